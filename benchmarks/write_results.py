@@ -1,0 +1,104 @@
+"""Write every figure that README, model card and docs/results quote.
+
+    python benchmarks/write_results.py DATA [--fresh]
+
+DATA is a folder with ``acdc/val``. The tables are made by `calid evaluate` on the weights in
+the package; the text between a pair of markers is replaced, nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "hidden-slices-acdc-val"
+
+
+def main() -> None:
+    """Evaluate, time, and put the figures where they belong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--fresh", action="store_true", help="evaluate again")
+    options = parser.parse_args()
+    if options.fresh or not (RESULTS / "table.md").exists():
+        calid("evaluate", str(options.data / "acdc" / "val"), "--out", str(RESULTS))
+    table = (RESULTS / "table.md").read_text()
+    put(ROOT / "README.md", "results", table)
+    put(ROOT / "src/calid/weights/MODEL_CARD.md", "results", table)
+    put(ROOT / "src/calid/weights/MODEL_CARD.md", "weights", weights())
+    put(ROOT / "README.md", "timing", timing(options.data))
+    put(ROOT / "README.md", "demo", demo())
+
+
+def calid(*arguments: str) -> str:
+    """Run the command line and return what it prints."""
+    command = [sys.executable, "-m", "calid", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def weights() -> str:
+    """Name, size, hash and validation figures of every file of weights."""
+    facts = json.loads(calid("info", "--json"))["weights"]
+    lines = ["| file | parameters | MB | sha256 | validation |", "|---|---|---|---|---|"]
+    for name, f in facts.items():
+        figures = ", ".join(f"{k} {v:.4g}" for k, v in f["figures"].items())
+        lines.append(
+            f"| {name} | {f['parameters'] / 1e6:.2f} M | {f['bytes'] / 1e6:.1f} "
+            f"| `{f['sha256'][:16]}` | {figures} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def timing(data: Path) -> str:
+    """Wall time of one whole command on a real full field of view."""
+    stack = data / "raw_full_fov" / "patient005_frame01.nii.gz"
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        calid("reconstruct", str(stack), f"{folder}/out.nii.gz", "--factor", "7")
+        seconds = time.perf_counter() - started
+        record = json.loads(Path(folder, "out.json").read_text())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    count, (_, slices, height, width) = (
+        len(record["output"]["acquired_slices"]),
+        record["output"]["shape"],
+    )
+    settings = record["settings"]
+    return (
+        f"{count} slices of {height} x {width} to {slices}, {settings['samples']} samples of "
+        f"{settings['steps']} steps, everything included: {seconds:.0f} s, peak {peak:.1f} GiB, "
+        f"on {settings['device']} ({platform.machine()}, {settings['precision']}, "
+        f"{len(os.sched_getaffinity(0))} cores).\n"
+    )
+
+
+def demo() -> str:
+    """What `calid demo` prints, without the paths; its picture goes to docs/pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = calid("demo", "--out", folder).splitlines()
+        picture = Path(lines[-1])
+        (ROOT / "docs/pictures/demo.png").write_bytes(picture.read_bytes())
+    return "```\n" + "\n".join(line.rstrip() for line in lines[:-2]) + "\n```\n"
+
+
+def put(path: Path, marker: str, text: str) -> None:
+    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    content = path.read_text()
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    new, count = re.subn(pattern, lambda m: m[1] + text + m[2], content, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{path}: no place for {marker!r}")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

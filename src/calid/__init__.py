@@ -1,0 +1,48 @@
+"""CaLID: Cardiac Latent Interpolation Diffusion.
+
+>>> import calid
+>>> model = calid.load_model()
+>>> volume = model.reconstruct(calid.read("stack.nii.gz"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calid.errors import CalidError
+    from calid.inference.model import Model, load_model
+    from calid.io import read, write_uncertainty, write_volume
+    from calid.stack import SliceStack, Volume
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CalidError",
+    "Model",
+    "SliceStack",
+    "Volume",
+    "load_model",
+    "read",
+    "write_uncertainty",
+    "write_volume",
+]
+
+_HOME = {
+    "CalidError": "calid.errors",
+    "Model": "calid.inference.model",
+    "load_model": "calid.inference.model",
+    "read": "calid.io",
+    "write_uncertainty": "calid.io",
+    "write_volume": "calid.io",
+    "SliceStack": "calid.stack",
+    "Volume": "calid.stack",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Importing calid must not import torch: `calid --help` and `calid info` do without.
+    if name not in _HOME:
+        raise AttributeError(f"module 'calid' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

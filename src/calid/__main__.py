@@ -1,0 +1,5 @@
+"""`python -m calid` is `calid`."""
+
+from calid.cli.main import main
+
+main()

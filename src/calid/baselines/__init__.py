@@ -1,0 +1,1 @@
+"""What CaLID is measured against: one file a method, one signature for all."""

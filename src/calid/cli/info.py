@@ -1,0 +1,76 @@
+"""`calid info`: what is installed, without importing torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import calid
+from calid.cli.console import say
+from calid.weights import FOLDER
+
+__all__ = ["Info", "describe_weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Say what is installed: versions, released weights with their figures and licence."""
+
+    json: bool = False
+    """Print JSON instead of text."""
+
+    def run(self) -> None:
+        """Print the description."""
+        content = {
+            "calid": calid.__version__,
+            "libraries": {name: _version(name) for name in ("torch", "numpy", "nibabel")},
+            "licence": {"code": "Apache-2.0", "weights": "CC BY-NC-SA 4.0"},
+            "weights": {p.stem: describe_weights(p) for p in sorted(FOLDER.glob("*.safetensors"))},
+        }
+        if self.json:
+            say(json.dumps(content, indent=2))
+            return
+        say(f"calid {content['calid']}, code Apache-2.0, weights CC BY-NC-SA 4.0")
+        say("  ".join(f"{k} {v}" for k, v in content["libraries"].items()))  # type: ignore[attr-defined]
+        for name, facts in content["weights"].items():  # type: ignore[attr-defined]
+            figures = "  ".join(f"{k} {v:.4g}" for k, v in facts["figures"].items())
+            size = f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['bytes'] / 1e6:.1f} MB"
+            say(f"{name}: {size}")
+            say(f"  sha256 {facts['sha256']}")
+            say(f"  on held-out subjects: {figures}")
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """Size, hash, configuration and figures of a safetensors file, from its header alone."""
+    from calid.io.sidecar import sha256
+
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    meta = header.pop("__metadata__")
+    sizes = [_product(tensor["shape"]) for tensor in header.values()]
+    return {
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "parameters": sum(sizes),
+        "config": json.loads(meta["config"]),
+        "figures": json.loads(meta["figures"]),
+    }
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for n in shape:
+        result *= n
+    return result
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,65 @@
+"""`calid`: one verb a file, one dataclass a verb."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from calid.cli.console import show_error, warnings_shown
+from calid.cli.demo import Demo
+from calid.cli.evaluate import Evaluate
+from calid.cli.info import Info
+from calid.cli.reconstruct import Reconstruct
+from calid.cli.train import TrainAutoencoder, TrainInterpolator
+from calid.errors import CalidError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the networks on your own stacks; labels are not needed."""
+
+    stage: (
+        Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
+        | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
+    )
+
+    def run(self) -> None:
+        """Train the chosen stage."""
+        self.stage.run()
+
+
+Verb = (
+    Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb; exit with its code (see `calid.errors`), 130 when interrupted."""
+    verb = tyro.cli(
+        Verb,
+        prog="calid",
+        description=(
+            "Cardiac Latent Interpolation Diffusion: a dense heart from a few short-axis "
+            "slices. Research use only; not a medical device."
+        ),
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+    )
+    try:
+        with warnings_shown():
+            verb.run()
+    except CalidError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Stacks as training material: phantoms, the cached bank, augmentation, sparse tuples."""

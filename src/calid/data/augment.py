@@ -1,0 +1,81 @@
+"""Augmentation of whole stacks: every slice of a stack goes through the same transform."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+__all__ = ["augment_intensity", "crop", "random_pose"]
+
+
+def uniform(low: float, high: float, generator: Generator) -> float:
+    """One number from ``[low, high)``, drawn on the generator."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def random_pose(generator: Generator, shift: float, zoom: float = 1.25) -> Tensor:
+    """Similarity transform, shape ``(2, 3)``, in pixels about the image centre.
+
+    Any rotation, a reflection half of the time, zoom in ``[1/zoom, zoom]`` and a shift of at
+    most ``shift`` pixels. Maps output pixels to input pixels.
+    """
+    angle = uniform(-math.pi, math.pi, generator)
+    scale = zoom ** uniform(-1, 1, generator)
+    mirror = 1.0 if uniform(0, 1, generator) < 0.5 else -1.0
+    c, s = math.cos(angle) * scale, math.sin(angle) * scale
+    dx, dy = uniform(-shift, shift, generator), uniform(-shift, shift, generator)
+    return torch.tensor([[c * mirror, -s, dx], [s * mirror, c, dy]])
+
+
+def crop(images: Tensor, size: int, pose: Tensor) -> Tensor:
+    """Cut a posed square out of images in one bilinear resampling.
+
+    Parameters
+    ----------
+    images
+        Shape ``(slices, height, width)``.
+    size
+        Side of the square in pixels.
+    pose
+        Shape ``(2, 3)``, from `random_pose`; the identity gives the centre crop.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(slices, size, size)``. Beyond the edge the image is mirrored.
+    """
+    height, width = images.shape[-2:]
+    # grid_sample counts from -1 to 1 over the input; poses count pixels.
+    to_unit = torch.tensor([2.0 / width, 2.0 / height])[:, None]
+    theta = pose * to_unit * torch.tensor([size / 2, size / 2, 1.0])
+    grid = F.affine_grid(theta[None].to(images), [1, 1, size, size], align_corners=False)
+    return F.grid_sample(
+        images[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )[0]
+
+
+def augment_intensity(images: Tensor, generator: Generator) -> Tensor:
+    """Contrast, brightness, coil shading and noise of another scanner.
+
+    Parameters
+    ----------
+    images
+        Shape ``(slices, height, width)`` in window units, ``[0, 1.5]``.
+
+    Returns
+    -------
+    Tensor
+        Same shape, clipped to ``[0, 1.5]``.
+    """
+    height, width = images.shape[-2:]
+    gamma = 1.4 ** uniform(-1, 1, generator)
+    images = images.clamp(min=1e-4).pow(gamma) * 1.2 ** uniform(-1, 1, generator)
+    coarse = torch.randn(1, 1, 3, 3, generator=generator) * uniform(0, 0.2, generator)
+    shading = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+    images = images * shading[0].exp().to(images)
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    images = images + noise * uniform(-0.01, 0.015, generator)
+    return images.clamp(0, 1.5)

@@ -1,0 +1,167 @@
+"""A folder of NIfTI stacks, read once: uint8 films on the networks' in-plane grid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from calid.data.intensity import CEILING, IntensityWindow
+from calid.errors import CalidError, DataError
+from calid.geometry.resample import resample
+from calid.io import read
+from calid.io.atomic import atomic
+from calid.stack import SliceStack
+
+__all__ = ["PIXEL_SPACING", "Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
+
+PIXEL_SPACING = 1.5
+"""In-plane spacing in mm at which the networks work."""
+
+LEVELS = 170
+"""uint8 code of window value 1; 255 is then the ceiling of 1.5."""
+
+_MASKS = ("_label", "_lv", "_gt", "_seg", "_mask")
+
+
+@dataclass(frozen=True)
+class Film:
+    """One subject's stack over time, ready for training.
+
+    Parameters
+    ----------
+    subject
+        Who it is; splits never separate the files of one subject.
+    frames
+        uint8, shape ``(frames, slices, height, width)``, 1.5 mm pixels, 170 = window value 1.
+    positions
+        Shape ``(slices,)``, mm along the normal.
+    """
+
+    subject: str
+    frames: NDArray[np.uint8]
+    positions: NDArray[np.float64]
+
+
+def find_stacks(folder: Path) -> list[Path]:
+    """NIfTI files below ``folder`` that are images, sorted; segmentation masks left out.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")))
+    files = [p for p in files if not p.name.split(".nii")[0].endswith(_MASKS)]
+    if not files:
+        raise DataError(
+            folder, "The folder holds no NIfTI stack.", "Give a folder with .nii or .nii.gz files."
+        )
+    return files
+
+
+def subject_of(path: Path) -> str:
+    """Subject of a file: its name up to the first underscore (``patient001_ED.nii.gz``)."""
+    return path.name.split(".nii")[0].split("_")[0]
+
+
+def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:
+    """Subjects held out for validation: a stable choice that depends on names alone."""
+    return {s for s in set(subjects) if zlib.crc32(s.encode()) % 1000 < 1000 * share}
+
+
+def to_film(stack: SliceStack, subject: str) -> Film:
+    """Resample a stack to 1.5 mm in-plane and encode it as uint8."""
+    window = IntensityWindow.of(stack.data)
+    images = torch.from_numpy(window.normalise(stack.data))
+    rows, columns = stack.pixel_spacing
+    _, _, height, width = stack.shape
+    target = tuple(
+        (max(16, round(n * step / PIXEL_SPACING)), PIXEL_SPACING)
+        for n, step in ((height, rows), (width, columns))
+    )
+    images = resample(images, ((height, rows), (width, columns)), (target[0], target[1]))
+    codes = (images.clamp(0, CEILING) * LEVELS).round().to(torch.uint8).numpy()
+    return Film(subject, codes, stack.positions)
+
+
+def _fingerprint(files: Sequence[Path], extra: str) -> str:
+    """Changes whenever a file is added, removed or rewritten."""
+    lines = [extra]
+    lines += [f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _read_cache(cache: Path, key: str) -> list[Film] | None:
+    """Films of a cache that belongs to ``key``; a missing, foreign or damaged one is none."""
+    try:
+        with safe_open(cache, "pt") as store:
+            meta = store.metadata() or {}
+            if meta.get("key") != key:
+                return None
+            return [
+                Film(
+                    subject,
+                    store.get_tensor(f"{i}.frames").numpy(),
+                    store.get_tensor(f"{i}.positions").numpy(),
+                )
+                for i, subject in enumerate(json.loads(meta["subjects"]))
+            ]
+    except (SafetensorError, OSError):
+        return None
+
+
+def load_bank(
+    folders: Sequence[Path],
+    cache: Path,
+    extra: Iterable[Film] = (),
+    extra_key: str = "",
+    on_skip: Callable[[Path, CalidError], None] = lambda path, error: None,
+) -> list[Film]:
+    """Films of all stacks below some folders, from the cache where it is still valid.
+
+    Parameters
+    ----------
+    folders
+        Searched recursively.
+    cache
+        File (safetensors) that is read if it belongs to exactly these files, else rewritten.
+    extra
+        Films to add, phantoms for instance; only looked at when the cache is written.
+    extra_key
+        Names them, so that the cache is rewritten when they change.
+    on_skip
+        Told of every file that could not be used, and why.
+    """
+    files = [path for folder in folders for path in find_stacks(folder)]
+    key = _fingerprint(files, extra_key)
+    cached = _read_cache(cache, key)
+    if cached is not None:
+        return cached
+    films = []
+    for path in files:
+        try:
+            films.append(to_film(read(path), subject_of(path)))
+        except CalidError as error:
+            on_skip(path, error)
+    films += extra
+    if not films:
+        raise DataError(
+            folders[0], "None of the files could be used as a stack.", "See the warnings above."
+        )
+    tensors = {f"{i}.frames": torch.from_numpy(f.frames) for i, f in enumerate(films)}
+    tensors |= {f"{i}.positions": torch.from_numpy(f.positions) for i, f in enumerate(films)}
+    metadata = {"key": key, "subjects": json.dumps([f.subject for f in films])}
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(cache) as file:
+        file.write(save(tensors, metadata))
+    return films

@@ -1,0 +1,1 @@
+"""Diffusion without networks: schedules, objectives, samplers. Pure functions."""

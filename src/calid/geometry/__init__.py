@@ -1,0 +1,1 @@
+"""Where voxels are: affines, resampling, slice profiles, crops."""

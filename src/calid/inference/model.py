@@ -1,0 +1,319 @@
+"""A trained pair of networks, and the one thing it does: slices in, slices between them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calid.data.bank import PIXEL_SPACING
+from calid.data.intensity import CEILING
+from calid.data.sampling import seeded
+from calid.errors import UsageError
+from calid.geometry.resample import resample
+from calid.inference.reconstruct import choose_factor, densify
+from calid.inference.runtime import choose_device, choose_precision
+from calid.models.autoencoder import Autoencoder
+from calid.models.interpolator import Filled, LatentFiller
+from calid.models.layers import channels_last
+from calid.models.store import load_autoencoder, load_interpolator
+from calid.stack import SliceStack, Volume
+from calid.weights import weights_path
+
+__all__ = ["Model", "Preset", "Sampling", "load_model"]
+
+Preset = Literal["default", "paper"]
+
+TILE = 16
+"""Image sides are padded to a multiple of this: 4 of the autoencoder, 4 of the denoiser."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the slices between two slices are drawn.
+
+    Parameters
+    ----------
+    samples
+        Independent samples, averaged in the image, each from the stack in another of eight
+        orientations; 0 takes the conditional mean, which is one pass without any sampling
+        (``default`` preset only).
+    steps
+        Sampler steps; none for the preset's own.
+    temperature
+        Scale of the starting noise: 1 samples the learned distribution.
+    seed
+        Of the noise.
+    """
+
+    samples: int = 1
+    steps: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--samples", self.samples, 0),
+            ("--steps", 1 if self.steps is None else self.steps, 1),
+            ("--temperature", self.temperature, 0),
+            ("--seed", self.seed, 0),
+        ):
+            if not value >= least:
+                raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+
+
+class Model:
+    """Autoencoder and interpolator of one preset on one device.
+
+    Parameters
+    ----------
+    autoencoder, interpolator
+        Trained networks, already on ``device``.
+    preset
+        Its name, for the record.
+    device
+        Where they are.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        interpolator: LatentFiller,
+        preset: str,
+        device: torch.device,
+    ) -> None:
+        self.autoencoder, self.interpolator = autoencoder, interpolator
+        self.preset, self.device = preset, device
+        self.precision = choose_precision(device)
+
+    def reconstruct(
+        self,
+        stack: SliceStack,
+        *,
+        factor: int | None = None,
+        spacing: float | None = None,
+        samples: int = 1,
+        steps: int | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        uncertainty: bool = False,
+        on_frame: Callable[[int], None] = lambda frame: None,
+    ) -> Volume:
+        """Reconstruct a dense volume from a sparse stack.
+
+        Parameters
+        ----------
+        stack
+            From `calid.read`.
+        factor, spacing
+            As `calid.inference.reconstruct.choose_factor`.
+        samples, steps, temperature, seed
+            As `Sampling`.
+        uncertainty
+            Keep the standard deviation over samples; needs at least 2.
+        on_frame
+            Called with the number of frames done.
+
+        Raises
+        ------
+        UsageError
+            If an option is out of range.
+        """
+        sampling = Sampling(samples, steps, temperature, seed)
+        if uncertainty and samples < 2:
+            raise UsageError(
+                "uncertainty",
+                f"A standard deviation needs at least 2 samples, not {samples}.",
+                "Draw more, 8 for instance.",
+            )
+
+        def method(
+            images: NDArray[np.float32],
+            positions: NDArray[np.float64],
+            targets: NDArray[np.float64],
+            spacing: tuple[float, float],
+        ) -> NDArray[np.float32]:
+            return self.between(images, positions, targets, spacing, sampling)
+
+        chosen = choose_factor(stack, factor, spacing)
+        return densify(stack, method, chosen, uncertainty, on_frame)
+
+    @torch.no_grad()
+    def between(
+        self,
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+        sampling: Sampling,
+    ) -> NDArray[np.float32]:
+        """Generate slices between slices.
+
+        Parameters
+        ----------
+        images
+            Acquired slices of one frame, ``(slices, height, width)``, window units.
+        positions, targets
+            mm, increasing; every target strictly inside a gap.
+        spacing
+            In-plane ``(row, column)`` spacing in mm.
+        sampling
+            How to draw them.
+
+        Returns
+        -------
+        NDArray
+            ``(samples, targets, height, width)``, window units in ``[0, 1.5]``. The same
+            seed gives the same slices whatever else is generated in the same call.
+        """
+        grid = _Grid.of(images.shape[-2:], spacing)
+        acquired = grid.enter(torch.from_numpy(images))
+        out = []
+        for number in range(max(sampling.samples, 1)):
+            # Every sample sees the stack turned another way: what the networks owe to the
+            # orientation of the image averages out with the noise.
+            seen = _turn(acquired, number)
+            drawn = self._sample(seen, positions, targets, sampling, number)
+            out.append(grid.leave(_turn_back(drawn, number)))
+        return torch.stack(out).clamp(0, CEILING).numpy()
+
+    def _sample(
+        self,
+        acquired: Tensor,
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        sampling: Sampling,
+        number: int,
+    ) -> Tensor:
+        """One sample ``(targets, height, width)`` on the networks' grid."""
+        latents = self._encode(acquired)
+        steps = sampling.steps or self.interpolator.default_steps
+        out = []
+        gaps = np.searchsorted(positions, targets)
+        for gap in np.unique(gaps):
+            # One stream per gap: all of its targets, and all frames, share their noise.
+            generator = seeded(sampling.seed, int(gap), number)
+            draw = partial(torch.randn, generator=generator) if sampling.samples else None
+            with self._autocast():
+                filled = self.interpolator.fill(
+                    latents,
+                    positions,
+                    targets[gaps == gap],
+                    draw,
+                    steps,
+                    sampling.temperature,
+                )
+            out.append(self._render(filled, acquired))
+        return torch.cat(out)
+
+    @torch.no_grad()
+    def recode(
+        self, images: NDArray[np.float32], spacing: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """Images ``(slices, height, width)`` through the autoencoder and back.
+
+        The ceiling of everything that is generated in its latent space.
+        """
+        grid = _Grid.of(images.shape[-2:], spacing)
+        latents = self._encode(grid.enter(torch.from_numpy(images)))
+        return grid.leave(self._decode(latents)).clamp(0, CEILING).numpy()
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            parts = [self.autoencoder.encode(self._batch(x)) for x in images.split(8)]
+        return torch.cat(parts)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        # A few at a time: full fields of view at half resolution are the peak of memory.
+        with self._autocast():
+            parts = [self.autoencoder.decode(z)[:, 0].float().cpu() for z in latents.split(4)]
+        return torch.cat(parts)
+
+    def _render(self, filled: Filled, acquired: Tensor) -> Tensor:
+        """Images ``(targets, height, width)`` on the networks' grid.
+
+        Near an acquired slice its own pixels, moved along the correspondence, know more than
+        any decoder; they fade out as there is more to invent.
+        """
+        decoded = self._decode(filled.latents)
+        if filled.carry is None or filled.invented is None:
+            return decoded
+        carried = filled.carry(self._batch(acquired))[:, 0].cpu()
+        share = filled.invented[:, 0].cpu()
+        return share * decoded + (1 - share) * carried
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision)
+
+    def _batch(self, images: Tensor) -> Tensor:
+        return images[:, None].to(self.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The native in-plane grid, the networks' grid with the same centre, and its padding."""
+
+    native: tuple[tuple[int, float], tuple[int, float]]
+    network: tuple[tuple[int, float], tuple[int, float]]
+    padding: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], spacing: tuple[float, float]) -> _Grid:
+        sizes = [max(1, round(n * s / PIXEL_SPACING)) for n, s in zip(shape, spacing, strict=True)]
+        spare = [-n % TILE for n in sizes]
+        return cls(
+            ((shape[0], spacing[0]), (shape[1], spacing[1])),
+            ((sizes[0], PIXEL_SPACING), (sizes[1], PIXEL_SPACING)),
+            (spare[1] // 2, spare[1] - spare[1] // 2, spare[0] // 2, spare[0] - spare[0] // 2),
+        )
+
+    def enter(self, images: Tensor) -> Tensor:
+        images = resample(images, self.native, self.network).clamp(0, CEILING)
+        return F.pad(images[:, None], self.padding, mode="replicate")[:, 0]
+
+    def leave(self, images: Tensor) -> Tensor:
+        left, right, top, bottom = self.padding
+        height, width = images.shape[-2:]
+        images = images[:, top : height - bottom, left : width - right]
+        return resample(images, self.network, self.native)
+
+
+def _turn(images: Tensor, number: int) -> Tensor:
+    """One of the eight orientations of a square; number 0 is the image itself."""
+    images = images.flip(-1) if number % 8 >= 4 else images
+    return torch.rot90(images, number % 4, (-2, -1)).contiguous()
+
+
+def _turn_back(images: Tensor, number: int) -> Tensor:
+    images = torch.rot90(images, -number % 4, (-2, -1))
+    return images.flip(-1) if number % 8 >= 4 else images
+
+
+def load_model(preset: Preset = "default", device: str = "auto") -> Model:
+    """The released networks.
+
+    Parameters
+    ----------
+    preset
+        ``default`` measures better; ``paper`` follows the paper.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    UsageError
+        If preset or device do not exist.
+    WeightsError
+        If the package's weights are missing or damaged.
+    """
+    place = choose_device(device)
+    interpolator = load_interpolator(weights_path(preset), preset)
+    autoencoder = load_autoencoder(weights_path("autoencoder")).to(place)
+    return Model(channels_last(autoencoder), channels_last(interpolator.to(place)), preset, place)

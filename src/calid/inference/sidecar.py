@@ -1,0 +1,59 @@
+"""The record beside a reconstruction: enough to trust it and to make it again."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from calid.inference.model import Model, Sampling
+from calid.io.sidecar import sha256
+from calid.stack import SliceStack, Volume
+from calid.weights import weights_path
+
+__all__ = ["record"]
+
+
+def record(
+    source: Path,
+    stack: SliceStack,
+    volume: Volume,
+    model: Model,
+    sampling: Sampling,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """What went in, what came out, and how.
+
+    Only what is listed here is written: no file name, no header text, nothing that could
+    name a patient.
+    """
+    return {
+        "software": {"name": "calid", "version": version("calid")},
+        "notice": "Generated slices are estimates. Research use only; not a medical device.",
+        "input": {
+            "sha256": sha256(source),
+            "shape": list(stack.shape),
+            "pixel_spacing_mm": list(stack.pixel_spacing),
+            "slice_positions_mm": stack.positions.tolist(),
+        },
+        "output": {
+            "shape": list(volume.data.shape),
+            "spacing_mm": list(volume.spacing),
+            "slice_positions_mm": volume.positions.tolist(),
+            "acquired_slices": volume.acquired.nonzero()[0].tolist(),
+            "generated_slices": (~volume.acquired).nonzero()[0].tolist(),
+        },
+        "settings": {
+            "preset": model.preset,
+            "samples": sampling.samples,
+            "steps": sampling.steps or model.interpolator.default_steps,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "device": str(model.device),
+            "precision": str(model.precision).removeprefix("torch."),
+        },
+        "weights_sha256": {
+            name: sha256(weights_path(name)) for name in ("autoencoder", model.preset)
+        },
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }

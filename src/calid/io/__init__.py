@@ -1,0 +1,42 @@
+"""Files in and out: NIfTI, atomic writing, sidecars."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from calid.errors import InputError
+from calid.geometry.affine import SpacingFrom
+from calid.io.nifti import MAX_BYTES, read_stack, write_uncertainty, write_volume
+from calid.stack import SliceStack
+
+__all__ = ["read", "read_stack", "write_uncertainty", "write_volume"]
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    spacing_from: SpacingFrom = "auto",
+    thickness: float | None = None,
+    fill: float | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> SliceStack:
+    """Read a short-axis stack by the kind of file it is; see `read_stack` for the options.
+
+    Raises
+    ------
+    InputError
+        If the path is a folder or a DICOM file, which are not read yet, or the file is damaged.
+    GeometryError, IntensityError, UsageError
+        As `read_stack`.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
+        raise InputError(
+            path,
+            "DICOM is not read yet; NIfTI is (.nii and .nii.gz).",
+            "Convert the short-axis series with dcm2niix.",
+        )
+    return read_stack(
+        path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
+    )

@@ -1,0 +1,387 @@
+"""NIfTI files in and out, with the stored values untouched in both directions.
+
+The header's fields are read as they are in the file: nibabel's own header checks would repair
+some damage (a negative pixdim, for one) and say so only in a log.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import warnings
+import zlib
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.errors import CalidWarning, GeometryError, InputError, IntensityError, UsageError
+from calid.geometry.affine import SpacingFrom, check, resolve, spacing
+from calid.io.atomic import atomic, check_output
+from calid.stack import Intensity, SliceStack, Volume
+
+__all__ = ["MAX_BYTES", "SUFFIXES", "read_stack", "write_uncertainty", "write_volume"]
+
+MAX_BYTES = 4 * 2**30
+"""Largest size of the voxels in memory, in bytes, that is read unless asked otherwise."""
+SUFFIXES = (".nii", ".nii.gz")
+
+_MAX_EXTENSIONS = 64 * 2**20  # bytes between header and voxels
+_MAX_TRAILING = 2**20  # decompressed bytes after the voxels
+_DEFLATE_RATIO = 1032  # no deflate stream expands more than this
+_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
+_DAMAGED = "Copy or download the file again."
+
+
+def read_stack(
+    path: str | os.PathLike[str],
+    *,
+    spacing_from: SpacingFrom = "auto",
+    thickness: float | None = None,
+    fill: float | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> SliceStack:
+    """Read a short-axis stack, static or cine, from ``.nii`` or ``.nii.gz``.
+
+    Parameters
+    ----------
+    path
+        The file. Gzip is read to its end, so that its checksum is verified.
+    spacing_from
+        Where the voxel size comes from if the header contradicts itself; see
+        `calid.geometry.affine`.
+    thickness
+        Slice thickness in mm. NIfTI does not carry it; by default slices touch.
+    fill
+        Stored value to put where voxels are NaN or infinite. By default they are an error.
+    max_bytes
+        Voxels that take more memory than this are not read.
+
+    Returns
+    -------
+    SliceStack
+        Data of shape ``(frames, slices, height, width)`` in the file's own dtype (native byte
+        order) and stored scale. ``frame_times`` start at the header's toffset.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, too large, or not NIfTI.
+    GeometryError
+        If the shape is not that of a stack, or the header's geometry is broken.
+    IntensityError
+        If voxels are not real numbers, or not finite.
+    UsageError
+        If an option has an impossible value.
+
+    Warns
+    -----
+    CalidWarning
+        If the header contradicts itself, lacks the frame time, or the image is constant.
+    """
+    path = Path(path)
+    if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
+        raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
+    try:
+        _check_file(path)
+        with cast(BinaryIO, gzip.open(path) if _is_gz(path) else path.open("rb")) as stream:
+            header = _read_header(stream, path)
+            shape, rank = _shape(header, path)
+            dtype = _dtype(header, path)
+            _check_budget(header, math.prod(shape) * dtype.itemsize, path, max_bytes)
+            intensity = _intensity(header, path)
+            affine, notes = resolve(header, path, spacing_from)
+            times, time_notes = _frame_times(header, shape[0], path)
+            data = _read_voxels(stream, header, shape, dtype, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(path, f"The file cannot be read ({error}).", _DAMAGED) from error
+    data, fill_notes = _finite(data, fill, path)
+    notes += time_notes + fill_notes
+    if data.min() == data.max():
+        notes.append(f"{path}: all voxels have the same value. Is this the right file?")
+    for note in notes:
+        warnings.warn(note, CalidWarning, stacklevel=2)
+    step = spacing(affine)[2]
+    return SliceStack(
+        data=data,
+        affine=affine,
+        positions=np.arange(shape[1], dtype=np.float64) * step,
+        thickness=step if thickness is None else float(thickness),
+        frame_times=times,
+        intensity=intensity,
+        rank=rank,
+        source=str(path),
+    )
+
+
+def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Write a reconstruction as NIfTI-1: its own dtype, the stored values bit for bit.
+
+    Sform and qform are both set. The mean frame time goes to pixdim[4], the first frame's
+    to toffset. The file's bytes depend on the volume only. A film of several frames has four
+    axes whatever its rank.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written there; an older file is then unchanged.
+    GeometryError, IntensityError
+        If NIfTI-1 cannot hold the volume's affine, shape or dtype.
+    """
+    _write(volume.data, volume, volume.intensity, "CaLID reconstruction", path)
+
+
+def write_uncertainty(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Write a volume's uncertainty as float32 NIfTI-1 in image units, on the same grid.
+
+    Raises
+    ------
+    UsageError
+        If the volume carries none.
+    OutputError
+        If it cannot be written there; an older file is then unchanged.
+    """
+    if volume.uncertainty is None:
+        raise UsageError(
+            path, "This reconstruction has no uncertainty.", "Ask for several samples."
+        )
+    data = volume.uncertainty.astype(np.float32, copy=False)
+    _write(data, volume, Intensity(), "CaLID uncertainty", path)
+
+
+def _is_gz(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(path, "This is a folder.", "Give one .nii or .nii.gz file.")
+    if not path.exists():
+        raise InputError(path, "There is no such file.", "Check the path.")
+    if not path.is_file():
+        raise InputError(path, "This is not a regular file.", "Give a file on disk.")
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(
+            path, "Only .nii and .nii.gz are read.", "Convert it, for example with dcm2niix."
+        )
+    if path.stat().st_size == 0:
+        raise InputError(path, "The file is empty (0 bytes).", _DAMAGED)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped != _is_gz(path):
+        inside, name = ("gzip", ".nii.gz") if zipped else ("not gzip", ".nii")
+        raise InputError(
+            path,
+            f"The content is {inside}, which the name denies.",
+            f"If it is NIfTI, name it {name}.",
+        )
+
+
+def _read_header(stream: BinaryIO, path: Path) -> Any:
+    """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs."""
+    block = stream.read(348)
+    sizes = {order: int.from_bytes(block[:4], order) for order in ("little", "big")}
+    for order, code in (("little", "<"), ("big", ">")):
+        if sizes[order] not in (348, 540):
+            continue
+        kind: Any = nib.Nifti1Header if sizes[order] == 348 else nib.Nifti2Header
+        block += stream.read(sizes[order] - len(block))
+        if len(block) < sizes[order]:
+            break
+        header = kind(block, endianness=code, check=False)
+        magic = bytes(header["magic"].item())[:3]
+        if magic in (b"n+1", b"n+2"):
+            return header
+        if magic in (b"ni1", b"ni2"):
+            raise InputError(
+                path, "Its voxels are in another file (.hdr and .img).", "Convert it to one .nii."
+            )
+    raise InputError(path, "The content is not NIfTI, or ends within the header.", _DAMAGED)
+
+
+def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
+    """``(frames, slices, height, width)`` and the number of axes, 3 or 4."""
+    dim = [int(size) for size in header["dim"]]
+    sizes = dim[1 : dim[0] + 1]
+    if not 1 <= dim[0] <= 7 or min(sizes) < 1:
+        raise GeometryError(path, f"An axis is empty: the shape is {tuple(sizes)}.", _DAMAGED)
+    if math.prod(sizes[4:]) > 1:
+        raise GeometryError(
+            path,
+            f"The file has {dim[0]} axes, {tuple(sizes)}; a stack has x, y, slices and time.",
+            "Split it into one file per film.",
+        )
+    if len(sizes) < 3 or sizes[2] < 2:
+        raise GeometryError(
+            path,
+            f"Interpolation needs at least 2 slices and this file has 1: {tuple(sizes)}.",
+            "Give the whole short-axis stack in one file.",
+        )
+    width, height, slices, frames = (*sizes, 1)[:4]
+    return (frames, slices, height, width), min(dim[0], 4)
+
+
+def _dtype(header: Any, path: Path) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except (nib.spatialimages.HeaderDataError, KeyError):
+        dtype = np.dtype(np.void)
+    if dtype.kind not in "iuf":
+        label = "complex numbers" if dtype.kind == "c" else "colours or an unknown type"
+        raise IntensityError(
+            path,
+            f"Voxels are real numbers; these are {label} (code {int(header['datatype'])}).",
+            "Export magnitude images in grey values.",
+        )
+    return dtype
+
+
+def _check_budget(header: Any, size: int, path: Path, limit: int) -> None:
+    """Compare what the header claims with what is allowed and what the file can hold."""
+    start = float(header["vox_offset"])
+    least = int(header["sizeof_hdr"]) + 4
+    if not least <= start <= _MAX_EXTENSIONS:
+        raise InputError(path, f"The voxels cannot start at byte {start:g}.", _DAMAGED)
+    if size > limit:
+        raise InputError(
+            path,
+            f"The header claims {size / 2**30:.1f} GiB of voxels; the limit is "
+            f"{limit / 2**30:.1f} GiB.",
+            "Crop the scan or split it by frames.",
+        )
+    on_disk = path.stat().st_size
+    if int(start) + size > on_disk * (_DEFLATE_RATIO if _is_gz(path) else 1):
+        raise InputError(
+            path,
+            f"The header claims {size} bytes of voxels, which {on_disk} bytes on disk cannot hold.",
+            _DAMAGED,
+        )
+
+
+def _intensity(header: Any, path: Path) -> Intensity:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # NIfTI: no scaling
+        return Intensity()
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise IntensityError(
+            path, f"Slope {slope} and intercept {intercept} are not finite.", "Correct the header."
+        )
+    return Intensity(slope, intercept)
+
+
+def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float64], list[str]]:
+    """Seconds of each frame, from pixdim[4] and toffset."""
+    units = int(header["xyzt_units"]) & 56
+    if units not in _SECONDS and frames > 1:
+        raise GeometryError(
+            path, "The fourth axis is a spectrum (Hz, ppm or rad/s), not time.", "Give a cine."
+        )
+    unit = _SECONDS.get(units, 1.0)
+    start, step = float(header["toffset"]) * unit, float(header["pixdim"][4]) * unit
+    notes = []
+    if frames > 1 and not (math.isfinite(step) and step > 0):
+        notes.append(f"{path}: the time between frames is {step:g} s in the header. 1 s is used.")
+        step = 1.0
+    first = start if math.isfinite(start) else 0.0
+    return first + np.arange(frames, dtype=np.float64) * (step if frames > 1 else 1.0), notes
+
+
+def _read_voxels(
+    stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: Path
+) -> NDArray[np.generic]:
+    """Read the voxels and then to the end, where gzip keeps its checksum."""
+    stream.read(int(header["vox_offset"]) - int(header["sizeof_hdr"]))
+    raw = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    view, done = raw.data, 0
+    while done < raw.size:
+        # BinaryIO does not declare readinto, though gzip and plain files have it.
+        count = cast(Any, stream).readinto(view[done:])
+        if not count:
+            raise InputError(
+                path, f"The file is cut off: {done} of {raw.size} voxel bytes are there.", _DAMAGED
+            )
+        done += count
+    if _is_gz(path) and len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
+        raise InputError(path, "The file goes on for long after its last voxel.", _DAMAGED)
+    # NIfTI's first axis runs fastest, so in C order the axes come reversed.
+    return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+
+
+def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray[Any], list[str]]:
+    """Refuse voxels that are not finite, or fill them in place and say so."""
+    if data.dtype.kind != "f":
+        return data, []
+    bad = ~np.isfinite(data)
+    count = int(np.count_nonzero(bad))
+    if count == 0:
+        return data, []
+    if fill is None:
+        frame, slice_, row, column = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        raise IntensityError(
+            path,
+            f"{count} voxels are NaN or infinite, the first in frame {frame}, slice {slice_}, "
+            f"row {row}, column {column} (counted from 0).",
+            "Repair the export, or name a value for them with --fill.",
+        )
+    if not np.isfinite(data.dtype.type(fill)):
+        raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
+    data[bad] = fill
+    return data, [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
+
+
+def _write(
+    data: NDArray[Any],
+    volume: Volume,
+    intensity: Intensity,
+    text: str,
+    path: str | os.PathLike[str],
+) -> None:
+    target = check_output(path, suffixes=SUFFIXES)
+    header = _new_header(data, volume, intensity, text, target)
+    little = data.dtype.newbyteorder("<")
+    with atomic(target) as file, _packed(file, target) as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for frame in data:
+            stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
+
+
+def _packed(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
+    if not _is_gz(path):
+        return nullcontext(file)
+    # No name and no time in the gzip header: equal volumes give equal bytes.
+    stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+    return cast(AbstractContextManager[BinaryIO], stream)
+
+
+def _new_header(
+    data: NDArray[Any], volume: Volume, intensity: Intensity, text: str, path: Path
+) -> Any:
+    """Build a header from nothing, so that no text of the input's can be in it."""
+    affine = check(volume.affine, path)
+    new_header: Any = nib.Nifti1Header  # nibabel's constructors carry no types
+    header = new_header(endianness="<")
+    frames = data.shape[0]
+    shape = data.shape[:0:-1] if frames == 1 and volume.rank == 3 else data.shape[::-1]
+    if max(shape) > np.iinfo(np.int16).max:
+        raise GeometryError(path, f"NIfTI-1 cannot hold an axis of {max(shape)}.", "Crop it.")
+    try:
+        header.set_data_dtype(data.dtype)
+    except nib.spatialimages.HeaderDataError as error:
+        raise IntensityError(
+            path, f"NIfTI cannot store {data.dtype}.", "Use an integer or float type."
+        ) from error
+    header.set_data_shape(shape)
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header.set_xyzt_units("mm", "sec")
+    times = volume.frame_times
+    header["pixdim"][4] = (times[-1] - times[0]) / (frames - 1) if frames > 1 else 1.0
+    header["toffset"] = times[0]
+    header["scl_slope"], header["scl_inter"] = intensity.slope, intensity.intercept
+    header["vox_offset"] = 352
+    header["descrip"] = text.encode()
+    return header

@@ -1,0 +1,60 @@
+"""Small JSON files beside an output, and the hashes that tie them to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calid.errors import InputError
+from calid.io.atomic import atomic
+
+__all__ = ["sha256", "write_json"]
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            path, f"It cannot be read: {error.strerror or error}.", "Check the path."
+        ) from error
+
+
+def write_json(obj: object, path: str | os.PathLike[str]) -> None:
+    """Write JSON atomically: sorted keys, indented by two, UTF-8, one newline at the end.
+
+    Numpy scalars and arrays become numbers and lists, paths become strings.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    TypeError, ValueError
+        If the object is not JSON; NaN and infinity are not. Nothing is written then.
+    """
+    text = json.dumps(
+        obj, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_plain
+    )
+    with atomic(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

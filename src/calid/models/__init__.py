@@ -1,0 +1,1 @@
+"""Networks: autoencoder, context network (tau_1), injection (tau_2), denoiser."""

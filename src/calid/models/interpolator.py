@@ -1,0 +1,251 @@
+"""Stage 2: the two presets that turn neighbouring latents into the latents between them.
+
+Both answer the same call, `fill`, and nothing outside asks which of them it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calid.diffusion.objective import data_from_noise, data_from_velocity
+from calid.diffusion.sampler import ddim
+from calid.diffusion.schedule import rectified_flow, time_grid, variance_preserving
+from calid.errors import UsageError
+from calid.models.context import nearest_context
+from calid.models.correspondence import Aligned, Context, Correspondence, SliceEncoder
+from calid.models.denoiser import Denoiser
+
+__all__ = [
+    "Draw",
+    "Filled",
+    "Interpolator",
+    "InterpolatorConfig",
+    "LatentFiller",
+    "PaperConfig",
+    "PaperInterpolator",
+]
+
+Draw = Callable[[tuple[int, ...]], Tensor]
+"""Standard normal noise of a shape, drawn on the CPU for every device."""
+
+
+LATENT_RANGE = 4.0
+"""Standard deviations beyond which an estimate of a unit-variance latent is not believed."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a model puts into a gap.
+
+    Parameters
+    ----------
+    latents
+        ``(targets, channels, h, w)``.
+    carry
+        Maps acquired images ``(slices, 1, height, width)`` to the same images moved to the
+        targets, ``(targets, 1, height, width)``; absent if the model aligns nothing.
+    invented
+        Shape ``(targets, 1, 1, 1)``; how far each target is from being a copy: 0 on an
+        acquired slice, towards 1 in the middle of a wide gap.
+    """
+
+    latents: Tensor
+    carry: Callable[[Tensor], Tensor] | None = None
+    invented: Tensor | None = None
+
+
+class LatentFiller(Protocol):
+    """What a stage-2 model can do."""
+
+    default_steps: int
+
+    def fill(
+        self,
+        latents: Tensor,
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        draw: Draw | None,
+        steps: int,
+        temperature: float,
+    ) -> Filled:
+        """Latents at the targets, all of them inside one gap.
+
+        Parameters
+        ----------
+        latents
+            Of the acquired slices, ``(slices, channels, h, w)``, unit variance.
+        positions, targets
+            mm; ``(slices,)`` and ``(targets,)``, increasing.
+        draw
+            Source of noise for one sample; none asks for the conditional mean.
+        steps
+            Sampler steps.
+        temperature
+            Scale of the starting noise; 1 samples, 0 is the sampler's mode.
+
+        Raises
+        ------
+        UsageError
+            If the mean is asked of a model that only samples.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InterpolatorConfig:
+    """Sizes of the default preset.
+
+    Parameters
+    ----------
+    channels
+        Of the latent.
+    widths
+        Channels of tau_1 and of the denoiser at each level.
+    per_side
+        Context slices on either side.
+    residual
+        Typical standard deviation of latent minus conditional mean in a wide gap; the
+        denoiser sees residuals divided by it.
+    """
+
+    channels: int = 8
+    widths: tuple[int, ...] = (80, 144, 208)
+    per_side: int = 2
+    residual: float = 0.9
+
+
+class Interpolator(nn.Module):
+    """Default preset: correspond, regress, then refine by rectified flow.
+
+    tau_1 aligns up to four slices and gives the conditional mean in one pass. The denoiser
+    adds what the mean cannot know, as a residual whose size goes to zero towards acquired
+    slices. All targets of a gap share their noise, so the samples of a gap are one coherent
+    piece of anatomy.
+    """
+
+    default_steps = 6
+
+    def __init__(self, config: InterpolatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.correspondence = Correspondence(config.channels, config.widths)
+        self.denoiser = Denoiser(config.channels, config.widths)
+
+    def align(self, latents: Tensor, context: Context) -> Aligned:
+        """tau_1 on all targets of ``context``."""
+        return self.correspondence(latents, self.correspondence.encode(latents), context)  # type: ignore[no-any-return]
+
+    def residual_size(self, context: Context) -> Tensor:
+        """Scale of the residual at each target, ``(targets, 1, 1, 1)``."""
+        return self.config.residual * context.gate[:, None, None, None]
+
+    @torch.no_grad()
+    def fill(
+        self,
+        latents: Tensor,
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        draw: Draw | None,
+        steps: int,
+        temperature: float,
+    ) -> Filled:
+        """See `LatentFiller.fill`."""
+        context = nearest_context(positions, targets, self.config.per_side).to(latents.device)
+        aligned = self.align(latents, context)
+        mean, size = aligned.mean, self.residual_size(context)
+
+        def carry(images: Tensor) -> Tensor:
+            return aligned.carry(images, context)
+
+        invented = context.gate[:, None, None, None]
+        if draw is None:
+            return Filled(mean, carry, invented)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return data_from_velocity(self.denoiser(x, t, aligned.pyramid), x, t)
+
+        times = time_grid(steps, latents.device)
+        noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
+        residual = ddim(denoise, noise, rectified_flow, times)
+        return Filled(mean + size * residual, carry, invented)
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    """Sizes of the paper preset; the paper gives none, so these are ours."""
+
+    channels: int = 8
+    widths: tuple[int, ...] = (64, 128, 192)
+
+
+class PaperInterpolator(nn.Module):
+    """Paper preset: the slice midway between two, by DDIM from noise, again and again.
+
+    Noise prediction on 1000 training steps, the two adjacent slices as context, midpoints of
+    midpoints until the stack is dense enough (Bubeck et al., arXiv 2508.13826, 2025).
+    """
+
+    default_steps = 50
+
+    def __init__(self, config: PaperConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encode = SliceEncoder(2 * config.channels, config.widths)
+        self.denoiser = Denoiser(config.channels, config.widths)
+
+    def condition(self, below: Tensor, above: Tensor) -> list[Tensor]:
+        """tau_1: the conditional embedding of pairs of adjacent latents."""
+        pyramid: list[Tensor] = self.encode(torch.cat([below, above], 1))
+        return pyramid
+
+    def midpoint(self, below: Tensor, above: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """Sample the latents midway between pairs; all ``(batch, channels, h, w)``."""
+        pyramid = self.condition(below, above)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            data = data_from_noise(self.denoiser(x, t, pyramid), x, t, variance_preserving)
+            # Dividing by alpha(1) = 0.0066 turns a small error into a large latent.
+            return data.clamp(-LATENT_RANGE, LATENT_RANGE)
+
+        return ddim(denoise, noise, variance_preserving, time_grid(steps, noise.device))
+
+    @torch.no_grad()
+    def fill(
+        self,
+        latents: Tensor,
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        draw: Draw | None,
+        steps: int,
+        temperature: float,
+    ) -> Filled:
+        """See `LatentFiller.fill`; every target takes the nearest dyadic position of its gap.
+
+        The recursion stops when its positions are at least as dense as the targets.
+        """
+        if draw is None:
+            raise UsageError(
+                "--samples 0",
+                "The paper preset samples and has no conditional mean.",
+                "Use --samples 1 or more, or --preset default.",
+            )
+        upper = int(np.searchsorted(positions, targets[0]))
+        low, high = positions[upper - 1], positions[upper]
+        depth = int(np.ceil(np.log2(len(targets) + 1)))
+        place = np.rint((targets - low) / (high - low) * 2**depth).astype(int)
+        place = np.clip(place, 1, 2**depth - 1)
+        known = latents[upper - 1 : upper + 1]
+        for _ in range(depth):
+            noise = temperature * draw((1, *known.shape[1:])).to(known)
+            between = self.midpoint(known[:-1], known[1:], noise.expand_as(known[1:]), steps)
+            dense = known.new_empty(2 * len(known) - 1, *known.shape[1:])
+            dense[::2], dense[1::2] = known, between
+            known = dense
+        return Filled(known[torch.from_numpy(place)])

@@ -1,0 +1,150 @@
+"""Networks in safetensors files: parameters, and the configuration that rebuilds them.
+
+Parameters are stored as float16 and computed in float32. The header holds everything that
+`calid info` prints, so that it can be read without importing torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from calid.errors import UsageError, WeightsError
+from calid.io.atomic import atomic
+from calid.models.autoencoder import Autoencoder, AutoencoderConfig
+from calid.models.interpolator import (
+    Interpolator,
+    InterpolatorConfig,
+    PaperConfig,
+    PaperInterpolator,
+)
+
+__all__ = [
+    "load_autoencoder",
+    "load_interpolator",
+    "load_tensors",
+    "save_autoencoder",
+    "save_interpolator",
+    "save_tensors",
+]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save_tensors(
+    module: nn.Module, kind: str, config: object, figures: Mapping[str, float], path: Path
+) -> None:
+    """Write a module's state as float16 with its configuration in the header.
+
+    Parameters
+    ----------
+    kind
+        Which network it is; loading under another kind is refused.
+    config
+        A dataclass of plain values.
+    figures
+        Validation figures, for the record.
+    """
+    header = {
+        "kind": kind,
+        "config": json.dumps(dataclasses.asdict(config)),  # type: ignore[call-overload]
+        "figures": json.dumps(dict(figures)),
+    }
+    state = {k: v.detach().cpu().half().contiguous() for k, v in module.state_dict().items()}
+    with atomic(path) as file:
+        file.write(save(state, header))
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """State (float32) and configuration of a file that `save_tensors` wrote.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or holds another kind of network.
+    """
+    try:
+        with safe_open(path, "pt") as store:
+            meta = store.metadata() or {}
+            state = {key: store.get_tensor(key).float() for key in store.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            path, f"The weights cannot be read ({error}).", "Install calid again, or train them."
+        ) from error
+    if meta.get("kind") != kind:
+        raise WeightsError(
+            path, f"This file holds {meta.get('kind')!r}, not {kind!r}.", "Give the right file."
+        )
+    sizes = json.loads(meta["config"])
+    return state, {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load a state into a module of the same shape, or say which file does not fit."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(
+            path, "The parameters do not fit their configuration.", "Install calid again."
+        ) from error
+
+
+def _build(path: Path, make: Callable[[], Network]) -> Network:
+    try:
+        return make()
+    except TypeError as error:
+        raise WeightsError(
+            path, "The configuration is of another version of calid.", "Install calid again."
+        ) from error
+
+
+def save_autoencoder(model: Autoencoder, path: Path, figures: Mapping[str, float]) -> None:
+    """Write an autoencoder."""
+    save_tensors(model, "autoencoder", model.config, figures, path)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Read an autoencoder, in evaluation mode, on the CPU."""
+    state, config = load_tensors(path, "autoencoder")
+    model = _build(path, lambda: Autoencoder(AutoencoderConfig(**config)))
+    fill(model, state, path)
+    return model.eval().requires_grad_(False)
+
+
+def save_interpolator(
+    model: Interpolator | PaperInterpolator, path: Path, figures: Mapping[str, float]
+) -> None:
+    """Write an interpolator of either preset."""
+    kind = "default" if isinstance(model, Interpolator) else "paper"
+    save_tensors(model, kind, model.config, figures, path)
+
+
+def load_interpolator(path: Path, preset: str) -> Interpolator | PaperInterpolator:
+    """Read an interpolator of a preset, in evaluation mode, on the CPU."""
+    state, config = load_tensors(path, preset)
+    model = _build(path, lambda: new_interpolator(preset, **config))
+    fill(model, state, path)
+    return model.eval().requires_grad_(False)
+
+
+def new_interpolator(preset: str, **sizes: Any) -> Interpolator | PaperInterpolator:
+    """An untrained interpolator: ``default`` or ``paper``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such preset.
+    """
+    if preset == "default":
+        return Interpolator(InterpolatorConfig(**sizes))
+    if preset == "paper":
+        return PaperInterpolator(PaperConfig(**sizes))
+    raise UsageError("--preset", f"{preset!r} is not a preset.", "Use default or paper.")

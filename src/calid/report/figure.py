@@ -1,0 +1,132 @@
+"""One picture of a reconstruction: as acquired, linear, and generated, in three planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from calid.baselines.linear import linear
+from calid.baselines.nearest import nearest
+from calid.baselines.signature import Method
+from calid.data.intensity import IntensityWindow
+from calid.inference.reconstruct import SampledMethod, densify
+from calid.io.atomic import atomic
+from calid.stack import SliceStack, Volume
+
+__all__ = ["comparison", "save_figure"]
+
+
+def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = None) -> Figure:
+    """Mid short-axis slice and two long-axis cuts through the middle of the field of view.
+
+    Parameters
+    ----------
+    stack
+        As acquired; its first frame is shown, as slabs of the slice spacing, then linear.
+    volume
+        Reconstructed from ``stack``.
+    truth
+        The truth at every position of the volume, where there is one.
+
+    Returns
+    -------
+    Figure
+        One column per method, one row per plane, all on one grey scale and in true
+        proportions. The short-axis slice lies midway between two acquired ones.
+    """
+    factor = int(np.diff(np.flatnonzero(volume.acquired)).max())
+    columns = {
+        "as acquired": densify(stack, _as_samples(nearest), factor).data[0],
+        "linear": densify(stack, _as_samples(linear), factor).data[0],
+        "CaLID": volume.data[0],
+    }
+    if truth is not None:
+        columns["truth"] = truth.data[0]
+    window = IntensityWindow.of(stack.data)
+    through, row_step, column_step = volume.spacing
+    slices, height, width = volume.data.shape[1:]
+    middle = min(slices // (2 * factor) * factor + factor // 2, slices - 1)
+    planes = [
+        _Plane(
+            "short axis,\nbetween two slices", (middle,), height * row_step, width * column_step
+        ),
+        _Plane("long-axis cut", (slice(None), height // 2), slices * through, width * column_step),
+        _Plane(
+            "long-axis cut",
+            (slice(None), slice(None), width // 2),
+            slices * through,
+            height * row_step,
+        ),
+    ]
+    wide, tall = max(p.wide for p in planes), sum(p.tall for p in planes)
+    panel = 3.4
+    figure = Figure(
+        figsize=(panel * len(columns) + 0.4, panel * tall / wide + 0.3), facecolor="black"
+    )
+    axes = figure.subplots(
+        len(planes),
+        len(columns),
+        gridspec_kw={
+            "height_ratios": [p.tall for p in planes],
+            "wspace": 0.02,
+            "hspace": 0.03,
+            "left": 0.4 / (panel * len(columns) + 0.4),
+            "right": 1,
+            "bottom": 0,
+            "top": 1 - 0.3 / (panel * tall / wide + 0.3),
+        },
+        squeeze=False,
+    )
+    for i, plane in enumerate(planes):
+        for j, (name, data) in enumerate(columns.items()):
+            _show(axes[i][j], window.normalise(data[plane.index]), plane, wide)
+            if i == 0:
+                axes[i][j].set_title(name, color="white", fontsize=11, pad=4)
+        axes[i][0].set_ylabel(plane.title, color="white", fontsize=8)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
+    """Write a figure (PNG, PDF or SVG by suffix), complete or not at all."""
+    with atomic(path) as file:
+        figure.savefig(
+            file, format=path.suffix.removeprefix("."), dpi=dots_per_inch, facecolor="black"
+        )
+
+
+def _as_samples(method: Method) -> SampledMethod:
+    return lambda *arguments: method(*arguments)[None]
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """A cut through ``(slices, height, width)`` and its size in mm."""
+
+    title: str
+    index: tuple[int | slice, ...]
+    tall: float
+    wide: float
+
+
+def _show(axis: Axes, image: NDArray[np.float32], plane: _Plane, wide: float) -> None:
+    left = (wide - plane.wide) / 2
+    axis.imshow(
+        image,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        extent=(left, left + plane.wide, plane.tall, 0),
+        interpolation="nearest",
+        aspect="equal",
+    )
+    axis.set_xlim(0, wide)
+    axis.set_facecolor("black")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,173 @@
+"""The two nouns of the package: what was acquired, and what is reconstructed.
+
+Arrays are ``(frames, slices, height, width)``. The affine maps voxel indices
+``(column, row, slice)``, in NIfTI's order, to scanner millimetres (RAS+).
+Intensities stay in the *stored* scale of the file (before slope and intercept), so that an
+acquired slice can be handed on bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.errors import GeometryError
+
+__all__ = ["Intensity", "SliceStack", "Volume"]
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How stored values become image units: ``value = stored * slope + intercept``."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SliceStack:
+    """Sparse short-axis slices as a scanner gives them, one film per slice.
+
+    Parameters
+    ----------
+    data
+        Stored intensities, shape ``(frames, slices, height, width)``, any real dtype.
+    affine
+        Shape ``(4, 4)``; maps ``(column, row, slice)`` to RAS+ millimetres. Its third column
+        is the step from one slice to the next; with unequal gaps it is the mean step.
+    positions
+        Shape ``(slices,)``; millimetres along the slice normal, strictly increasing, 0 first.
+    thickness
+        Slice thickness in millimetres. NIfTI does not carry it, so readers there assume that
+        slices touch.
+    frame_times
+        Shape ``(frames,)``; seconds after the R wave.
+    intensity
+        Slope and intercept of the stored values.
+    rank
+        Number of axes of the file it came from (3 or 4), so that a film of one frame is
+        written as it was read.
+    source
+        Where it came from, for messages. Never written to any output.
+
+    Raises
+    ------
+    GeometryError
+        If shapes disagree, there are fewer than two slices, or positions do not increase.
+    """
+
+    data: NDArray[np.generic]
+    affine: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    thickness: float
+    frame_times: NDArray[np.float64]
+    intensity: Intensity = field(default_factory=Intensity)
+    rank: int = 3
+    source: str = "stack"
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or 0 in self.data.shape:
+            raise GeometryError(
+                self.source,
+                f"A stack has four axes, none empty; this one is {self.data.shape}.",
+                "Pass an array of shape (frames, slices, height, width).",
+            )
+        if self.n_slices < 2:
+            raise GeometryError(
+                self.source,
+                "Interpolation needs at least 2 slices and this input has 1.",
+                "Give the whole short-axis stack in one file.",
+            )
+        if self.positions.shape != (self.n_slices,) or self.frame_times.shape != (self.n_frames,):
+            raise GeometryError(
+                self.source,
+                f"{self.positions.size} positions and {self.frame_times.size} frame times do not "
+                f"fit {self.n_slices} slices and {self.n_frames} frames.",
+                "Give one position per slice and one time per frame.",
+            )
+        if not np.all(np.diff(self.positions) > 0):
+            raise GeometryError(
+                self.source,
+                "Slice positions must increase strictly.",
+                "Sort the slices along their normal and drop duplicates.",
+            )
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames of the film; 1 for a static stack."""
+        return int(self.data.shape[0])
+
+    @property
+    def n_slices(self) -> int:
+        """Number of acquired slices."""
+        return int(self.data.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(frames, slices, height, width)``."""
+        frames, slices, height, width = self.data.shape
+        return frames, slices, height, width
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float]:
+        """In-plane spacing in mm as ``(row step, column step)``."""
+        steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(steps[1]), float(steps[0])
+
+    @property
+    def gaps(self) -> NDArray[np.float64]:
+        """Distances between neighbouring slices in mm, shape ``(slices - 1,)``."""
+        return np.diff(self.positions)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A dense reconstruction that still knows which of its slices are real.
+
+    Parameters
+    ----------
+    data
+        Stored intensities, shape ``(frames, slices, height, width)``, the stack's dtype.
+    affine
+        Shape ``(4, 4)``; its third column is the dense through-plane step.
+    positions
+        Shape ``(slices,)``; millimetres on the stack's own axis.
+    acquired
+        Shape ``(slices,)``; true where a slice is the scanner's, false where it is generated.
+    frame_times
+        Shape ``(frames,)``; seconds.
+    intensity
+        Slope and intercept of the stored values.
+    rank
+        Number of axes when written (3 or 4).
+    uncertainty
+        Standard deviation over samples in image units, same shape as ``data``, zero on
+        acquired slices; absent unless it was asked for.
+    """
+
+    data: NDArray[np.generic]
+    affine: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    acquired: NDArray[np.bool_]
+    frame_times: NDArray[np.float64]
+    intensity: Intensity = field(default_factory=Intensity)
+    rank: int = 3
+    uncertainty: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        slices = self.data.shape[1]
+        if self.positions.shape != (slices,) or self.acquired.shape != (slices,):
+            raise GeometryError(
+                "volume",
+                f"{self.positions.size} positions and {self.acquired.size} marks do not fit "
+                f"{slices} slices.",
+                "Give one position and one mark per slice.",
+            )
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm as ``(through-plane, row step, column step)``."""
+        steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(steps[2]), float(steps[1]), float(steps[0])

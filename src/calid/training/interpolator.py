@@ -1,0 +1,208 @@
+"""Stage 2: train an interpolator on hidden slices, in the latent space of stage 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calid.data.bank import Film
+from calid.data.sampling import StackSampler, TrainingStack, centre_stack, seeded
+from calid.data.sparsify import draw_tuple, hide_alternate
+from calid.diffusion.objective import diffuse, logit_normal, velocity
+from calid.diffusion.schedule import rectified_flow, variance_preserving
+from calid.errors import DataError
+from calid.evaluation.metrics import psnr, ssim
+from calid.models.autoencoder import Autoencoder
+from calid.models.context import nearest_context
+from calid.models.correspondence import Context
+from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
+from calid.models.layers import channels_last
+from calid.models.store import save_interpolator
+from calid.training.loop import Task
+
+__all__ = ["NoiseObjective", "RefineObjective", "TupleBatch", "interpolator_task"]
+
+
+@dataclass(frozen=True)
+class TupleBatch:
+    """Latents of whole stacks, and tuples that index into them.
+
+    Parameters
+    ----------
+    latents
+        ``(slices of all stacks, channels, h, w)``.
+    context
+        Of the targets, indices into ``latents``.
+    target
+        Shape ``(targets,)``, index of the hidden slice.
+    noise, uniform, normal
+        Random numbers of the objective: ``(targets, channels, h, w)`` and twice ``(targets,)``.
+    """
+
+    latents: Tensor
+    context: Context
+    target: Tensor
+    noise: Tensor
+    uniform: Tensor
+    normal: Tensor
+
+
+class RefineObjective(nn.Module):
+    """Default preset: squared error of the mean, and rectified flow on what is left of it."""
+
+    def __init__(self, interpolator: Interpolator, flow: float = 0.5) -> None:
+        super().__init__()
+        self.interpolator, self.flow = interpolator, flow
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        model, truth = self.interpolator, batch.latents[batch.target]
+        aligned = model.align(batch.latents, batch.context)
+        # Errors count in units of what is to be expected there, so that targets close to a
+        # slice, which are easy, are not neglected.
+        expected = batch.context.gate[:, None, None, None]
+        regression = ((aligned.mean - truth) / expected).square().mean()
+        # The flow's target is the error of the mean, not a reason for the mean to move.
+        residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
+        t = logit_normal(batch.normal)
+        x = diffuse(residual, batch.noise, t, rectified_flow)
+        speed = model.denoiser(x, t, aligned.pyramid)
+        flow = (speed - velocity(residual, batch.noise)).square().mean()
+        loss = regression + self.flow * flow
+        return {"loss": loss, "regression": regression.detach(), "flow": flow.detach()}
+
+
+class NoiseObjective(nn.Module):
+    """Paper preset: predict the noise (Ho et al., NeurIPS 2020, eq. 14), T = 1000."""
+
+    def __init__(self, interpolator: PaperInterpolator) -> None:
+        super().__init__()
+        self.interpolator = interpolator
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch whose targets lie midway between their two neighbours."""
+        model, truth = self.interpolator, batch.latents[batch.target]
+        # The middle two of the context are the adjacent slices.
+        middle = batch.context.index.shape[1] // 2
+        below, above = (batch.latents[batch.context.index[:, i]] for i in (middle - 1, middle))
+        t = torch.ceil(batch.uniform * 1000).clamp(min=1) / 1000
+        x = diffuse(truth, batch.noise, t, variance_preserving)
+        predicted = model.denoiser(x, t, model.condition(below, above))
+        return {"loss": (predicted - batch.noise).square().mean()}
+
+
+def interpolator_task(
+    objective: NoiseObjective | RefineObjective,
+    autoencoder: Autoencoder,
+    train: Sequence[Film],
+    held_out: Sequence[Film],
+    weights: Path,
+    size: int,
+    stacks: int,
+    targets: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for stage 2.
+
+    Parameters
+    ----------
+    autoencoder
+        Frozen, of stage 1.
+    train, held_out
+        Films of different subjects.
+    weights
+        File that `save_interpolator` writes.
+    size
+        Crop in pixels.
+    stacks, targets
+        Stacks a step and process, and hidden slices drawn from each.
+    """
+    midway = isinstance(objective, NoiseObjective)
+    usable = [f for f in train if len(f.positions) >= 3]
+    sampler = StackSampler(usable, size, seed, most_slices=14)
+    model = channels_last(objective).interpolator
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            batch = images[:, None].to(device, memory_format=torch.channels_last)
+            return autoencoder.encode(batch)
+
+    def draw(step: int, rank: int) -> TupleBatch:
+        generator = seeded(seed, step, 4, rank)
+        drawn = sampler.draw(step, rank, stacks)
+        contexts, hidden, offset = [], [], 0
+        for stack in drawn:
+            for _ in range(targets):
+                choice = draw_tuple(stack.positions, generator, midway)
+                place = stack.positions[[choice.target]]
+                context = nearest_context(stack.positions[choice.kept], place)
+                index = torch.from_numpy(choice.kept)[context.index] + offset
+                contexts.append(Context(index, context.distance, context.mask))
+                hidden.append(choice.target + offset)
+            offset += len(stack.images)
+        latents = encode(torch.cat([s.images for s in drawn]))
+        count = len(hidden)
+        return TupleBatch(
+            latents,
+            Context.concatenate(contexts).to(device),
+            torch.tensor(hidden, device=device),
+            torch.randn((count, *latents.shape[1:]), generator=generator).to(device),
+            torch.rand(count, generator=generator).to(device),
+            torch.randn(count, generator=generator).to(device),
+        )
+
+    shown = [centre_stack(f, 0, size) for f in held_out if len(f.positions) >= 3][::4]
+    if not usable or not shown:
+        raise DataError(
+            "training data",
+            "Stage 2 needs stacks of at least 3 slices to train and to validate on.",
+            "Add longer stacks.",
+        )
+
+    def validate() -> Mapping[str, float]:
+        return _hidden_slices(model, midway, autoencoder, shown, encode)
+
+    def export(figures: Mapping[str, float]) -> None:
+        save_interpolator(model, weights, figures)
+
+    return Task(objective, draw, validate, export)
+
+
+def _hidden_slices(
+    model: LatentFiller,
+    samples: bool,
+    autoencoder: Autoencoder,
+    stacks: Sequence[TrainingStack],
+    encode: Callable[[Tensor], Tensor],
+) -> dict[str, float]:
+    """PSNR and SSIM of hidden slices, linear beside them.
+
+    The model answers with one sample, or else with its conditional mean.
+    """
+    rows = []
+    for number, stack in enumerate(stacks):
+        kept, hidden = hide_alternate(len(stack.positions))
+        latents = encode(stack.images[kept])
+        for target in hidden:
+            filled = model.fill(
+                latents,
+                stack.positions[kept],
+                stack.positions[[target]],
+                draw=partial(torch.randn, generator=seeded(number)) if samples else None,
+                steps=model.default_steps,
+                temperature=1.0,
+            )
+            image = autoencoder.decode(filled.latents).cpu().clamp(0, 1)[0, 0]
+            truth = stack.images[target].clamp(0, 1)
+            linear = stack.images[[target - 1, target + 1]].mean(0).clamp(0, 1)
+            rows.append([float(f(x, truth)) for x in (image, linear) for f in (psnr, ssim)])
+    figures = np.mean(rows, axis=0)
+    names = ("psnr", "ssim", "linear_psnr", "linear_ssim")
+    return dict(zip(names, figures.tolist(), strict=True))

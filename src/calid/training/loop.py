@@ -1,0 +1,186 @@
+"""The training loop: the same for both stages, one process or many (torchrun)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from calid.io.atomic import atomic
+from calid.training.checkpoint import load_checkpoint, save_checkpoint
+from calid.training.ema import MovingAverage
+
+__all__ = ["FitConfig", "Task", "fit", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    steps
+        Optimiser steps in all.
+    rate
+        Peak learning rate of AdamW.
+    warmup
+        Steps over which the rate rises to its peak.
+    cooldown
+        Last share of the steps, over which it falls linearly to zero.
+    decay
+        Of the moving average of the weights.
+    save_every, validate_every
+        Steps between checkpoints and between validations.
+    precision
+        Autocast dtype of the forward pass.
+    """
+
+    steps: int
+    rate: float = 1e-3
+    warmup: int = 200
+    cooldown: float = 0.4
+    decay: float = 0.998
+    save_every: int = 250
+    validate_every: int = 500
+    precision: torch.dtype = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: everything that differs between the stages.
+
+    Parameters
+    ----------
+    objective
+        Module whose call on a batch returns its loss terms; ``"loss"`` is minimised.
+    batch
+        ``(step, rank)`` to a batch; pure, so that a resumed run sees the same data.
+    validate
+        Figures of the objective with averaged weights.
+    export
+        Writes the averaged weights, with the latest figures, where users load them from.
+    """
+
+    objective: nn.Module
+    batch: Callable[[int, int], object]
+    validate: Callable[[], Mapping[str, float]]
+    export: Callable[[Mapping[str, float]], None]
+
+
+def learning_rate(step: int, config: FitConfig) -> float:
+    """Warm-up, plateau, linear cool-down to zero (Hägele et al., 2024)."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    fall = min(1.0, (config.steps - step) / max(1.0, config.cooldown * config.steps))
+    return config.rate * min(rise, fall)
+
+
+def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resume: bool) -> None:
+    """Train to ``config.steps``, leaving checkpoint, log and weights in ``folder``.
+
+    Under torchrun every process calls this; gradients are averaged, rank 0 writes.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if parallel and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    module = task.objective.to(device)
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    average = MovingAverage(module, config.decay)
+    checkpoint = folder / "checkpoint.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    start = 0
+    if resume and checkpoint.exists():
+        start = load_checkpoint(checkpoint, module, average, optimizer)
+    replica: nn.Module = DistributedDataParallel(module) if parallel else module
+
+    with _progress(disable=rank > 0) as bar, _Log(folder / "log.jsonl", start) as log:
+        job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan)
+        for step in range(start, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, config)
+            with torch.autocast(device.type, config.precision):
+                terms: dict[str, Tensor] = replica(task.batch(step, rank))
+            optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(trainable, 1.0)
+            optimizer.step()
+            average.update(module, step)
+            if rank > 0:
+                continue
+            figures = {k: v.item() for k, v in terms.items()} | {"gradient": norm.item()}
+            log.write({"step": step + 1, **figures})
+            bar.update(job, advance=1, loss=figures["loss"])
+            done = step + 1 == config.steps
+            if done or (step + 1) % config.save_every == 0:
+                save_checkpoint(checkpoint, module, average, optimizer, step + 1)
+            if done or (step + 1) % config.validate_every == 0:
+                with average.applied(module), torch.no_grad():
+                    validation = task.validate()
+                    task.export({**validation, "step": step + 1})
+                log.write({"step": step + 1, "validation": dict(validation)})
+                shown = "  ".join(f"{k} {v:.4g}" for k, v in validation.items())
+                bar.console.print(f"step {step + 1}: {shown}")
+    if parallel:
+        dist.barrier()
+
+
+class _Log:
+    """JSON lines; on resume, lines of steps that will be done again are dropped."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        kept = path.read_text().splitlines() if path.exists() and start else []
+        with atomic(path) as file:
+            file.writelines(f"{line}\n".encode() for line in kept if _step(line) <= start)
+        self.file = path.open("a")
+        self.started = time.monotonic()
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, record: Mapping[str, object]) -> None:
+        seconds = round(time.monotonic() - self.started, 2)
+        self.file.write(json.dumps({**record, "seconds": seconds}) + "\n")
+        self.file.flush()
+
+
+def _step(line: str) -> float:
+    """Step of a log line; one that a kill cut short belongs to no step."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _progress(disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=disable,
+    )

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from calid.cli.main import main
+from calid.weights import FOLDER
+
+
+def test_info_tells_hashes_and_sizes_of_all_weights(capsys):
+    main(["info", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert set(content["weights"]) >= {"autoencoder", "default", "paper"}
+    for name, facts in content["weights"].items():
+        path = FOLDER / f"{name}.safetensors"
+        assert facts["bytes"] == path.stat().st_size
+        assert facts["parameters"] * 2 < facts["bytes"] < facts["parameters"] * 2 + 100_000
+        assert facts["figures"]
+    assert content["licence"]["weights"] == "CC BY-NC-SA 4.0"
+
+
+def test_the_weights_fit_their_budget():
+    sizes = [p.stat().st_size for p in FOLDER.glob("*.safetensors")]
+    assert sum(sizes) <= 40e6
+
+
+@pytest.mark.parametrize("arguments", [["info", "--json"], ["--help"]])
+def test_help_and_info_do_not_import_torch(arguments):
+    code = (
+        "import sys\nfrom calid.cli.main import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_public_names_are_all_there():
+    import calid
+
+    for name in calid.__all__:
+        assert getattr(calid, name) is not None
+    with pytest.raises(AttributeError):
+        calid.nonsense  # noqa: B018

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calid.geometry.affine import from_spacing
+from calid.stack import Intensity, SliceStack
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real stacks; tests that need it are skipped without."""
+    if "CALID_DATA" not in os.environ:
+        pytest.skip("CALID_DATA is not set")
+    return Path(os.environ["CALID_DATA"])
+
+
+@pytest.fixture
+def small_stack() -> SliceStack:
+    """Five blurred random slices, 10 mm apart, two frames, int16 with slope and intercept."""
+    generator = np.random.default_rng(0)
+    coarse = generator.uniform(0, 300, (2, 5, 6, 7))
+    data = np.kron(coarse, np.ones((1, 1, 6, 6)))[..., :34, :41].astype(np.int16)
+    return SliceStack(
+        data=data,
+        affine=from_spacing((1.4, 1.6, 10.0)),
+        positions=np.arange(5) * 10.0,
+        thickness=8.0,
+        frame_times=np.array([0.0, 0.04]),
+        intensity=Intensity(2.0, -3.0),
+        rank=4,
+    )

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calid.baselines.linear import linear
+from calid.baselines.nearest import nearest
+from calid.errors import UsageError
+from calid.inference.reconstruct import choose_factor, densify, plan
+from calid.stack import SliceStack
+
+
+def linear_twice(*arguments):
+    """Two samples, one grey level (of the window) below and above linear."""
+    answer = linear(*arguments)
+    return np.stack([answer - 0.01, answer + 0.01])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 7])
+def test_acquired_slices_stand_at_multiples_of_the_factor_bit_for_bit(small_stack, factor):
+    volume = densify(small_stack, linear_twice, factor)
+    assert volume.data.shape[1] == (small_stack.n_slices - 1) * factor + 1
+    assert volume.data.dtype == small_stack.data.dtype
+    np.testing.assert_array_equal(volume.data[:, ::factor], small_stack.data)
+    np.testing.assert_array_equal(np.flatnonzero(volume.acquired) % factor, 0)
+    np.testing.assert_allclose(volume.positions[::factor], small_stack.positions)
+
+
+def test_linear_through_the_whole_path_is_linear_in_stored_units(small_stack):
+    # Clipping the window would bend the answer: keep all values inside it.
+    stack = replace(small_stack, data=np.clip(small_stack.data, 5, 295).astype(np.int16))
+    volume = densify(stack, linear_twice, 4)
+    low, high = stack.data[:, 1].astype(float), stack.data[:, 2].astype(float)
+    np.testing.assert_allclose(volume.data[:, 5], 0.75 * low + 0.25 * high, atol=0.51)
+
+
+def test_generated_slices_stay_within_the_range_of_the_stack(small_stack):
+    def wild(*arguments):
+        answer = linear(*arguments)[None]
+        return np.where(answer > 0.5, 1.5, -3.0).astype(np.float32)
+
+    volume = densify(small_stack, wild, 3)
+    assert volume.data.min() >= small_stack.data.min()
+    assert volume.data.max() <= small_stack.data.max()
+
+
+def test_uncertainty_is_the_deviation_over_samples_in_image_units(small_stack):
+    volume = densify(small_stack, linear_twice, 2, uncertainty=True)
+    low, high = np.percentile(small_stack.data, (0.5, 99.5))
+    expected = np.sqrt(2) * 0.01 * (high - low) * small_stack.intensity.slope
+    np.testing.assert_allclose(volume.uncertainty[:, ~volume.acquired], expected, rtol=1e-3)
+    assert not volume.uncertainty[:, volume.acquired].any()
+
+
+def test_the_physical_place_of_every_acquired_voxel_is_kept(small_stack):
+    volume = densify(small_stack, linear_twice, 4)
+    voxel = np.array([3, 5, 2, 1.0])
+    np.testing.assert_allclose(
+        volume.affine @ (voxel * [1, 1, 4, 1]), small_stack.affine @ voxel, atol=1e-9
+    )
+
+
+def test_unequal_gaps_are_cut_each_by_its_own_step():
+    dense = plan(np.array([0.0, 8.0, 20.0]), 4)
+    np.testing.assert_allclose(dense.positions, [0, 2, 4, 6, 8, 11, 14, 17, 20])
+    np.testing.assert_array_equal(np.flatnonzero(dense.acquired), [0, 4, 8])
+
+
+def test_without_a_wish_the_factor_is_the_nearest_to_isotropic(small_stack):
+    assert choose_factor(small_stack, None, None) == 7  # 10 mm over 1.5 mm is 6.67
+    assert choose_factor(small_stack, None, 2.4) == 4
+    assert choose_factor(small_stack, None, 100.0) == 1
+    assert choose_factor(small_stack, 3, None) == 3
+
+
+@pytest.mark.parametrize(("factor", "spacing"), [(2, 1.0), (0, None), (None, 0.0), (None, np.nan)])
+def test_impossible_wishes_are_refused(small_stack, factor, spacing):
+    with pytest.raises(UsageError):
+        choose_factor(small_stack, factor, spacing)
+
+
+def test_a_constant_stack_stays_constant(small_stack: SliceStack):
+    stack = replace(small_stack, data=np.full_like(small_stack.data, 42))
+    assert (densify(stack, lambda *a: linear(*a)[None], 3).data == 42).all()
+
+
+def test_nearest_and_linear_at_an_acquired_position_are_that_slice():
+    images = np.random.default_rng(1).random((3, 4, 5), np.float32)
+    places = np.array([0.0, 8.0, 20.0])
+    for method in (nearest, linear):
+        np.testing.assert_allclose(method(images, places, places, (1, 1)), images, atol=1e-7)
+    quarter = linear(images, places, np.array([11.0]), (1, 1))[0]
+    np.testing.assert_allclose(quarter, 0.75 * images[1] + 0.25 * images[2], atol=1e-6)

@@ -1,0 +1,299 @@
+"""What goes in comes out: values, dtype, geometry, frame time, number of axes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calid.errors import CalidWarning, GeometryError, IntensityError, OutputError, UsageError
+from calid.geometry.affine import from_spacing, spacing
+from calid.io import read, read_stack, write_uncertainty, write_volume
+from calid.stack import Intensity, SliceStack, Volume
+
+DTYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+AFFINE = from_spacing((1.5, 1.25, 8.0), origin=(10, -20, 30))
+
+
+def save(
+    path: Path,
+    data: np.ndarray,
+    affine: np.ndarray = AFFINE,
+    kind: Any = nib.Nifti1Image,
+    **fields: Any,
+) -> Path:
+    """Write ``data`` in NIfTI's axis order with nibabel, then set raw header fields."""
+    header = kind.header_class(endianness=fields.pop("endianness", "<"))
+    image = kind(data, affine, header, dtype=data.dtype)
+    for form in (image.set_sform, image.set_qform):
+        form(affine, code=1)
+    image.header.set_xyzt_units("mm", fields.pop("time", "sec"))
+    if "dt" in fields:
+        image.header["pixdim"][4] = fields.pop("dt")
+    for name, value in fields.items():
+        image.header[name] = value
+    image.to_filename(path)
+    return path
+
+
+def values(shape: tuple[int, ...], dtype: str = "i2") -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 127, shape).astype(dtype)
+
+
+def as_volume(stack: SliceStack, **changes: Any) -> Volume:
+    fields: dict[str, Any] = {
+        "data": stack.data,
+        "affine": stack.affine,
+        "positions": stack.positions,
+        "acquired": np.ones(stack.n_slices, dtype=bool),
+        "frame_times": stack.frame_times,
+        "intensity": stack.intensity,
+        "rank": stack.rank,
+    }
+    return Volume(**(fields | changes))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ"])
+def test_axes_spacing_and_times(tmp_path: Path, suffix: str) -> None:
+    data = values((5, 4, 3, 2))
+    source = tmp_path / "a.nii.gz"
+    save(source, data, dt=0.03)
+    if suffix == ".nii":
+        source = save(tmp_path / "a.nii", data, dt=0.03)
+    stack = read(source.rename(tmp_path / f"b{suffix}"))
+    assert (stack.shape, stack.rank, stack.source) == (
+        (2, 3, 4, 5),
+        4,
+        str(tmp_path / f"b{suffix}"),
+    )
+    np.testing.assert_array_equal(stack.data, data.transpose(3, 2, 1, 0))
+    assert stack.pixel_spacing == (1.25, 1.5)
+    np.testing.assert_array_equal(stack.positions, [0, 8, 16])
+    assert stack.thickness == 8
+    np.testing.assert_allclose(stack.frame_times, [0, 0.03], rtol=1e-6)
+    np.testing.assert_allclose(stack.affine, AFFINE)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(2, 5), st.integers(1, 3)),
+    drop_time=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    order=st.sampled_from("<>"),
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    flip=st.booleans(),
+    scale=st.sampled_from([(1.0, 0.0), (0.1, -3.7), (-2.0, 5.0)]),
+    dt=st.floats(1e-3, 2),
+    suffix=st.sampled_from([".nii", ".nii.gz"]),
+)
+def test_round_trip_is_exact(
+    shape: tuple[int, ...],
+    drop_time: bool,
+    dtype: str,
+    order: str,
+    angles: tuple[float, ...],
+    flip: bool,
+    scale: tuple[float, float],
+    dt: float,
+    suffix: str,
+) -> None:
+    rng = np.random.default_rng(1)
+    kind = np.dtype(dtype)
+    shape = (*shape[:3], 1)[:3] if drop_time else shape
+    if kind.kind == "f":
+        data = rng.normal(0, 1e5, shape).astype(kind)
+    else:
+        limits = np.iinfo(kind)
+        data = rng.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
+    data.flat[0], data.flat[-1] = 0, 1  # never constant
+    turn = nib.eulerangles.euler2mat(*angles)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([1.4, 1.7, -9 if flip else 9])
+    affine[:3, 3] = (-100, 20, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        one, two = Path(folder, f"a{suffix}"), Path(folder, f"b{suffix}")
+        fields = {} if drop_time else {"dt": dt}
+        save(one, data.astype(kind.newbyteorder(order)), affine, endianness=order, **fields)
+        _set_scale(one, *scale, order=order)
+        stack = read_stack(one)
+        write_volume(as_volume(stack), two)
+        again = read_stack(two)
+        original, written = nib.load(one), nib.load(two)
+        assert written.shape == shape
+        assert written.header.get_data_dtype() == kind
+        assert written.header["pixdim"][4] == (np.float32(dt) if stack.n_frames > 1 else 1)
+        np.testing.assert_array_equal(written.affine, original.affine)
+        np.testing.assert_array_equal(written.dataobj, original.dataobj)
+        np.testing.assert_allclose(written.get_qform(), written.affine, atol=2e-2)
+        stored = np.asarray(written.dataobj.get_unscaled())
+        assert stored.tobytes() == data.tobytes()
+    assert again.data.dtype == stack.data.dtype == kind
+    assert again.data.tobytes() == stack.data.tobytes()
+    assert (again.rank, again.intensity) == (stack.rank, stack.intensity)
+    np.testing.assert_array_equal(again.affine, stack.affine)
+    np.testing.assert_array_equal(again.frame_times, stack.frame_times)
+
+
+def _set_scale(path: Path, slope: float, intercept: float, order: str = "<") -> None:
+    """Patch slope and intercept into the file; nibabel sets them only by rescaling."""
+    raw = bytearray(
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    )
+    raw[112:120] = np.array([slope, intercept], f"{order}f4").tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+@pytest.mark.parametrize("slope", [0.0, np.nan])
+def test_no_slope_is_one(tmp_path: Path, slope: float) -> None:
+    path = save(tmp_path / "a.nii", values((3, 3, 2)))
+    _set_scale(path, slope, 7.0)
+    assert read_stack(path).intensity == Intensity(1.0, 0.0)
+
+
+def test_nifti2_is_read(tmp_path: Path) -> None:
+    data = values((4, 3, 2))
+    stack = read_stack(save(tmp_path / "a.nii.gz", data, kind=nib.Nifti2Image))
+    np.testing.assert_array_equal(stack.data[0], data.T)
+    np.testing.assert_allclose(stack.affine, AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank", "written"),
+    [
+        ((4, 3, 2), 3, (4, 3, 2)),
+        ((4, 3, 2, 1), 4, (4, 3, 2, 1)),
+        ((4, 3, 2, 1, 1), 4, (4, 3, 2, 1)),
+        ((4, 3, 2, 3, 1), 4, (4, 3, 2, 3)),
+    ],
+)
+def test_number_of_axes_is_kept(
+    tmp_path: Path, shape: tuple[int, ...], rank: int, written: tuple[int, ...]
+) -> None:
+    # nibabel drops trailing ones when it saves five axes, so set them in the header.
+    path = save(tmp_path / "a.nii", values(shape))
+    header = bytearray(path.read_bytes())
+    header[40:56] = np.array([len(shape), *shape, 1, 1, 1, 1][:8], "<i2").tobytes()
+    path.write_bytes(header)
+    stack = read_stack(path)
+    assert stack.rank == rank
+    write_volume(as_volume(stack), tmp_path / "b.nii")
+    assert nib.load(tmp_path / "b.nii").shape == written
+
+
+@pytest.mark.parametrize(("time", "scale"), [("sec", 1), ("msec", 1e-3), ("usec", 1e-6), (0, 1)])
+def test_time_units(tmp_path: Path, time: str | int, scale: float) -> None:
+    path = save(
+        tmp_path / "a.nii", values((3, 3, 2, 3)), time=time, dt=0.03 / scale, toffset=0.5 / scale
+    )
+    stack = read_stack(path)
+    np.testing.assert_allclose(stack.frame_times, [0.5, 0.53, 0.56], rtol=1e-6)
+    write_volume(as_volume(stack), tmp_path / "b.nii")
+    written = nib.load(tmp_path / "b.nii").header
+    assert written.get_xyzt_units() == ("mm", "sec")
+    assert written["pixdim"][4] == pytest.approx(0.03)
+    np.testing.assert_allclose(read_stack(tmp_path / "b.nii").frame_times, stack.frame_times)
+
+
+def test_missing_frame_time_is_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", values((3, 3, 2, 3)), dt=0.0)
+    with pytest.warns(CalidWarning, match="time between frames"):
+        stack = read_stack(path)
+    np.testing.assert_array_equal(stack.frame_times, [0, 1, 2])
+
+
+def test_thickness_is_the_users(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", values((3, 3, 2)))
+    assert read_stack(path, thickness=6.0).thickness == 6.0
+    with pytest.raises(UsageError, match="positive thickness"):
+        read_stack(path, thickness=-1.0)
+
+
+def test_fill(tmp_path: Path) -> None:
+    data = values((3, 3, 2), "f4")
+    data[1, 2, 0] = np.nan
+    path = save(tmp_path / "a.nii", data)
+    with pytest.warns(CalidWarning, match="1 voxels were NaN or infinite and are now 3"):
+        stack = read_stack(path, fill=3.0)
+    assert stack.data[0, 0, 2, 1] == 3.0
+    with pytest.raises(UsageError, match="finite"):
+        read_stack(path, fill=float("nan"))
+
+
+def test_constant_image_is_read_and_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", np.zeros((3, 3, 2), "i2"))
+    with pytest.warns(CalidWarning, match="same value"):
+        assert read_stack(path).shape == (1, 2, 3, 3)
+
+
+def test_nothing_of_the_inputs_text_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    image = nib.Nifti1Image(values((3, 3, 2)), AFFINE)
+    image.header["descrip"] = b"DOE^JOHN"
+    image.header["aux_file"] = b"DOE^JOHN"
+    image.header["intent_name"] = b"DOE^JOHN"
+    image.header["db_name"] = b"DOE^JOHN"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JOHN"))
+    image.to_filename(path)
+    out = tmp_path / "b.nii"
+    write_volume(as_volume(read_stack(path)), out)
+    raw = out.read_bytes()
+    assert b"DOE" not in raw
+    assert b"a.nii" not in raw
+    assert nib.load(out).header["descrip"].item() == b"CaLID reconstruction"
+    assert len(raw) == 352 + 3 * 3 * 2 * nib.load(path).get_data_dtype().itemsize
+
+
+def test_equal_volumes_give_equal_bytes(tmp_path: Path) -> None:
+    volume = as_volume(read_stack(save(tmp_path / "a.nii", values((3, 3, 2)))))
+    for name in ("b.nii.gz", "c.nii.gz"):
+        write_volume(volume, tmp_path / name)
+    assert (tmp_path / "b.nii.gz").read_bytes() == (tmp_path / "c.nii.gz").read_bytes()
+
+
+def test_uncertainty_is_float32_in_image_units(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", values((3, 3, 2), "u1"))
+    _set_scale(path, 0.1, 5.0)
+    stack = read_stack(path)
+    deviation = np.linspace(0, 1, stack.data.size, dtype="f4").reshape(stack.shape)
+    write_uncertainty(as_volume(stack, uncertainty=deviation), tmp_path / "b.nii.gz")
+    written = nib.load(tmp_path / "b.nii.gz")
+    assert written.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(written.get_fdata().T, deviation[0])
+    with pytest.raises(UsageError, match="no uncertainty"):
+        write_uncertainty(as_volume(stack), tmp_path / "c.nii.gz")
+    assert not (tmp_path / "c.nii.gz").exists()
+
+
+def test_refused_volumes_leave_nothing(tmp_path: Path) -> None:
+    stack = read_stack(save(tmp_path / "a.nii", values((3, 3, 2))))
+    long = np.zeros((1, 2, 1, 40000), "u1")
+    cases: list[tuple[Volume, str, type[Exception], str]] = [
+        (as_volume(stack), "b.mha", OutputError, "wrong ending"),
+        (as_volume(stack, data=stack.data.astype("f2")), "b.nii", IntensityError, "float16"),
+        (as_volume(stack, data=long), "b.nii", GeometryError, "40000"),
+        (as_volume(stack, affine=np.full((4, 4), np.nan)), "b.nii", GeometryError, "0 0 0 1"),
+    ]
+    for volume, name, error, rule in cases:
+        with pytest.raises(error, match=rule):
+            write_volume(volume, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii"]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CALID_DATA" not in os.environ, reason="CALID_DATA is not set")
+def test_acdc_originals_take_pixdim() -> None:
+    paths = sorted(Path(os.environ["CALID_DATA"], "raw_full_fov").glob("*.nii.gz"))
+    assert paths
+    for path in paths:
+        with pytest.warns(CalidWarning, match=r"1 x 1 x 1 mm.*10 mm"):
+            stack = read(path)
+        np.testing.assert_allclose(spacing(stack.affine), nib.load(path).header["pixdim"][1:4])
+        assert stack.gaps[0] == 10.0

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calid.errors import OutputError
+from calid.inference.reconstruct import densify
+from calid.report.examples import example_rows
+from calid.report.figure import comparison, save_figure
+
+
+def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small_stack, tmp_path):
+    from calid.baselines.linear import linear
+
+    volume = densify(small_stack, lambda *a: linear(*a)[None], 4)
+    figure = comparison(small_stack, volume)
+    assert [a.get_title() for a in figure.axes[:3]] == ["as acquired", "linear", "CaLID"]
+    assert len(figure.axes) == 9
+    images = [axis.images[0] for axis in figure.axes]
+    # This "CaLID" is linear, so their columns agree; as acquired does not.
+    np.testing.assert_array_equal(images[1].get_array(), images[2].get_array())
+    assert not np.array_equal(images[0].get_array(), images[1].get_array())
+    left, right, bottom, top = images[3].get_extent()
+    assert right - left == pytest.approx(41 * 1.4)
+    assert bottom - top == pytest.approx(17 * 2.5)
+    path = tmp_path / "cut.png"
+    save_figure(figure, path)
+    assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_figure_for_a_folder_that_is_not_there_is_refused(small_stack, tmp_path):
+    figure = example_rows([np.zeros((4, 4), np.float32)], {"a": [np.ones((4, 4), np.float32)]})
+    with pytest.raises(OutputError):
+        save_figure(figure, tmp_path / "absent" / "cut.png")

@@ -1,0 +1,277 @@
+"""The loop with an objective of a few numbers: resuming, averaging, the learning rate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from calid.errors import WeightsError
+from calid.training.checkpoint import load_checkpoint, save_checkpoint
+from calid.training.ema import MovingAverage
+from calid.training.loop import FitConfig, Task, fit, learning_rate
+
+CPU = torch.device("cpu")
+CONFIG = FitConfig(steps=10, rate=0.05, warmup=2, save_every=3, validate_every=4)
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class Line(nn.Module):
+    """Fit a line to noisy points; one parameter is frozen."""
+
+    def __init__(self, width: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.slope = nn.Parameter(torch.randn(width, generator=generator))
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        error = batch @ self.slope * self.scale + self.offset - batch.sum(1) - 0.5
+        return {"loss": error.square().mean(), "bias": error.mean().detach()}
+
+
+class LineRun:
+    """A task on `Line` that notes what it is asked for, and can be cut off."""
+
+    def __init__(self, seed: int = 0, width: int = 3, stop: int | None = None) -> None:
+        self.line, self.stop = Line(width, seed), stop
+        self.exported: list[dict[str, float]] = []
+        self.validated: list[Tensor] = []
+
+    def batch(self, step: int, rank: int) -> Tensor:
+        if step == self.stop:
+            raise PowerCutError
+        generator = torch.Generator().manual_seed(1000 * rank + step)
+        return torch.randn(16, len(self.line.slope), generator=generator)
+
+    def validate(self) -> Mapping[str, float]:
+        assert not torch.is_grad_enabled()
+        self.validated.append(self.line.slope.detach().clone())
+        return {"first": float(self.line.slope[0])}
+
+    def export(self, figures: Mapping[str, float]) -> None:
+        self.exported.append(dict(figures))
+
+    def fit(self, folder: Path, resume: bool, config: FitConfig = CONFIG) -> None:
+        task = Task(self.line, self.batch, self.validate, self.export)
+        fit(task, folder, config, CPU, resume)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    first, second = (load_file(p / "checkpoint.safetensors") for p in (one, other))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8, 9])
+def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
+    tmp_path: Path, stop: int
+) -> None:
+    whole, cut, rest = LineRun(), LineRun(stop=stop), LineRun(seed=7)
+    whole.fit(tmp_path / "whole", resume=False)
+    with pytest.raises(PowerCutError):
+        cut.fit(tmp_path / "cut", resume=False)
+    assert log_of(tmp_path / "cut") != log_of(tmp_path / "whole")
+    rest.fit(tmp_path / "cut", resume=True)
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    assert_same_state(tmp_path / "whole", tmp_path / "cut")
+    for a, b in zip(whole.line.parameters(), rest.line.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert whole.exported[-1] == rest.exported[-1]
+
+
+def test_a_run_can_be_cut_off_twice(tmp_path: Path) -> None:
+    LineRun().fit(tmp_path / "whole", resume=False)
+    for stop in (4, 7):
+        with pytest.raises(PowerCutError):
+            LineRun(stop=stop).fit(tmp_path / "cut", resume=True)
+    LineRun().fit(tmp_path / "cut", resume=True)
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+
+
+def test_resuming_without_a_checkpoint_starts_at_the_beginning(tmp_path: Path) -> None:
+    LineRun().fit(tmp_path / "a", resume=False)
+    with pytest.raises(PowerCutError):
+        LineRun(stop=2).fit(tmp_path / "b", resume=False)  # before the first checkpoint
+    LineRun().fit(tmp_path / "b", resume=True)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+
+
+def test_without_resume_an_old_checkpoint_is_ignored(tmp_path: Path) -> None:
+    LineRun(seed=5).fit(tmp_path / "a", resume=False)
+    LineRun().fit(tmp_path / "a", resume=False)
+    LineRun().fit(tmp_path / "b", resume=False)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+    assert_same_state(tmp_path / "a", tmp_path / "b")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    LineRun().fit(tmp_path, resume=False)
+    before = log_of(tmp_path)
+    again = LineRun(seed=3)
+    again.fit(tmp_path, resume=True)
+    assert log_of(tmp_path) == before
+    assert again.exported == []
+
+
+def test_a_half_written_last_line_of_the_log_does_not_prevent_resuming(tmp_path: Path) -> None:
+    with pytest.raises(PowerCutError):
+        LineRun(stop=5).fit(tmp_path, resume=False)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    LineRun().fit(tmp_path, resume=True)
+    assert log_of(tmp_path)[-1]["step"] == 10
+
+
+def test_every_step_is_logged_and_validation_comes_when_it_is_due(tmp_path: Path) -> None:
+    task = LineRun()
+    task.fit(tmp_path, resume=False)
+    log = log_of(tmp_path)
+    assert [line["step"] for line in log if "loss" in line] == list(range(1, 11))
+    assert [line["step"] for line in log if "validation" in line] == [4, 8, 10]
+    assert [figures["step"] for figures in task.exported] == [4, 8, 10]
+    assert set(log[0]) == {"step", "loss", "bias", "gradient"}
+    assert all(line["gradient"] > 0 for line in log if "loss" in line)
+
+
+def test_training_minimises_the_loss_and_leaves_frozen_parameters_alone(tmp_path: Path) -> None:
+    task = LineRun()
+    config = FitConfig(steps=120, rate=0.1, warmup=5, save_every=1000, validate_every=1000)
+    task.fit(tmp_path, resume=False, config=config)
+    log = log_of(tmp_path)
+    assert log[-2]["loss"] < 0.02 < 0.5 < log[0]["loss"]
+    torch.testing.assert_close(task.line.slope.detach(), torch.ones(3), rtol=0, atol=0.1)
+    assert float(task.line.scale) == 1
+    assert "parameter/scale" not in load_file(tmp_path / "checkpoint.safetensors")
+
+
+def test_validation_sees_the_averaged_weights(tmp_path: Path) -> None:
+    task = LineRun()
+    task.fit(tmp_path, resume=False)
+    state = load_file(tmp_path / "checkpoint.safetensors")
+    torch.testing.assert_close(task.validated[-1], state["average/slope"], rtol=0, atol=0)
+    torch.testing.assert_close(task.line.slope.detach(), state["parameter/slope"], rtol=0, atol=0)
+    assert not torch.equal(state["average/slope"], state["parameter/slope"])
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    LineRun(width=3).fit(tmp_path, resume=False)
+    with pytest.raises(WeightsError, match="network of another shape"):
+        LineRun(width=4).fit(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, -1])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, size: int) -> None:
+    LineRun().fit(tmp_path, resume=False)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(WeightsError, match=r"checkpoint\.safetensors: The checkpoint cannot be"):
+        LineRun().fit(tmp_path, resume=True)
+
+
+def test_a_checkpoint_holds_the_optimisers_moments(tmp_path: Path) -> None:
+    line, other = Line(), Line(seed=4)
+    optimizers = [torch.optim.AdamW(list(m.parameters())[:2], fused=True) for m in (line, other)]
+    averages = [MovingAverage(m, 0.9) for m in (line, other)]
+    for _ in range(3):
+        line(torch.eye(4, 3))["loss"].backward()
+        optimizers[0].step()
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, line, averages[0], optimizers[0], 3)
+    assert load_checkpoint(path, other, averages[1], optimizers[1]) == 3
+    for a, b in ((line.slope, other.slope), (line.offset, other.offset)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        state, loaded = optimizers[0].state[a], optimizers[1].state[b]
+        assert state.keys() == loaded.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for key, value in state.items():
+            torch.testing.assert_close(value, loaded[key], rtol=0, atol=0)
+        assert float(loaded["step"]) == 3
+
+
+def test_restored_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
+    # Fused AdamW pairs numbers by their place in memory, whatever the strides say.
+    nets = [nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last) for _ in range(2)]
+    optimizers = [torch.optim.AdamW(net.parameters(), lr=0.1, fused=True) for net in nets]
+    averages = [MovingAverage(net, 0.9) for net in nets]
+
+    def step(k: int) -> None:
+        nets[k](torch.arange(75.0).view(1, 3, 5, 5) / 75)[0, :, 1].square().sum().backward()
+        optimizers[k].step()
+        optimizers[k].zero_grad()
+
+    for _ in range(3):
+        step(0)
+    save_checkpoint(tmp_path / "c", nets[0], averages[0], optimizers[0], 3)
+    load_checkpoint(tmp_path / "c", nets[1], averages[1], optimizers[1])
+    moment = optimizers[1].state[nets[1].weight]["exp_avg"]
+    assert moment.stride() == nets[1].weight.stride() != moment.contiguous().stride()
+    for k in (0, 1):
+        step(k)
+    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=0, atol=0)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    config = FitConfig(steps=1000, rate=2e-3, warmup=100, cooldown=0.4)
+    rates = [learning_rate(step, config) for step in range(1001)]
+    assert rates[0] == pytest.approx(2e-5)
+    assert rates[49] == pytest.approx(1e-3)
+    assert all(rate == 2e-3 for rate in rates[99:601])
+    assert rates[800] == pytest.approx(1e-3)
+    assert rates[999] == pytest.approx(2e-3 / 400)
+    assert rates[1000] == 0
+    rise, fall = rates[:100], rates[600:]
+    assert rise == sorted(rise)
+    assert fall == sorted(fall, reverse=True)
+
+
+def test_the_average_of_a_constant_is_that_constant() -> None:
+    line = Line()
+    average = MovingAverage(line, 0.99)
+    for step in range(20):
+        average.update(line, step)
+    torch.testing.assert_close(average.shadow["slope"], line.slope.detach())
+    assert set(average.shadow) == {"slope", "offset"}
+
+
+def test_the_average_follows_at_its_decay_and_faster_at_first() -> None:
+    line = Line()
+    average = MovingAverage(line, 0.9)
+    start = line.slope.detach().clone()
+    with torch.no_grad():
+        line.slope += 1
+    average.update(line, 0)  # (1 + 0) / (10 + 0) of the old survives
+    torch.testing.assert_close(average.shadow["slope"], start + 0.9)
+    average.update(line, 10_000)
+    torch.testing.assert_close(average.shadow["slope"], start + 1 - 0.1 * 0.9)
+
+
+def test_averaged_weights_are_lent_and_given_back_even_after_an_error() -> None:
+    line = Line()
+    average = MovingAverage(line, 0.9)
+    with torch.no_grad():
+        line.slope += 1
+    own, shadow = line.slope.detach().clone(), average.shadow["slope"].clone()
+    parameter = line.slope
+    with average.applied(line):
+        torch.testing.assert_close(line.slope.detach(), shadow, rtol=0, atol=0)
+        assert line.slope is parameter, "the optimiser must keep its hold on it"
+    torch.testing.assert_close(line.slope.detach(), own, rtol=0, atol=0)
+    with pytest.raises(PowerCutError), average.applied(line):
+        raise PowerCutError
+    torch.testing.assert_close(line.slope.detach(), own, rtol=0, atol=0)
+    torch.testing.assert_close(average.shadow["slope"], shadow, rtol=0, atol=0)
