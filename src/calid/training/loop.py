@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -113,7 +114,7 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    with _progress(disable=rank > 0) as bar, _Log(folder / "log.jsonl", start) as log:
+    with _progress(disable=rank > 0) as bar, _Log(folder / "log.jsonl", start, rank) as log:
         job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan)
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
@@ -145,9 +146,12 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
 
 
 class _Log:
-    """JSON lines; on resume, lines of steps that will be done again are dropped."""
+    """JSON lines of rank 0; on resume, lines of steps that will be done again are dropped."""
 
-    def __init__(self, path: Path, start: int) -> None:
+    def __init__(self, path: Path, start: int, rank: int) -> None:
+        self.file: TextIO | None = None
+        if rank > 0:
+            return  # the file belongs to one process: another would replace it under its hands
         kept = path.read_text().splitlines() if path.exists() and start else []
         with atomic(path) as file:
             file.writelines(f"{line}\n".encode() for line in kept if _step(line) <= start)
@@ -158,9 +162,12 @@ class _Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def write(self, record: Mapping[str, object]) -> None:
+        if self.file is None:
+            return
         seconds = round(time.monotonic() - self.started, 2)
         self.file.write(json.dumps({**record, "seconds": seconds}) + "\n")
         self.file.flush()
