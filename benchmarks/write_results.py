@@ -1,9 +1,10 @@
 """Write every figure that README, model card and docs/results quote.
 
-    python benchmarks/write_results.py DATA [--fresh]
+    python benchmarks/write_results.py DATA [--baselines FOLDER] [--publish]
 
-DATA is a folder with ``acdc/val``. The tables are made by `calid evaluate` on the weights in
-the package; the text between a pair of markers is replaced, nothing else is touched.
+DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `calid evaluate` on
+the weights in the package; the text between a pair of markers is replaced, nothing else is
+touched. ``--publish`` also evaluates ``acdc/test``, which is done once per released model.
 """
 
 from __future__ import annotations
@@ -21,23 +22,42 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results" / "hidden-slices-acdc-val"
+RESULTS = ROOT / "docs" / "results"
+PROTOCOLS = ("hidden-slices", "downstream")
 
 
 def main() -> None:
     """Evaluate, time, and put the figures where they belong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--fresh", action="store_true", help="evaluate again")
+    parser.add_argument("--baselines", type=Path, help="weights of the learned baselines")
+    parser.add_argument("--publish", action="store_true", help="evaluate acdc/test as well")
     options = parser.parse_args()
-    if options.fresh or not (RESULTS / "table.md").exists():
-        calid("evaluate", str(options.data / "acdc" / "val"), "--out", str(RESULTS))
-    table = (RESULTS / "table.md").read_text()
-    put(ROOT / "README.md", "results", table)
-    put(ROOT / "src/calid/weights/MODEL_CARD.md", "results", table)
-    put(ROOT / "src/calid/weights/MODEL_CARD.md", "weights", weights())
+    for split in ("val", "test") if options.publish else ("val",):
+        evaluate(options.data / "acdc" / split, options.baselines)
+    table = (RESULTS / "hidden-slices-acdc-val" / "table.md").read_text()
+    card = ROOT / "src/calid/weights/MODEL_CARD.md"
+    put(ROOT / "README.md", "results", first_table(table))
+    put(card, "results", first_table(table))
+    downstream = (RESULTS / "downstream-acdc-val" / "table.md").read_text()
+    put(card, "downstream", first_table(downstream))
+    put(card, "weights", weights())
     put(ROOT / "README.md", "timing", timing(options.data))
     put(ROOT / "README.md", "demo", demo())
+
+
+def evaluate(data: Path, baselines: Path | None) -> None:
+    """All protocols on one folder; what methods answered is shared and kept under runs/."""
+    extra = ["--baselines", str(baselines)] if baselines else []
+    extra += ["--predictions", str(ROOT / "runs" / "predictions")]
+    for protocol in PROTOCOLS:
+        out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
+        calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+
+
+def first_table(text: str) -> str:
+    """A results page without its splits."""
+    return text.split("\n\nBy ")[0].rstrip() + "\n"
 
 
 def calid(*arguments: str) -> str:

@@ -167,6 +167,11 @@ class Volume:
             )
 
     @property
+    def pixel_spacing(self) -> tuple[float, float]:
+        """In-plane ``(row, column)`` spacing in mm."""
+        return self.spacing[1:]
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm as ``(through-plane, row step, column step)``."""
         steps = np.linalg.norm(self.affine[:3, :3], axis=0)

@@ -1,55 +1,206 @@
+"""`calid evaluate` from the command line to the files that it leaves."""
+
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from calid.baselines.linear import linear
 from calid.cli.main import main
 from calid.data.phantom import HeartPhantom
+from calid.evaluation import methods
+from calid.geometry.affine import from_spacing
+from calid.inference.model import Model
 from calid.inference.reconstruct import densify
 from calid.io import write_volume
+from calid.segmentation import segment
+
+FIELD, SLICES, GAP, START = 96.0, 5, 10.0, 10.0
+METHODS = ("nearest", "linear", "calid-mean")
+
+
+def acquire(seed: int, path: Path) -> None:
+    """Thin slices without noise."""
+    stack = HeartPhantom(seed).acquire(
+        gap=GAP, slices=SLICES, start=START, field_of_view=FIELD, thickness=0.0, noise=0.0
+    )
+    write_volume(densify(stack, linear, 1), path)
+
+
+def true_labels(seed: int, phase: float) -> np.ndarray:
+    """Of the slices of `acquire`, ``(slices, height, width)``."""
+    pixels = (np.arange(64) - 31.5) * 1.5
+    z = START + GAP * np.arange(SLICES)
+    return HeartPhantom(seed).label(pixels, pixels[:, None], z[:, None, None], phase)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stacks")
-    for seed in (201, 202, 203):
-        stack = HeartPhantom(seed).acquire(gap=10.0, slices=5, start=10.0)
-        nothing = lambda *a: np.empty((1, 0, 128, 128), np.float32)  # noqa: E731
-        write_volume(densify(stack, nothing, 1), out / f"phantom{seed}_ED.nii.gz")
+    for seed in (201, 202):
+        acquire(seed, out / f"phantom{seed}_ED.nii.gz")
     return out
 
 
-def test_evaluate_writes_figures_of_hidden_slices_only(folder, tmp_path, capsys):
-    main(
-        ["evaluate", str(folder), "--out", str(tmp_path), "--methods", "nearest,linear,calid-mean"]
-    )
-    summary = json.loads((tmp_path / "summary.json").read_text())
+@pytest.fixture(scope="module")
+def evaluated(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the first run."""
+    out = tmp_path_factory.mktemp("results") / "made" / "by calid"
+    main(["evaluate", str(folder), "--out", str(out), "--methods", ",".join(METHODS)])
+    return out
+
+
+def kept(out: Path) -> dict[Path, int]:
+    """Files of answers and when they were written."""
+    files = [p for p in (out / "predictions").rglob("*") if p.is_file()]
+    return {p: p.stat().st_mtime_ns for p in files}
+
+
+def summary_of(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_evaluate_writes_figures_of_hidden_slices_only(evaluated):
+    summary = summary_of(evaluated)
     assert summary["protocol"] == "hidden-slices"
-    assert summary["n_subjects"] == 3
-    assert summary["n_slices"] == 6  # of 5 slices, 1 and 3 are hidden
-    for method in ("nearest", "linear", "calid-mean"):
+    assert summary["n_subjects"] == 2
+    assert summary["n_images"] == 4  # of 5 slices, 1 and 3 are hidden
+    assert list(summary["methods"]) == sorted([*METHODS, "autoencoder"])
+    for method in METHODS:
         interval = summary["methods"][method]["psnr"]
         assert interval["low"] <= interval["mean"] <= interval["high"]
         assert np.isfinite(interval["mean"])
-    rows = list(csv.DictReader((tmp_path / "per_subject.csv").read_text().splitlines()))
-    assert len(rows) == 12  # three methods and the ceiling
+    assert summary["ceilings"] == ["autoencoder"]
+    assert summary["splits"] == {}  # all gaps are alike, and no slice is in the middle
+    rows = list(csv.DictReader((evaluated / "per_subject.csv").read_text().splitlines()))
+    assert len(rows) == 8  # three methods and the ceiling
     mean = np.mean([float(r["psnr"]) for r in rows if r["method"] == "linear"])
     assert mean == pytest.approx(summary["methods"]["linear"]["psnr"]["mean"], abs=1e-3)
-    assert "| linear |" in (tmp_path / "table.md").read_text()
-    assert (tmp_path / "examples.png").read_bytes()[:4] == b"\x89PNG"
-    assert "linear" in capsys.readouterr().out
 
 
-def test_errors_of_evaluate_have_their_codes(folder, tmp_path):
+def test_the_record_says_what_was_compared_how(evaluated, folder):
+    summary = summary_of(evaluated)
+    assert summary["data"] == "/".join(folder.parts[-2:])
+    assert summary["seed"] == 0
+    assert summary["settings"]["linear"] == {}
+    assert summary["settings"]["calid-mean"]["samples"] == 0
+    assert len(summary["weights_sha256"]["default"]) == 64
+    assert summary["machine"]["cores"] >= 1
+
+
+def test_the_table_and_the_pictures_are_there(evaluated):
+    table = (evaluated / "table.md").read_text()
+    for method in (*METHODS, "autoencoder"):
+        assert f"\n| {method} |" in table
+    for name in ("examples.png", "differences.png"):
+        assert (evaluated / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_second_run_finds_the_answers_of_the_first(evaluated, folder, monkeypatch, capsys):
+    def never(*_: object) -> None:
+        raise AssertionError("this was answered before")
+
+    for name in ("nearest", "linear"):
+        monkeypatch.setattr(methods, name, never)
+    monkeypatch.setattr(Model, "between", never)
+    answers, table = kept(evaluated), (evaluated / "table.md").read_text()
+    assert len(answers) == 2 * len(METHODS)
+    main(["evaluate", str(folder), "--out", str(evaluated), "--methods", ",".join(METHODS)])
+    assert kept(evaluated) == answers
+    assert (evaluated / "table.md").read_text() == table
+    assert "| linear |" in capsys.readouterr().out
+    # Another method is asked, the others are not.
+    with pytest.raises(AssertionError, match="answered before"):
+        main(["evaluate", str(folder), "--out", str(evaluated), "--methods", "calid-sample"])
+
+
+def test_answers_may_be_kept_elsewhere(evaluated, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "nearest", None)
+    where = evaluated / "predictions"
+    arguments = ("--out", tmp_path, "--predictions", where, "--methods", "nearest")
+    main(["evaluate", str(folder), *map(str, arguments), "--max-subjects", "1"])
+    summary = summary_of(tmp_path)
+    assert summary["n_subjects"] == 1
+    assert list(summary["methods"]) == ["nearest"]  # networks give their ceiling only to their own
+    assert not (tmp_path / "predictions").exists()
+
+
+class ByBrightness:
+    """Stands in for the segmentation network."""
+
+    def label_slices(self, images: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
+        assert spacing == (1.5, 1.5)
+        return np.rint(3 * images).astype(np.uint8)
+
+
+def save_labelled(folder: Path, name: str, labels: np.ndarray) -> None:
+    """A stack whose brightness is its label, and the labels beside it."""
+    affine = from_spacing((1.5, 1.5, GAP))
+    for mark, data in (("", labels.astype(np.int16) * 100), ("_label", labels)):
+        image = nib.Nifti1Image(data.T, affine)
+        image.set_sform(affine, code=1)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm", "sec")
+        image.to_filename(folder / f"{name}{mark}.nii.gz")
+
+
+def test_downstream_compares_with_the_labels_beside_the_stacks(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    systole = HeartPhantom(201).end_systole
+    for name, seed, phase in (("p1_ED", 201, 0.0), ("p1_ES", 201, systole), ("p2_ED", 202, 0.0)):
+        save_labelled(data, name, true_labels(seed, phase))
+    devices: list[str] = []
+    monkeypatch.setattr(
+        segment, "load_segmenter", lambda device: devices.append(device) or ByBrightness()
+    )
+    arguments = ("--out", out, "--protocol", "downstream", "--methods", "classical")
+    main(["evaluate", str(data), *map(str, arguments), "--device", "cpu"])
+    assert devices == ["cpu"]
+    summary = summary_of(out)
+    assert summary["protocol"] == "downstream"
+    assert summary["ceilings"] == ["real slice"]
+    assert summary["splits"] == {}
+    figures = summary["methods"]
+    assert set(figures) == {"nearest", "linear", "cubic", "registration", "real slice"}
+    for method, own in figures.items():
+        perfect = method == "real slice"
+        for name in ("dice", "dice_RV", "dice_MYO", "dice_LV"):
+            assert (own[name]["mean"] == 1.0) == perfect, (method, name)
+        for name in ("hd95", "lv_error_ml", "rv_error_ml", "lv_ef_error"):
+            assert (own[name]["mean"] == 0.0) == perfect, (method, name)
+    assert "dice: share of the way to real slice" in (out / "table.md").read_text()
+    rows = list(csv.DictReader((out / "per_subject.csv").read_text().splitlines()))
+    errors = {r["subject"]: float(r["lv_ef_error"]) for r in rows if r["method"] == "linear"}
+    assert set(errors) == {"p1", "p2"}
+    assert errors["p1"] > 0
+    assert np.isnan(errors["p2"])  # without end-systole
+
+
+def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(segment, "load_segmenter", lambda device: ByBrightness())
+    (tmp_path / "empty").mkdir()
+    linear_alone = ("--methods", "linear")
     for arguments, code in (
-        ((tmp_path / "absent", "--out", tmp_path), 8),
-        ((folder, "--out", tmp_path, "--methods", "magic"), 2),
-        ((folder, "--out", tmp_path, "--max-subjects", 0), 2),
+        ((tmp_path / "absent", "--out", tmp_path / "out"), 8),
+        ((tmp_path / "empty", "--out", tmp_path / "out"), 8),
+        ((folder, "--out", tmp_path / "out", "--methods", "magic"), 2),
+        ((folder, "--out", tmp_path / "out", "--max-subjects", 0), 2),
+        ((folder, "--out", tmp_path / "out", "--protocol", "magic"), 2),
+        ((folder, "--out", tmp_path / "out", "--methods", "regression"), 7),
+        ((folder, "--out", tmp_path / "out", "--protocol", "downstream", *linear_alone), 8),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", *map(str, arguments)])
-        assert stop.value.code == code
+        assert stop.value.code == code, arguments
+    messages = capsys.readouterr().err
+    assert "calid train baseline --method regression" in messages
+    assert "No manual labels" in messages
+    assert not (tmp_path / "out" / "summary.json").exists()

@@ -8,11 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from calid.baselines.linear import linear
 from calid.cli.main import main
-from calid.data.bank import PIXEL_SPACING
-from calid.evaluation.hidden_slices import Case, compare, evaluate_case, load_case
-from calid.evaluation.methods import build_methods
+from calid.evaluation.case import Case
+from calid.evaluation.hidden_slices import image_figures, load_case
+from calid.evaluation.methods import Roster
 from calid.inference.model import load_model
 
 pytestmark = pytest.mark.real_data
@@ -27,17 +26,27 @@ def cases(real_data: Path) -> list[Case]:
 
 def gain(cases: list[Case], name: str, metric: str) -> float:
     """Mean over stacks of a method's figure minus linear's."""
-    method = build_methods([name], seed=0, device="cpu")[name]
-    ours, theirs = (
-        np.mean([evaluate_case(c, m).figures[metric].mean() for c in cases])
-        for m in (method, linear)
+    theirs, ours = (
+        np.mean(
+            [
+                image_figures(
+                    contender.method(c.images[0], c.positions, c.targets, c.spacing), c.truth[0]
+                )[metric].mean()
+                for c in cases
+            ]
+        )
+        for contender in Roster(0, "cpu").contenders(["linear", name])
     )
     return float(ours - theirs)
 
 
 def test_the_autoencoder_keeps_unseen_slices(cases):
-    model, spacing = load_model(device="cpu"), (PIXEL_SPACING, PIXEL_SPACING)
-    figures = [compare(model.recode(c.images, spacing), c.images).figures["psnr"] for c in cases]
+    model = load_model(device="cpu")
+    figures = [
+        image_figures(model.recode(images, c.spacing), images)["psnr"]
+        for c in cases
+        for images in (c.images[0], c.truth[0])
+    ]
     assert np.mean(np.concatenate(figures)) >= 34
 
 

@@ -1,11 +1,67 @@
+"""Summaries, and the three files they become."""
+
 from __future__ import annotations
+
+import csv
+import json
+import math
 
 import numpy as np
 import pytest
 
-from calid.evaluation.hidden_slices import subject_means
+from calid.evaluation.protocol import Protocol
 from calid.evaluation.statistics import bootstrap
-from calid.evaluation.tables import markdown, summarise
+from calid.evaluation.tables import markdown, summarise, write_results
+
+NAN = math.nan
+FACTS = {"data": "some/data", "n_images": 12, "seed": 3}
+
+
+def protocol_of(**changes: object) -> Protocol:
+    def never(*_: object) -> None:
+        raise AssertionError("no case is loaded or judged here")
+
+    settings = {
+        "name": "made up",
+        "load": never,
+        "score": never,
+        "columns": ("psnr", "ssim", "absent"),
+        "headline": ("psnr", "ssim"),
+    }
+    return Protocol(**(settings | changes))  # type: ignore[arg-type]
+
+
+CEILING = {"autoencoder": lambda case: case.truth, "real slice": lambda case: case.truth}
+
+RESULTS = {
+    "linear": {"a": {"psnr": 10.0, "ssim": 0.1}, "b": {"psnr": 20.0, "ssim": 0.5}},
+    "better": {"a": {"psnr": 11.0, "ssim": 0.2}, "b": {"psnr": 21.0, "ssim": 0.6}},
+}
+
+SPLITS = {
+    "third": {
+        "base": {
+            "linear": {"a": {"psnr": 9.0}, "b": {"psnr": 1.25}},
+            "better": {"b": {"psnr": 1.5}},
+        },
+        "apex": {"linear": {"a": {"psnr": NAN}}, "better": {"a": {"psnr": 2.0}}},
+    }
+}
+
+
+def cells(line: str) -> list[str]:
+    return [c.strip() for c in line.strip("|").split("|")]
+
+
+def table_of(text: str, start: int = 2) -> dict[str, dict[str, str]]:
+    """Method to column to cell of the table that starts at a line."""
+    lines = text.splitlines()[start:]
+    lines = lines[: lines.index("")] if "" in lines else lines
+    head = cells(lines[0])
+    assert lines[1] == "|---" * len(head) + "|"
+    rows = [cells(line) for line in lines[2:]]
+    assert all(len(r) == len(head) for r in rows)
+    return {r[0]: dict(zip(head[1:], r[1:], strict=True)) for r in rows}
 
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
@@ -17,49 +73,138 @@ def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     assert 175 <= hits <= 199
 
 
-def test_subjects_count_alike_however_many_slices_they_have():
-    rows = [
-        ("a", {"psnr": np.array([10.0, 10.0, 10.0])}),
-        ("a", {"psnr": np.array([20.0])}),
-        ("b", {"psnr": np.array([30.0])}),
-    ]
-    assert subject_means(rows) == {"a": {"psnr": 12.5}, "b": {"psnr": 30.0}}
+def test_the_bootstrap_is_the_same_every_time_and_a_point_for_one_subject():
+    values = np.random.default_rng(1).normal(size=20)
+    assert bootstrap(values) == bootstrap(values) != bootstrap(values, seed=1)
+    one = bootstrap(np.array([2.5]))
+    assert (one.mean, one.low, one.high) == (2.5, 2.5, 2.5)
 
 
 def test_gains_are_paired_differences_over_linear():
-    results = {
-        "linear": {"a": {"psnr": 10.0, "ssim": 0.1}, "b": {"psnr": 20.0, "ssim": 0.5}},
-        "better": {"a": {"psnr": 11.0, "ssim": 0.2}, "b": {"psnr": 21.0, "ssim": 0.6}},
-    }
-    summary = summarise(results, "hidden-slices", "d", {"seed": 0, "n_slices": 4})
+    summary = summarise(protocol_of(), RESULTS, {}, FACTS)
     gain = summary["methods"]["better"]["over_linear"]["psnr"]
     # The subjects differ by 10 dB, the pairs by nothing: the interval has no width.
     assert gain == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert "over_linear" not in summary["methods"]["linear"]
-    table = markdown(summary)
-    assert "| better | 16.00 [11.00, 21.00]" in table
-    assert "2 subjects, 4 hidden slices" in table
+    assert summary["methods"]["better"]["psnr"] == {"mean": 16.0, "low": 11.0, "high": 21.0}
+    without = summarise(protocol_of(), {"better": RESULTS["better"]}, {}, FACTS)
+    assert "over_linear" not in without["methods"]["better"]
 
 
-def test_a_method_that_ignores_its_input_comes_lastin_every_column():
-    from calid.baselines.linear import linear
-    from calid.baselines.nearest import nearest
-    from calid.data.phantom import HeartPhantom
-    from calid.evaluation.hidden_slices import Case, evaluate_case
-
-    stack = HeartPhantom(7).acquire(slices=7)
-    images = (stack.data[0] / np.percentile(stack.data, 99.5)).astype(np.float32)
-    case = Case("p", "p", images, stack.positions)
-
-    def grey(images, positions, targets, spacing):
-        return np.full((len(targets), *images.shape[1:]), 0.5, np.float32)
-
-    figures = {
-        m.__name__: {k: v.mean() for k, v in evaluate_case(case, m).figures.items()}
-        for m in (nearest, linear, grey)
+def test_only_subjects_that_both_have_count_as_pairs():
+    results = {
+        "linear": {"a": {"psnr": 10.0}, "b": {"psnr": NAN}, "c": {"psnr": 50.0}},
+        "better": {"a": {"psnr": 12.0}, "b": {"psnr": 99.0}, "d": {"psnr": 99.0}},
     }
-    for better in ("nearest", "linear"):
-        assert figures["grey"]["psnr"] < figures[better]["psnr"]
-        assert figures["grey"]["ssim"] < figures[better]["ssim"]
-        assert figures["grey"]["sharpness"] < figures[better]["sharpness"]
-    assert figures["grey"]["sharpness"] == pytest.approx(0, abs=1e-6)
+    summary = summarise(protocol_of(), results, {}, FACTS)
+    better = summary["methods"]["better"]
+    assert better["over_linear"]["psnr"] == {"mean": 2.0, "low": 2.0, "high": 2.0}
+    assert better["psnr"]["mean"] == 70.0
+    assert summary["methods"]["linear"]["psnr"]["mean"] == 30.0
+    assert summary["n_subjects"] == 4
+
+
+def test_the_share_of_the_way_to_the_ceiling_is_that_to_the_last_one():
+    results = {
+        "linear": {"a": {"psnr": 10.0, "ssim": 0.5}, "b": {"psnr": 20.0, "ssim": 0.5}},
+        "better": {"a": {"psnr": 11.0, "ssim": 0.7}, "b": {"psnr": 23.0, "ssim": 0.7}},
+        "worse": {"a": {"psnr": 9.0, "ssim": 0.5}, "b": {"psnr": 19.0, "ssim": 0.5}},
+        "autoencoder": {"a": {"psnr": 12.0, "ssim": 0.9}, "b": {"psnr": 22.0, "ssim": 0.9}},
+        "real slice": {"a": {"psnr": 18.0, "ssim": 0.5}, "b": {"psnr": 28.0, "ssim": 0.5}},
+    }
+    summary = summarise(protocol_of(ceilings=CEILING), results, {}, FACTS)
+    share = {m: f.get("share_of_way_to_ceiling") for m, f in summary["methods"].items()}
+    assert summary["ceilings"] == ["autoencoder", "real slice"]
+    # Of the 8 dB from linear's mean to the real slices'.
+    assert share["better"]["psnr"] == pytest.approx(2 / 8)
+    assert share["worse"]["psnr"] == pytest.approx(-1 / 8)
+    assert share["real slice"]["psnr"] == 1.0
+    assert share["better"]["ssim"] is None  # the ceiling is where linear is
+    assert share["linear"] is None
+    table = table_of(markdown(summary))
+    way = "psnr: share of the way to real slice"
+    assert [table[m][way] for m in ("linear", "better", "real slice")] == ["", "25 %", "100 %"]
+
+
+def test_a_share_needs_figures_of_all_three():
+    results = {
+        "linear": {"a": {"psnr": NAN, "ssim": 0.5}},
+        "better": {"a": {"psnr": 1.0, "ssim": 0.5}},
+        "real slice": {"a": {"psnr": 2.0, "ssim": NAN}},
+    }
+    summary = summarise(protocol_of(ceilings=CEILING), results, {}, FACTS)
+    assert summary["methods"]["better"]["share_of_way_to_ceiling"] == {"psnr": None, "ssim": None}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_splits_are_means_with_their_number_of_subjects():
+    summary = summarise(protocol_of(), RESULTS, SPLITS, FACTS)
+    third = summary["splits"]["third"]
+    assert third["base"] == {
+        "n_subjects": 2,
+        "methods": {"linear": {"psnr": 5.125}, "better": {"psnr": 1.5}},
+    }
+    assert third["apex"]["methods"] == {"linear": {"psnr": None}, "better": {"psnr": 2.0}}
+
+
+def test_the_table_has_a_caption_and_its_columns_in_order():
+    text = markdown(summarise(protocol_of(), RESULTS, {}, FACTS))
+    caption = text.splitlines()[0]
+    assert caption.startswith("made up on some/data: 2 subjects, 12 compared images, seed 3.")
+    assert "95 % bootstrap intervals" in caption
+    head = cells(text.splitlines()[2])
+    # A column that no method has is left out.
+    assert head == ["method", "psnr", "ssim", "psnr over linear", "ssim over linear"]
+    table = table_of(text)
+    assert list(table) == ["linear", "better"]
+    assert table["better"]["psnr"] == "16.00 [11.00, 21.00]"
+    assert table["better"]["ssim"] == "0.400 [0.200, 0.600]"
+    assert table["better"]["psnr over linear"] == "1.000 [1.000, 1.000]"
+    assert table["linear"]["psnr over linear"] == ""
+    assert text.endswith("|\n")
+
+
+def test_the_table_without_linear_has_no_gains():
+    text = markdown(summarise(protocol_of(), {"better": RESULTS["better"]}, {}, FACTS))
+    assert cells(text.splitlines()[2]) == ["method", "psnr", "ssim"]
+
+
+def test_every_split_is_a_table_of_its_own():
+    protocol = protocol_of(headline=("psnr",))
+    text = markdown(summarise(protocol, RESULTS, SPLITS, FACTS))
+    start = text.splitlines().index("By third, means:")
+    table = table_of(text, start + 2)
+    assert table == {
+        "linear": {"psnr, base (2)": "5.12", "psnr, apex (1)": ""},
+        "better": {"psnr, base (2)": "1.50", "psnr, apex (1)": "2.00"},
+    }
+
+
+def test_the_three_files_hold_the_same_figures_and_the_summary_is_json(tmp_path):
+    results = {
+        "linear": {"b": {"psnr": 20.0, "ef": NAN}, "a": {"psnr": 10.0, "ef": NAN}},
+        "better": {"a": {"psnr": 11.123456789, "ef": NAN, "extra": 1.0}},
+    }
+    protocol = protocol_of(columns=("psnr", "ef"), headline=("psnr", "ef"), ceilings=CEILING)
+    summary = summarise(protocol, results, SPLITS, FACTS | {"machine": {"cores": 2}})
+    write_results(results, summary, tmp_path)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    read = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+    assert read == json.loads(json.dumps(summary))
+    assert read["methods"]["linear"]["psnr"]["mean"] == 15.0
+    assert read["methods"]["linear"]["ef"] is None
+    assert read["machine"] == {"cores": 2}
+    assert read["columns"] == ["psnr", "ef"]
+    assert (tmp_path / "table.md").read_text() == markdown(summary)
+    assert table_of(markdown(summary))["better"]["ef"] == ""
+    lines = list(csv.reader((tmp_path / "per_subject.csv").read_text().splitlines()))
+    assert lines == [
+        ["method", "subject", "psnr", "ef", "extra"],
+        ["linear", "a", "10", "nan", ""],
+        ["linear", "b", "20", "nan", ""],
+        ["better", "a", "11.1235", "nan", "1"],
+    ]
+    assert {p.name for p in tmp_path.iterdir()} == {"summary.json", "table.md", "per_subject.csv"}

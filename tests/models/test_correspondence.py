@@ -1,16 +1,15 @@
-"""tau_1 and the context: what holds by construction, whatever the parameters are."""
+"""tau_1: what holds by construction, whatever the parameters are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from calid.models.context import nearest_context
-from calid.models.correspondence import Aligned, Context, Correspondence
+from calid.models.context import Context, Registered
+from calid.models.correspondence import Aligned, Correspondence
 
 CHANNELS, SIDE, SLICES = 3, 16, 5
 
@@ -42,16 +41,51 @@ def context(
     )
 
 
+def images(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(SLICES, 1, 4 * SIDE, 4 * SIDE, generator=generator)
+
+
 @torch.no_grad()
-def align(model: Correspondence, latents: Tensor, where: Context) -> Aligned:
-    aligned: Aligned = model(latents, model.encode(latents), where)
+def align(
+    model: Correspondence,
+    latents: Tensor,
+    where: Context,
+    pictures: Tensor | None = None,
+    velocity: Tensor | None = None,
+    moved: Sequence[bool] | None = None,
+) -> Aligned:
+    """Align what was registered with a motion, latent pixels per 10 mm; by default with none."""
+    moved = [False] * where.index.shape[1] if moved is None else moved
+    velocity = torch.zeros(2, SIDE, SIDE) if velocity is None else velocity
+    reach = torch.where(torch.tensor(moved), 0.0, where.distance / 10)[..., None, None, None]
+    seen = Registered(
+        images() if pictures is None else pictures,
+        latents,
+        where,
+        torch.tensor(moved),
+        reach * velocity,
+    )
+    aligned: Aligned = model(seen)
     return aligned
+
+
+def constant(x: float, y: float) -> Tensor:
+    """The same motion everywhere."""
+    return torch.tensor([x, y])[:, None, None].expand(2, SIDE, SIDE)
+
+
+def swirl() -> Tensor:
+    """A motion that differs from place to place."""
+    rows, columns = torch.meshgrid(*[torch.linspace(-2, 2, SIDE)] * 2, indexing="ij")
+    return torch.stack([rows + 0.5, -columns])
 
 
 def assert_same(one: Aligned, other: Aligned) -> None:
     torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-4)
     for a, b in zip(one.pyramid, other.pyramid, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.carried, other.carried, rtol=1e-4, atol=1e-4)
 
 
 def test_an_untrained_network_blends_latents_by_inverse_squared_distance() -> None:
@@ -60,6 +94,71 @@ def test_an_untrained_network_blends_latents_by_inverse_squared_distance() -> No
     weights = torch.tensor([14.0**-2, 4.0**-2, 6.0**-2])
     expected = torch.tensordot(weights / weights.sum(), latents[:3], dims=1)
     torch.testing.assert_close(align(model, latents, where).mean[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_untrained_network_blends_registered_latents() -> None:
+    # Whole pixels, so that the registered latents are known: slices at -10, 10 and 20 mm lie
+    # at -1, 1 and 2 times the motion; the last two members have arrived already.
+    latents, x = slices(), images()
+    where = context([0, 1, 2, 3, 4], [-10.0, 10.0, 20.0, -10.0, 10.0])
+    moved = [False] * 3 + [True] * 2
+    aligned = align(network(0.0), latents, where, x, constant(1.0, -2.0), moved)
+    weights = torch.tensor([1.0, 1.0, 0.25, 1.0, 1.0])
+    weights = weights / weights.sum()
+    for answer, source, scale in ((aligned.mean, latents, 1), (aligned.carried, x, 4)):
+        shifts = [(int(2 * d * scale), int(-d * scale)) for d in (-1, 1, 2, 0, 0)]
+        arrived = [s.roll(shift, (1, 2)) for s, shift in zip(source, shifts, strict=True)]
+        expected = torch.tensordot(weights, torch.stack(arrived), dims=1)
+        inner = (..., slice(4 * scale, -4 * scale), slice(4 * scale, -4 * scale))
+        torch.testing.assert_close(answer[0][inner], expected[inner], rtol=0, atol=1e-3)
+    expected = constant(1.0, -2.0) * torch.tensor([-1.0, 1.0, 2.0, 0.0, 0.0])[:, None, None, None]
+    torch.testing.assert_close(aligned.displacement[0], expected)
+
+
+def test_what_is_learned_is_added_to_the_motion_that_was_found() -> None:
+    where, velocity = context([0, 1], [-5.0, 5.0]), swirl()
+    for level in range(3):
+        model = network(0.0)
+        with torch.no_grad():
+            model.levels[level].motion.bias.copy_(torch.tensor([2.0, -1.0]) / 2**level)
+        found = align(model, slices(), where, velocity=velocity).displacement[0]
+        expected = (velocity + constant(2.0, -1.0)) / 2
+        torch.testing.assert_close(found, torch.stack([-expected, expected]), rtol=0, atol=1e-4)
+
+
+def test_members_that_were_moved_are_told_from_slices() -> None:
+    latents, where = slices(), context([0, 1, 2, 3], [-4.0, 6.0, -4.0, 6.0])
+    for model, least, most in ((network(0.2), 1e-2, 1e9), (network(0.0), 0.0, 1e-5)):
+        one, other = (
+            align(model, latents, where, moved=moved).mean
+            for moved in ([False, False, True, True], [False] * 4)
+        )
+        assert least <= float((one - other).abs().mean()) <= most
+
+
+def test_the_motion_that_was_found_matters_at_every_level() -> None:
+    where = context([0, 1, 2, 3], [-14.0, -4.0, 6.0, 16.0])
+    still = align(network(0.2), slices(), where)
+    moving = align(network(0.2), slices(), where, velocity=swirl())
+    for a, b in zip(still.pyramid, moving.pyramid, strict=True):
+        assert float((a - b).abs().mean()) > 1e-3
+
+
+def test_slices_that_the_motion_explains_look_at_every_level_as_if_nothing_had_moved() -> None:
+    # Four pixels of the latent are one of the coarsest level, so features move with the slices.
+    side, model = 96, network(0.05)
+    target = torch.randn(CHANNELS, side, side, generator=torch.Generator().manual_seed(0))
+    where, pictures = context([0, 1], [-10.0, 10.0]), torch.zeros(2, 1, side, side)
+    velocity = torch.tensor([4.0, -8.0])[:, None, None].expand(2, side, side)
+    displaced = torch.stack([target.roll((8, -4), (1, 2)), target.roll((-8, 4), (1, 2))])
+    moving = align(model, displaced, where, pictures, velocity)
+    still = align(model, torch.stack([target, target]), where, pictures, 0 * velocity)
+    wrong = align(model, displaced, where, pictures, 0 * velocity)
+    for level, maps in enumerate(zip(moving.pyramid, still.pyramid, wrong.pyramid, strict=True)):
+        inner = (..., slice(40 >> level, -(40 >> level)), slice(40 >> level, -(40 >> level)))
+        found, expected, unexplained = (m[inner] for m in maps)
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+        assert float((unexplained - expected).abs().mean()) > 0.05
 
 
 def test_midway_between_two_slices_an_untrained_network_takes_their_average() -> None:
@@ -77,31 +176,37 @@ def test_a_trained_network_does_more_than_blend() -> None:
 
 def test_the_order_of_the_context_does_not_matter() -> None:
     latents, model = slices(), network(0.2)
-    index, distance = [0, 1, 2, 3], [-14.0, -4.0, 6.0, 16.0]
-    mask = [False, True, True, True]
-    first = align(model, latents, context(index, distance, mask))
-    for order in ([3, 2, 1, 0], [1, 3, 0, 2]):
-        shuffled = context(*([row[i] for i in order] for row in (index, distance, mask)))
-        assert_same(first, align(model, latents, shuffled))
+    index, distance = [0, 1, 2, 3, 4, 3], [-14.0, -4.0, 6.0, 16.0, -4.0, 6.0]
+    mask, moved = [False, True, True, True, True, True], [False] * 4 + [True] * 2
+    where = context(index, distance, mask)
+    first = align(model, latents, where, velocity=swirl(), moved=moved)
+    for order in ([3, 2, 1, 0, 5, 4], [4, 1, 3, 5, 0, 2]):
+        columns = ([row[i] for i in order] for row in (index, distance, mask))
+        again = [moved[i] for i in order]
+        shuffled = align(model, latents, context(*columns), velocity=swirl(), moved=again)
+        assert_same(first, shuffled)
 
 
 def test_the_numbering_of_the_slices_does_not_matter() -> None:
     latents, model = slices(), network(0.2)
-    first = align(model, latents, context([0, 1, 2, 3], [-14.0, -4.0, 6.0, 16.0]))
-    again = align(model, latents.flip(0), context([4, 3, 2, 1], [-14.0, -4.0, 6.0, 16.0]))
+    x, distance = images(), [-14.0, -4.0, 6.0, 16.0]
+    first = align(model, latents, context([0, 1, 2, 3], distance), x)
+    again = align(model, latents.flip(0), context([4, 3, 2, 1], distance), x.flip(0))
     assert_same(first, again)
 
 
 def test_masked_entries_have_no_influence() -> None:
-    latents, model = slices(), network(0.2)
-    pair = align(model, latents, context([1, 2], [-4.0, 6.0]))
+    latents, x, model, velocity = slices(), images(), network(0.2), swirl()
+    where = context([1, 2], [-4.0, 6.0])
+    pair = align(model, latents, where, x, velocity)
     for index, distance in (([0, 4], [0.0, 0.0]), ([3, 3], [-1.0, 50.0])):
         padded = context([index[0], 1, 2, index[1]], [distance[0], -4.0, 6.0, distance[1]],
                          [False, True, True, False])  # fmt: skip
-        assert_same(pair, align(model, latents, padded))
-    changed = latents.clone()
+        assert_same(pair, align(model, latents, padded, x, velocity))
+    changed, altered = latents.clone(), x.clone()
     changed[[0, 3, 4]] = 100.0
-    assert_same(pair, align(model, changed, context([1, 2], [-4.0, 6.0])))
+    altered[[0, 3, 4]] = 100.0
+    assert_same(pair, align(model, changed, where, altered, velocity))
 
 
 def test_unmasked_entries_do_have_influence() -> None:
@@ -120,7 +225,8 @@ def test_close_to_an_acquired_slice_the_answer_is_that_slice(nearest: int) -> No
     errors = []
     for offset in (3.0, 1e-2, 1e-3, 1e-4):
         shifted = [10.0 * i - place - (offset if nearest == 1 else -offset) for i in range(4)]
-        mean = align(model, latents, context([0, 1, 2, 3], shifted)).mean[0]
+        where = context([0, 1, 2, 3], shifted)
+        mean = align(model, latents, where, velocity=swirl()).mean[0]
         errors.append(float((mean - latents[nearest]).abs().max()))
     assert errors[0] > 0.3
     assert errors[2] < 0.02
@@ -135,11 +241,14 @@ def test_targets_of_a_batch_do_not_see_each_other() -> None:
         context([0, 1, 2, 3], [-14.0, -4.0, 6.0, 16.0]),
         context([1, 2, 3, 4], [-12.0, -2.0, 8.0, 18.0], [True, True, True, False]),
     ]
-    together = align(model, latents, Context.concatenate(parts))
+    together = align(model, latents, Context.concatenate(parts), velocity=swirl())
     assert together.mean.shape == (2, CHANNELS, SIDE, SIDE)
+    assert together.carried.shape == (2, 1, 4 * SIDE, 4 * SIDE)
     for k, part in enumerate(parts):
-        alone = align(model, latents, part)
-        torch.testing.assert_close(together.mean[k], alone.mean[0], rtol=1e-3, atol=1e-3)
+        alone = align(model, latents, part, velocity=swirl())
+        for name in ("mean", "displacement", "share", "carried"):
+            one, other = getattr(together, name)[k], getattr(alone, name)[0]
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
         for level, own in zip(together.pyramid, alone.pyramid, strict=True):
             torch.testing.assert_close(level[k], own[0], rtol=1e-3, atol=1e-3)
 
@@ -164,14 +273,9 @@ def test_an_image_that_moves_steadily_is_met_half_way(level: int) -> None:
     )
 
 
-def images(seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(SLICES, 1, 4 * SIDE, 4 * SIDE, generator=generator)
-
-
 def test_an_untrained_network_carries_images_as_it_blends_latents() -> None:
     x, where = images(), context([0, 1, 2], [-14.0, -4.0, 6.0])
-    carried = align(network(0.0), slices(), where).carry(x, where)
+    carried = align(network(0.0), slices(), where, x).carried
     weights = torch.tensor([14.0**-2, 4.0**-2, 6.0**-2])
     expected = torch.tensordot(weights / weights.sum(), x[:3], dims=1)
     torch.testing.assert_close(carried[0], expected, rtol=0, atol=1e-3)
@@ -182,26 +286,25 @@ def test_carried_images_move_four_times_as_many_pixels_as_latents() -> None:
     with torch.no_grad():
         model.levels[0].motion.bias.copy_(torch.tensor([2.0, -1.0]))  # latent pixels per 10 mm
     x, where = images(), context([1], [5.0])
-    aligned = align(model, slices(), where)
+    aligned = align(model, slices(), where, x)
     expected_displacement = torch.tensor([1.0, -0.5])[:, None, None].expand(2, SIDE, SIDE)
     torch.testing.assert_close(aligned.displacement[0, 0], expected_displacement)
     # The target's pixel (x, y) shows the slice's pixel (x + 4, y - 2).
-    carried = aligned.carry(x, where)
-    torch.testing.assert_close(carried[0, :, 2:, :-4], x[1, :, :-2, 4:], rtol=0, atol=1e-3)
+    torch.testing.assert_close(aligned.carried[0, :, 2:, :-4], x[1, :, :-2, 4:], rtol=0, atol=1e-3)
 
 
 def test_shares_sum_to_one_and_masked_slices_have_none() -> None:
     where = context([0, 1, 2, 3], [-14.0, -4.0, 6.0, 0.0], [True, True, True, False])
-    aligned = align(network(0.2), slices(), where)
+    flat = torch.full((SLICES, 1, 4 * SIDE, 4 * SIDE), 0.7)
+    aligned = align(network(0.2), slices(), where, flat)
     torch.testing.assert_close(aligned.share.sum(1), torch.ones(1, 1, SIDE, SIDE))
     assert float(aligned.share[:, 3].max()) == 0
-    flat = aligned.carry(torch.full((SLICES, 1, 4 * SIDE, 4 * SIDE), 0.7), where)
-    torch.testing.assert_close(flat, torch.full_like(flat, 0.7), rtol=0, atol=1e-4)
+    torch.testing.assert_close(aligned.carried, flat[:1], rtol=0, atol=1e-4)
 
 
 def test_close_to_an_acquired_slice_that_image_is_carried() -> None:
     x, where = images(), context([0, 1, 2, 3], [-10.001, -0.001, 9.999, 19.999])
-    carried = align(network(0.1), slices(), where).carry(x, where)
+    carried = align(network(0.1), slices(), where, x, swirl()).carried
     torch.testing.assert_close(carried[0], x[1], rtol=0, atol=0.01)
 
 
@@ -212,67 +315,3 @@ def test_the_pyramid_halves_from_level_to_level() -> None:
         (1, 16, SIDE // 2, SIDE // 2),
         (1, 16, SIDE // 4, SIDE // 4),
     ]
-
-
-def gate(*distance: float) -> float:
-    return float(context(range(len(distance)), distance).gate[0])
-
-
-def test_the_gate_is_closed_on_a_slice_and_opens_away_from_it() -> None:
-    assert gate(0.0, 10.0) == 0
-    assert gate(-10.0, 0.0) == 0
-    openings = [gate(-a, 10.0 - a) for a in (0.001, 0.1, 1.0, 3.0, 5.0)]
-    assert openings == sorted(openings)
-    assert openings[0] < 1e-3
-    assert openings[-1] == pytest.approx(5 / np.hypot(5, 5))
-
-
-def test_the_gate_is_symmetric() -> None:
-    for a, b in ((2.0, 8.0), (1.0, 30.0)):
-        assert gate(-a, b) == pytest.approx(gate(-b, a))
-        assert gate(-a, b) == pytest.approx(gate(b, -a))
-
-
-def test_the_gate_grows_with_the_gap_towards_one() -> None:
-    openings = [gate(-width / 2, width / 2) for width in (2.0, 6.0, 10.0, 20.0, 40.0, 1000.0)]
-    assert openings == sorted(openings)
-    assert len(set(openings)) == len(openings)
-    assert openings[-1] == pytest.approx(1, abs=1e-3)
-
-
-def test_the_gate_looks_at_the_nearest_slices_that_are_there() -> None:
-    assert gate(-14.0, -4.0, 6.0, 16.0) == pytest.approx(gate(-4.0, 6.0))
-    masked = context([0, 1, 2], [-4.0, 0.0, 6.0], [True, False, True]).gate
-    assert float(masked[0]) == pytest.approx(gate(-4.0, 6.0))
-
-
-def test_the_context_is_the_two_nearest_slices_on_either_side() -> None:
-    positions = np.array([0.0, 8.0, 20.0, 30.0, 41.0, 50.0])  # unequal gaps
-    where = nearest_context(positions, np.array([22.0, 29.0]))
-    assert where.index.tolist() == [[1, 2, 3, 4]] * 2
-    assert where.distance.tolist() == [[-14, -2, 8, 19], [-21, -9, 1, 12]]
-    assert where.mask.all()
-
-
-def test_base_and_apex_have_fewer_slices_and_say_so() -> None:
-    positions = np.array([0.0, 10.0, 20.0])
-    base, apex = (nearest_context(positions, np.array([t])) for t in (4.0, 13.0))
-    assert base.mask.tolist() == [[False, True, True, True]]
-    assert apex.mask.tolist() == [[True, True, True, False]]
-    assert base.distance.tolist() == [[0.0, -4.0, 6.0, 16.0]]
-    assert apex.distance.tolist() == [[-13.0, -3.0, 7.0, 0.0]]
-    for where in (base, apex):
-        assert 0 <= int(where.index.min()) <= int(where.index.max()) < 3
-
-
-def test_two_slices_are_context_enough() -> None:
-    where = nearest_context(np.array([0.0, 9.0]), np.array([3.0]))
-    assert where.mask.tolist() == [[False, True, True, False]]
-    wide = nearest_context(np.arange(9.0), np.array([4.5]), per_side=3)
-    assert wide.index.tolist() == [[2, 3, 4, 5, 6, 7]]
-
-
-@pytest.mark.parametrize("target", [-0.1, 20.1, 100.0])
-def test_a_target_outside_the_stack_is_refused(target: float) -> None:
-    with pytest.raises(ValueError, match="outside the stack"):
-        nearest_context(np.array([0.0, 10.0, 20.0]), np.array([5.0, target]))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from calid.errors import UsageError, WeightsError
-from calid.models.context import nearest_context
+from calid.models.context import Acquired, nearest_context, register
 from calid.models.interpolator import (
     Interpolator,
     InterpolatorConfig,
@@ -18,6 +20,7 @@ from calid.models.interpolator import (
     PaperConfig,
     PaperInterpolator,
 )
+from calid.models.motion import warp
 from calid.models.store import load_interpolator, new_interpolator, save_interpolator
 
 SIZES = {"channels": 3, "widths": (8, 16, 16)}
@@ -50,7 +53,7 @@ def paper() -> PaperInterpolator:
 
 def fill(
     network: LatentFiller,
-    latents: Tensor,
+    acquired: Acquired,
     positions: np.ndarray,
     targets: np.ndarray,
     draws: Draws,
@@ -62,14 +65,21 @@ def fill(
     source = draws if samples else None
     return torch.stack(
         [
-            network.fill(latents, positions, targets, source, steps, temperature).latents
+            network.fill(acquired, positions, targets, source, steps, temperature).latents
             for _ in range(max(samples, 1))
         ]
     )
 
 
-def slices(seed: int = 0) -> Tensor:
-    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+def encode(images: Tensor) -> Tensor:
+    """In place of an autoencoder: three of sixteen pixels, to unit variance."""
+    return 12**0.5 * (F.pixel_unshuffle(images, 4)[:, [0, 6, 11]] - 0.5)
+
+
+def slices(seed: int = 0) -> Acquired:
+    """Noise: motion is found in it, of a few pixels, where there is none."""
+    images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
+    return Acquired.of(images, encode)
 
 
 class Draws:
@@ -147,23 +157,30 @@ def test_one_step_of_an_untrained_denoiser_adds_the_scaled_noise() -> None:
 
 
 def test_close_to_an_acquired_slice_samples_are_that_slice(model: Interpolator) -> None:
-    latents = slices()
+    acquired = slices()
     for target, nearest in ((10.001, 1), (21.999, 2)):
-        context = nearest_context(POSITIONS, np.array([target]))
-        assert float(model.residual_size(context)) < 1e-3
-        filled = fill(
-            model,
-            latents,
-            POSITIONS,
-            np.array([target]),
-            Draws(),
-            samples=1,
-            steps=2,
-            temperature=1.0,
-        )
-        torch.testing.assert_close(filled[0, 0], latents[nearest], rtol=0, atol=0.01)
+        where = np.array([target])
+        assert float(model.residual_size(nearest_context(POSITIONS, where))) < 1e-3
+        filled = model.fill(acquired, POSITIONS, where, Draws(), 2, 1.0)
+        assert filled.carried is not None
+        torch.testing.assert_close(filled.latents[0], acquired.latents[nearest], rtol=0, atol=0.01)
+        torch.testing.assert_close(filled.carried[0], acquired.images[nearest], rtol=0, atol=0.01)
     middle = nearest_context(POSITIONS, np.array([16.0]))
     assert float(model.residual_size(middle)) == pytest.approx(0.9 * 6 / np.hypot(6, 5))
+
+
+def test_an_untrained_network_blends_registered_latents_by_inverse_squared_distance() -> None:
+    untrained, acquired = Interpolator(InterpolatorConfig(**SIZES)), slices()
+    filled = untrained.fill(acquired, POSITIONS, np.array([13.0]), None, 1, 1.0)
+    seen = register(acquired, nearest_context(POSITIONS, np.array([13.0])))
+    assert seen.context.distance.tolist() == [[-13.0, -3.0, 9.0, 17.0, -3.0, 9.0]]
+    weights = seen.context.distance[0] ** -2.0
+    arrived = warp(seen.latents[seen.context.index[0]], seen.displacement[0])
+    expected = torch.tensordot(weights / weights.sum(), arrived, dims=1)
+    torch.testing.assert_close(filled.latents[0], expected, rtol=1e-4, atol=1e-4)
+    still = seen.latents[seen.context.index[0]]
+    unregistered = torch.tensordot(weights / weights.sum(), still, dims=1)
+    assert float((expected - unregistered).abs().mean()) > 0.02
 
 
 def test_a_denser_grid_agrees_where_it_meets_a_coarser_one(model: Interpolator) -> None:
@@ -178,18 +195,42 @@ def test_a_denser_grid_agrees_where_it_meets_a_coarser_one(model: Interpolator) 
 def test_the_default_preset_says_how_much_is_invented_and_carries_images(
     model: Interpolator,
 ) -> None:
-    images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     context = nearest_context(POSITIONS, TARGETS)
     with torch.no_grad():
         aligned = model.align(slices(), context)
     for draws in (None, Draws()):
         filled = model.fill(slices(), POSITIONS, TARGETS, draws, 2, 1.0)
         assert filled.invented is not None
-        assert filled.carry is not None
+        assert filled.carried is not None
         torch.testing.assert_close(filled.invented[:, 0, 0, 0], context.gate, rtol=0, atol=0)
-        carried = filled.carry(images)
-        assert carried.shape == (3, 1, 32, 32)
-        torch.testing.assert_close(carried, aligned.carry(images, context), rtol=0, atol=0)
+        assert filled.carried.shape == (3, 1, 32, 32)
+        torch.testing.assert_close(filled.carried, aligned.carried, rtol=0, atol=0)
+
+
+def test_carried_images_are_made_of_acquired_pixels(model: Interpolator) -> None:
+    seen = register(slices(), nearest_context(POSITIONS, TARGETS))
+    with torch.no_grad():
+        one = model.correspondence(seen).carried
+        two = model.correspondence(dataclasses.replace(seen, images=2 * seen.images)).carried
+    torch.testing.assert_close(two, 2 * one, rtol=1e-4, atol=1e-4)
+    assert 0 <= float(one.min()) <= float(one.max()) <= 1
+
+
+def test_the_moved_slices_are_encoded_by_the_encoder_of_the_acquired_ones(
+    model: Interpolator,
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def noted(images: Tensor) -> Tensor:
+        asked.append(tuple(images.shape))
+        return encode(images)
+
+    acquired = Acquired.of(slices().images, noted)
+    one = model.fill(acquired, POSITIONS, TARGETS, None, 2, 1.0).latents
+    assert asked == [(4, 1, 32, 32), (6, 1, 32, 32)]
+    other = dataclasses.replace(acquired, encode=lambda images: 1 - encode(images))
+    changed = model.fill(other, POSITIONS, TARGETS, None, 2, 1.0).latents
+    assert float((changed - one).abs().mean()) > 0.05
 
 
 def halve(paper: PaperInterpolator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -220,7 +261,7 @@ def test_eighths_of_a_gap_take_three_levels_of_midpoints(
     filled = fill(paper, slices(), POSITIONS, targets, draws, samples=1, steps=2, temperature=1.0)
     assert pairs == [1, 2, 4]
     assert len(draws.given) == 3
-    np.testing.assert_allclose(places(filled[0], slices()), np.arange(1, 8) / 8, atol=1e-5)
+    np.testing.assert_allclose(places(filled[0], slices().latents), np.arange(1, 8) / 8, atol=1e-5)
 
 
 def test_sevenths_take_the_nearest_eighths(
@@ -231,12 +272,13 @@ def test_sevenths_take_the_nearest_eighths(
     filled = fill(paper, slices(), POSITIONS, targets, Draws(), samples=1, steps=2, temperature=1.0)
     assert pairs == [1, 2, 4]
     expected = np.array([1, 2, 3, 5, 6, 7]) / 8
-    np.testing.assert_allclose(places(filled[0], slices()), expected, atol=1e-5)
+    np.testing.assert_allclose(places(filled[0], slices().latents), expected, atol=1e-5)
 
 
 def test_one_target_in_the_middle_is_one_midpoint(paper: PaperInterpolator) -> None:
-    draws, latents = Draws(), slices()
-    filled = fill(paper, latents, POSITIONS, np.array([16.0]), draws, 1, steps=3, temperature=1.0)
+    draws, acquired = Draws(), slices()
+    latents = acquired.latents
+    filled = fill(paper, acquired, POSITIONS, np.array([16.0]), draws, 1, steps=3, temperature=1.0)
     with torch.no_grad():
         expected = paper.midpoint(latents[1:2], latents[2:3], draws.given[0], 3)
     assert len(draws.given) == 1
@@ -245,9 +287,10 @@ def test_one_target_in_the_middle_is_one_midpoint(paper: PaperInterpolator) -> N
 
 def test_what_was_generated_becomes_context(paper: PaperInterpolator) -> None:
     # Quarters: the middle of the first level is an end of the second level's pairs.
-    draws, latents = Draws(), slices()
+    draws, acquired = Draws(), slices()
+    latents = acquired.latents
     filled = fill(
-        paper, latents, POSITIONS, np.array([13.0, 16.0, 19.0]), draws, 1, steps=2, temperature=1.0
+        paper, acquired, POSITIONS, np.array([13.0, 16.0, 19.0]), draws, 1, steps=2, temperature=1.0
     )[0]
     with torch.no_grad():
         middle = paper.midpoint(latents[1:2], latents[2:3], draws.given[0], 2)
@@ -268,14 +311,24 @@ def test_the_paper_preset_samples_like_the_default(paper: PaperInterpolator) -> 
 
 
 def test_the_paper_preset_sees_only_the_two_slices_of_the_gap(paper: PaperInterpolator) -> None:
-    latents = slices()
-    before = fill(paper, latents, POSITIONS, TARGETS, Draws(), 1, steps=2, temperature=1.0)
+    def filled(latents: Tensor) -> Tensor:
+        acquired = dataclasses.replace(slices(), latents=latents)
+        return fill(paper, acquired, POSITIONS, TARGETS, Draws(), 1, steps=2, temperature=1.0)
+
+    latents = slices().latents.clone()
+    before = filled(latents)
     latents[[0, 3]] = 50.0
-    after = fill(paper, latents, POSITIONS, TARGETS, Draws(), 1, steps=2, temperature=1.0)
+    after = filled(latents)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     latents[1] += 0.5
-    changed = fill(paper, latents, POSITIONS, TARGETS, Draws(), 1, steps=2, temperature=1.0)
-    assert float((changed - after).abs().mean()) > 0.01
+    assert float((filled(latents) - after).abs().mean()) > 0.01
+
+
+def test_the_paper_preset_aligns_nothing(paper: PaperInterpolator) -> None:
+    acquired = dataclasses.replace(slices(), images=torch.empty(0))
+    filled = paper.fill(acquired, POSITIONS, TARGETS, Draws(), 2, 1.0)
+    assert filled.carried is None
+    assert filled.invented is None
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

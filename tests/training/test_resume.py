@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from calid.errors import WeightsError
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
-from calid.training.loop import FitConfig, Task, fit, learning_rate
+from calid.training.loop import FitConfig, Task, _Log, fit, learning_rate
 
 CPU = torch.device("cpu")
 CONFIG = FitConfig(steps=10, rate=0.05, warmup=2, save_every=3, validate_every=4)
@@ -147,6 +147,45 @@ def test_every_step_is_logged_and_validation_comes_when_it_is_due(tmp_path: Path
     assert [figures["step"] for figures in task.exported] == [4, 8, 10]
     assert set(log[0]) == {"step", "loss", "bias", "gradient"}
     assert all(line["gradient"] > 0 for line in log if "loss" in line)
+
+
+def test_only_the_first_process_opens_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with _Log(path, start=0, rank=1) as second:
+        second.write({"step": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_second_process_leaves_the_log_that_the_first_is_writing(
+    tmp_path: Path, start: int
+) -> None:
+    path = tmp_path / "log.jsonl"
+    with _Log(path, start=0, rank=0) as first:
+        first.write({"step": 1})
+        before, inode = path.read_text(), path.stat().st_ino
+        with _Log(path, start=start, rank=1) as second:
+            second.write({"step": 99})
+            assert path.read_text() == before
+            assert path.stat().st_ino == inode, "replaced: the first writes where none looks"
+        first.write({"step": 2})
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2]
+
+
+def test_by_default_no_forward_pass_is_rounded(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    assert FitConfig(steps=1).precision == torch.float32
+
+    class Watched(Line):
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(batch)
+
+    for precision in (torch.float32, torch.bfloat16):
+        run = LineRun()
+        run.line = Watched()
+        run.fit(tmp_path, resume=False, config=FitConfig(steps=1, precision=precision))
+    assert seen == [False, True]
 
 
 def test_training_minimises_the_loss_and_leaves_frozen_parameters_alone(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from calid.data.bank import Film
 from calid.data.sampling import centre_stack
 from calid.errors import WeightsError
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
+from calid.models.context import Context
 from calid.models.interpolator import Interpolator, InterpolatorConfig
 from calid.models.store import load_autoencoder, load_interpolator, new_interpolator
 from calid.training.autoencoder import (
@@ -165,8 +166,11 @@ def test_batches_are_a_pure_function_of_step_and_rank(tmp_path: Path, stage: str
 
     def content(batch: object) -> Tensor:
         assert isinstance(batch, SliceBatch | TupleBatch)
-        images = batch.images if isinstance(batch, SliceBatch) else batch.latents
-        return torch.cat([images.flatten(), batch.noise.flatten()])
+        if isinstance(batch, SliceBatch):
+            return torch.cat([batch.images.flatten(), batch.noise.flatten()])
+        parts = [batch.acquired.images, batch.acquired.latents, batch.context.distance,
+                 batch.target, batch.noise, batch.uniform, batch.normal]  # fmt: skip
+        return torch.cat([part.flatten() for part in parts])
 
     base = content(one.batch(2, 0))
     torch.testing.assert_close(base, content(other.batch(2, 0)), rtol=0, atol=0)
@@ -206,7 +210,11 @@ def test_targets_lie_between_the_kept_slices_of_their_own_stack(tmp_path: Path) 
             batch = task_of(stage, tmp_path / "w").batch(step, 0)
             assert isinstance(batch, TupleBatch)
             context, target = batch.context, batch.target[:, None]
-            assert batch.latents.shape == (18, CHANNELS, SIZE // 4, SIZE // 4)
+            acquired = batch.acquired
+            assert acquired.images.shape == (18, 1, SIZE, SIZE)
+            assert acquired.latents.shape == (18, CHANNELS, SIZE // 4, SIZE // 4)
+            torch.testing.assert_close(acquired.latents, acquired.encode(acquired.images))
+            torch.testing.assert_close(acquired.latents, frozen().encode(acquired.images))
             assert target.shape == (4, 1)
             same_stack = (context.index // 9 == target // 9) | ~context.mask
             assert same_stack.all()
@@ -275,13 +283,26 @@ def test_a_warped_latent_has_to_give_the_warped_image() -> None:
     assert float(right["absolute"]) < 0.05 < 0.2 < float(wrong["absolute"])
 
 
-def loss_with(stage: str, change: Callable[[TupleBatch], TupleBatch], tmp_path: Path) -> float:
+def terms_with(
+    stage: str, change: Callable[[TupleBatch], TupleBatch], tmp_path: Path
+) -> dict[str, float]:
     task = task_of(stage, tmp_path / "w")
     perturb(task.objective, 3)
     batch = task.batch(1, 0)
     assert isinstance(batch, TupleBatch)
     with torch.no_grad():
-        return float(task.objective(change(batch))["loss"])
+        return {k: float(v) for k, v in task.objective(change(batch)).items()}
+
+
+def brighten(batch: TupleBatch, index: list[int], latents: bool, images: bool) -> TupleBatch:
+    """Change some slices, as latents, as images or both."""
+    acquired = batch.acquired
+    latent, image = acquired.latents.clone(), acquired.images.clone()
+    latent[index] += 3.0 * latents
+    image[index] += 0.3 * images
+    return dataclasses.replace(
+        batch, acquired=dataclasses.replace(acquired, latents=latent, images=image)
+    )
 
 
 @pytest.mark.parametrize("stage", ["default", "paper"])
@@ -289,18 +310,88 @@ def test_the_loss_depends_on_the_hidden_slice_and_not_on_unseen_ones(
     tmp_path: Path, stage: str
 ) -> None:
     def change_target(batch: TupleBatch) -> TupleBatch:
-        latents = batch.latents.clone()
-        latents[batch.target] += 1.0
-        return dataclasses.replace(batch, latents=latents)
+        return brighten(batch, batch.target.tolist(), latents=True, images=False)
 
     def change_unseen(batch: TupleBatch) -> TupleBatch:
         seen = set(batch.target.tolist()) | set(batch.context.index[batch.context.mask].tolist())
-        unseen = [i for i in range(len(batch.latents)) if i not in seen]
+        unseen = [i for i in range(len(batch.acquired.images)) if i not in seen]
         assert unseen
-        latents = batch.latents.clone()
-        latents[unseen] += 1.0
-        return dataclasses.replace(batch, latents=latents)
+        return brighten(batch, unseen, latents=True, images=True)
 
-    base = loss_with(stage, lambda batch: batch, tmp_path)
-    assert loss_with(stage, change_unseen, tmp_path) == base
-    assert loss_with(stage, change_target, tmp_path) != pytest.approx(base, rel=1e-3)
+    base = terms_with(stage, lambda batch: batch, tmp_path)
+    assert terms_with(stage, change_unseen, tmp_path) == base
+    changed = terms_with(stage, change_target, tmp_path)
+    assert changed["loss"] != pytest.approx(base["loss"], rel=1e-3)
+
+
+def test_the_hidden_slice_is_the_truth_of_each_term_and_seen_by_none(tmp_path: Path) -> None:
+    def hidden(latents: bool, images: bool) -> dict[str, float]:
+        # One target only: the hidden slice of one may be context of another.
+        def change(batch: TupleBatch) -> TupleBatch:
+            context = batch.context
+            one = Context(context.index[:1], context.distance[:1], context.mask[:1])
+            parts = {k: getattr(batch, k)[:1] for k in ("target", "noise", "uniform", "normal")}
+            alone = dataclasses.replace(batch, context=one, **parts)
+            return brighten(alone, alone.target.tolist(), latents, images)
+
+        return terms_with("default", change, tmp_path)
+
+    base = hidden(latents=False, images=False)
+    as_latent, as_image = hidden(latents=True, images=False), hidden(latents=False, images=True)
+    assert as_latent["carried"] == base["carried"]
+    for term in ("regression", "flow"):
+        assert as_image[term] == base[term]
+        assert as_latent[term] != pytest.approx(base[term], rel=1e-3)
+    assert as_image["carried"] != pytest.approx(base["carried"], rel=1e-3)
+
+
+def test_the_loss_of_the_default_preset_is_the_weighted_sum_of_its_terms(tmp_path: Path) -> None:
+    task = task_of("default", tmp_path / "w")
+    perturb(task.objective, 3)
+    batch = task.batch(1, 0)
+    assert isinstance(batch, TupleBatch)
+    model = task.objective.interpolator
+    assert isinstance(model, Interpolator)
+    terms = RefineObjective(model, flow=0.3, carry=7.0)(batch)
+    assert set(terms) == {"loss", "regression", "flow", "carried"}
+    total = terms["regression"] + 0.3 * terms["flow"] + 7.0 * terms["carried"]
+    torch.testing.assert_close(terms["loss"].detach(), total)
+    assert terms["loss"].requires_grad
+    assert not any(terms[k].requires_grad for k in ("regression", "flow", "carried"))
+
+
+def test_carried_images_count_by_their_squared_error_in_units_of_the_gate(tmp_path: Path) -> None:
+    task = task_of("default", tmp_path / "w")
+    perturb(task.objective, 3)
+    batch = task.batch(1, 0)
+    assert isinstance(batch, TupleBatch)
+    with torch.no_grad():
+        carried = task.objective.interpolator.align(batch.acquired, batch.context).carried
+        terms = task.objective(batch)
+    errors = (carried - batch.acquired.images[batch.target]).square().mean((1, 2, 3))
+    expected = (errors / batch.context.gate.square()).mean()
+    torch.testing.assert_close(terms["carried"], expected, rtol=1e-4, atol=0)
+
+
+def test_each_term_teaches_only_what_it_may(tmp_path: Path) -> None:
+    def gradients(flow: float, carry: float) -> dict[str, Tensor]:
+        task = task_of("default", tmp_path / "w")
+        perturb(task.objective, 3)
+        objective = RefineObjective(task.objective.interpolator, flow, carry)
+        objective(task.batch(1, 0))["loss"].backward()
+        return {k: p.grad for k, p in objective.named_parameters() if p.grad is not None}
+
+    def taught_by(flow: float, carry: float) -> set[str]:
+        one, other = gradients(flow, carry), gradients(0.0, 0.0)
+        assert one.keys() == other.keys()
+        return {k for k, g in one.items() if not torch.allclose(g, other[k], rtol=1e-3)}
+
+    carried, flow = taught_by(0.0, 10.0), taught_by(0.5, 0.0)
+    # Where things go and how much of each, not what is to be invented.
+    assert any("motion" in k for k in carried)
+    assert any("blend" in k for k in carried)
+    assert not any("denoiser" in k or "correct." in k for k in carried)
+    # The maps that the denoiser sees, not the mean that it completes.
+    assert any("denoiser" in k for k in flow)
+    assert any("levels" in k for k in flow)
+    assert not any("correct." in k or "blend" in k for k in flow)

@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from calid.errors import CalidError, CalidWarning
+from calid.progress import progress_bar
 
 __all__ = ["frames_bar", "say", "show_error", "warnings_shown"]
 
@@ -55,13 +48,6 @@ def warnings_shown() -> Iterator[None]:
 @contextmanager
 def frames_bar(total: int, what: str = "reconstructing") -> Iterator[Callable[[int], None]]:
     """Progress bar with the time left; gives a function that takes the number done."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bar() as progress:
         job = progress.add_task(what, total=total)
         yield lambda done: progress.update(job, completed=done)

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from calid.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from calid.evaluation.methods import Roster
+    from calid.evaluation.protocol import Protocol
 
 __all__ = ["Evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Hide every second slice of real stacks, reconstruct it, and compare with the truth."""
+    """Hide what is known, reconstruct it with every method, and compare with the truth.
+
+    hidden-slices: every second real slice is hidden. downstream: the same, segmented and
+    compared with manual labels (X_label.nii.gz beside X.nii.gz). An evaluation that was
+    stopped goes on where it was when it is started again with the same OUT.
+    """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of NIfTI stacks, searched recursively. Labels are not needed."""
+    """Folder of NIfTI stacks, searched recursively."""
     out: Path
-    """Folder for summary.json, per_subject.csv, table.md and examples.png; made if missing."""
-    protocol: Literal["hidden-slices"] = "hidden-slices"
+    """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
+    protocol: Literal["hidden-slices", "downstream"] = "hidden-slices"
     """Which test."""
     methods: str = "all"
-    """all, or names separated by commas."""
+    """all, classical, or names separated by commas."""
+    baselines: Path | None = None
+    """Folder with the weights of the learned baselines (see calid train baseline)."""
+    predictions: Path | None = None
+    """Folder where answers are kept and found again. Without: OUT/predictions."""
     max_subjects: int | None = None
     """Stop after this many subjects."""
     seed: int = 0
@@ -35,40 +48,64 @@ class Evaluate:
     def run(self) -> None:
         """Evaluate and print the table."""
         from calid.cli.console import frames_bar, say
-        from calid.cli.info import describe_weights
-        from calid.data.bank import find_stacks, subject_of
-        from calid.evaluation.methods import NAMES, build_methods
-        from calid.evaluation.run import evaluate_hidden_slices
+        from calid.evaluation.aggregate import by_group, by_subject
+        from calid.evaluation.methods import CLASSICAL, NAMES, Roster
+        from calid.evaluation.predictions import Predictions
+        from calid.evaluation.protocol import evaluate
+        from calid.evaluation.record import record
         from calid.evaluation.tables import markdown, summarise, write_results
-        from calid.inference.model import load_model
+        from calid.report.differences import paired_differences
         from calid.report.examples import example_rows
         from calid.report.figure import save_figure
-        from calid.weights import FOLDER
+
+        files = self._files()
+        roster = Roster(self.seed, self.device, self.baselines)
+        named = {"all": roster.available(), "classical": list(CLASSICAL)}
+        names = named.get(self.methods, self.methods.split(","))
+        contenders = roster.contenders(names)
+        protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
+        self.out.mkdir(parents=True, exist_ok=True)
+        predictions = Predictions(self.predictions or self.out / "predictions")
+
+        rows = len(contenders) + len(protocol.ceilings)
+        with frames_bar(len(files) * rows, "evaluating") as on_answer:
+            found = evaluate(protocol, files, contenders, predictions, on_answer)
+        results = by_subject(protocol, found.rows)
+        facts = {
+            "data": "/".join(self.data.resolve().parts[-2:]),
+            "n_images": found.targets,
+            "seed": self.seed,
+            **record(contenders, self.baselines),
+        }
+        summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
+        write_results(results, summary, self.out)
+        save_figure(example_rows(found.truths, found.answers), self.out / "examples.png")
+        save_figure(
+            paired_differences(results, protocol.headline, list(protocol.ceilings)),
+            self.out / "differences.png",
+        )
+        say(markdown(summary))
+        for name in (n for n in NAMES if self.methods == "all" and n not in names):
+            say(f"left out, no weights: {name} (calid train baseline --method {name})")
+        say(str(self.out / "table.md"))
+
+    def _files(self) -> list[Path]:
+        from calid.data.bank import find_stacks, subject_of
 
         if not self.data.is_dir():
             raise DataError(self.data, "There is no such folder.", "Give a folder of stacks.")
         if self.max_subjects is not None and self.max_subjects < 1:
             raise UsageError("--max-subjects", "Nothing would be left.", "Use 1 or more.")
-        names = list(NAMES) if self.methods == "all" else self.methods.split(",")
-        methods = build_methods(names, self.seed, self.device)
-        learned = set(names) - {"nearest", "linear"}
-        ceiling = load_model("default", self.device) if learned else None
         files = find_stacks(self.data)
         subjects = sorted({subject_of(f) for f in files})[: self.max_subjects]
-        files = [f for f in files if subject_of(f) in subjects]
-        self.out.mkdir(parents=True, exist_ok=True)
+        return [f for f in files if subject_of(f) in subjects]
 
-        with frames_bar(len(files), "evaluating") as on_file:
-            found = evaluate_hidden_slices(files, methods, ceiling, on_file)
-        weights = {p.stem: describe_weights(p)["sha256"] for p in FOLDER.glob("*.safetensors")}
-        facts = {"seed": self.seed, "n_slices": found.slices, "weights_sha256": weights}
-        summary = summarise(found.results, self.protocol, _short(self.data), facts)
-        write_results(found.results, summary, self.out)
-        save_figure(example_rows(found.truths, found.answers), self.out / "examples.png")
-        say(markdown(summary))
-        say(str(self.out / "table.md"))
+    def _protocol(self, roster: Roster, ceiling: bool) -> Protocol:
+        from calid.evaluation.downstream import downstream
+        from calid.evaluation.hidden_slices import hidden_slices
+        from calid.segmentation.segment import load_segmenter
 
-
-def _short(folder: Path) -> str:
-    """The last two parts of a path: enough to know the data, nothing about the machine."""
-    return "/".join(folder.resolve().parts[-2:])
+        autoencoder = roster.load("default") if ceiling else None
+        if self.protocol == "downstream":
+            return downstream(load_segmenter(self.device).label_slices, autoencoder)
+        return hidden_slices(autoencoder)

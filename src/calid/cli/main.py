@@ -13,8 +13,15 @@ from calid.cli.console import show_error, warnings_shown
 from calid.cli.demo import Demo
 from calid.cli.evaluate import Evaluate
 from calid.cli.info import Info
+from calid.cli.measure import Measure
 from calid.cli.reconstruct import Reconstruct
-from calid.cli.train import TrainAutoencoder, TrainInterpolator
+from calid.cli.segment import Segment
+from calid.cli.train import (
+    TrainAutoencoder,
+    TrainBaseline,
+    TrainInterpolator,
+    TrainSegmentation,
+)
 from calid.errors import CalidError
 
 __all__ = ["main"]
@@ -22,11 +29,13 @@ __all__ = ["main"]
 
 @dataclass(frozen=True)
 class Train:
-    """Train the networks on your own stacks; labels are not needed."""
+    """Train the networks on your own stacks; only segmentation needs labels."""
 
     stage: (
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
+        | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
+        | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )
 
     def run(self) -> None:
@@ -36,6 +45,8 @@ class Train:
 
 Verb = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Info, tyro.conf.subcommand("info")]

@@ -1,19 +1,26 @@
-"""`calid train`: the two stages, on folders of stacks."""
+"""`calid train`: every network, on folders of stacks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-__all__ = ["TrainAutoencoder", "TrainInterpolator"]
+if TYPE_CHECKING:
+    import torch
+
+    from calid.training.interpolator import TupleObjective
+    from calid.training.loop import Task
+
+__all__ = ["TrainAutoencoder", "TrainBaseline", "TrainInterpolator", "TrainSegmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """Options that both stages share."""
+    """Options that all networks share."""
 
     data: tyro.conf.UseAppendAction[tuple[Path, ...]]
     """Folder of NIfTI stacks to train on, searched recursively. Repeat for more folders."""
@@ -21,8 +28,6 @@ class _Training:
     """Folder for checkpoint, log, weights and the cache of the data."""
     validation: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Folders of held-out stacks. Without any, a tenth of the subjects is held out."""
-    phantoms: int = 0
-    """Number of synthetic hearts to add to the training data."""
     steps: int = 20_000
     """Optimiser steps in all."""
     rate: float = 1e-3
@@ -33,14 +38,41 @@ class _Training:
     """Seed of data, noise and initial weights."""
     resume: bool = False
     """Go on from the last checkpoint in OUT."""
+    save_every: int = 250
+    """Steps between checkpoints."""
+    validate_every: int = 500
+    """Steps between validations, each of which also writes the weights."""
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
 
+    def fit(self, task: Task, device: torch.device) -> None:
+        """Train for the given steps in the precision in which the device is fast."""
+        from calid.inference.runtime import choose_precision
+        from calid.training.loop import FitConfig, fit
+
+        config = FitConfig(
+            steps=self.steps,
+            rate=self.rate,
+            warmup=min(200, self.steps // 20),
+            save_every=self.save_every,
+            validate_every=self.validate_every,
+            precision=choose_precision(device),
+        )
+        fit(task, self.out, config, device, self.resume)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainAutoencoder(_Training):
+class _FilmTraining(_Training):
+    """Options of everything that learns from images alone."""
+
+    phantoms: int = 0
+    """Number of synthetic hearts to add to the training data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAutoencoder(_FilmTraining):
     """Stage 1: learn the latent space from single slices. No labels are needed."""
 
     batch: int = 8
@@ -53,7 +85,6 @@ class TrainAutoencoder(_Training):
         from calid.inference.runtime import choose_device
         from calid.models.autoencoder import Autoencoder, AutoencoderConfig
         from calid.training.autoencoder import autoencoder_task
-        from calid.training.loop import FitConfig, fit
         from calid.training.setup import gather_films
 
         device = choose_device(self.device)
@@ -70,35 +101,27 @@ class TrainAutoencoder(_Training):
             seed=self.seed,
             device=device,
         )
-        fit(task, self.out, FitConfig(steps=self.steps, rate=self.rate), device, self.resume)
+        self.fit(task, device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainInterpolator(_Training):
-    """Stage 2: learn how one slice becomes the next, in the latent space of stage 1."""
+class _HiddenSliceTraining(_FilmTraining):
+    """Options of everything that learns to fill gaps, in the latent space of stage 1."""
 
     autoencoder: Path | None = None
     """Weights of stage 1. Without, those of the package."""
-    preset: Literal["default", "paper"] = "default"
-    """Which model to train."""
     stacks: int = 6
     """Stacks a step."""
     targets: int = 6
     """Hidden slices to reconstruct per stack and step."""
 
-    def run(self) -> None:
-        """Train and leave OUT/PRESET.safetensors."""
+    def fit_objective(self, make: Callable[[], TupleObjective], name: str) -> None:
+        """Train what ``make`` returns and leave OUT/NAME.safetensors."""
         import torch
 
         from calid.inference.runtime import choose_device
-        from calid.models.interpolator import Interpolator
-        from calid.models.store import load_autoencoder, new_interpolator
-        from calid.training.interpolator import (
-            NoiseObjective,
-            RefineObjective,
-            interpolator_task,
-        )
-        from calid.training.loop import FitConfig, fit
+        from calid.models.store import load_autoencoder
+        from calid.training.interpolator import interpolator_task
         from calid.training.setup import gather_films
         from calid.weights import weights_path
 
@@ -106,20 +129,93 @@ class TrainInterpolator(_Training):
         torch.manual_seed(self.seed)
         torch.set_num_threads(self.threads or torch.get_num_threads())
         train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
-        model = new_interpolator(self.preset)
-        objective = (
-            RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
-        )
         task = interpolator_task(
-            objective.to(device),
+            make().to(device),
             load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(device),
             train,
             held_out,
-            weights=self.out / f"{self.preset}.safetensors",
+            weights=self.out / f"{name}.safetensors",
             size=self.size,
             stacks=self.stacks,
             targets=self.targets,
             seed=self.seed,
             device=device,
         )
-        fit(task, self.out, FitConfig(steps=self.steps, rate=self.rate), device, self.resume)
+        self.fit(task, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInterpolator(_HiddenSliceTraining):
+    """Stage 2: learn how one slice becomes the next, in the latent space of stage 1."""
+
+    preset: Literal["default", "paper"] = "default"
+    """Which model to train."""
+    start: Path | None = None
+    """Weights of this preset to begin with, to fine-tune them; without, from scratch."""
+
+    def run(self) -> None:
+        """Train and leave OUT/PRESET.safetensors."""
+        from calid.models.store import load_interpolator, new_interpolator
+        from calid.training.interpolator import preset_objective
+
+        def make() -> TupleObjective:
+            model = new_interpolator(self.preset)
+            if self.start is not None:
+                model = load_interpolator(self.start, self.preset).train().requires_grad_(True)
+            return preset_objective(model)
+
+        self.fit_objective(make, self.preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBaseline(_HiddenSliceTraining):
+    """A learned baseline of the benchmark, on the same tuples as stage 2."""
+
+    method: Literal["regression", "diffusion-autoencoder"]
+    """Which baseline to train."""
+
+    def run(self) -> None:
+        """Train and leave OUT/METHOD.safetensors."""
+        from calid.baselines.learned import new_baseline
+        from calid.training.baselines import baseline_objective
+
+        self.fit_objective(lambda: baseline_objective(new_baseline(self.method)), self.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSegmentation(_Training):
+    """The segmentation network; every stack X.nii.gz needs its X_label.nii.gz."""
+
+    batch: int = 16
+    """Slices a step."""
+
+    def run(self) -> None:
+        """Train and leave OUT/segmentation.safetensors."""
+        import torch
+
+        from calid.data.bank import split_subjects
+        from calid.data.labelled import load_labelled
+        from calid.inference.runtime import choose_device
+        from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
+        from calid.training.segmentation import segmentation_task
+
+        device = choose_device(self.device)
+        torch.manual_seed(self.seed)
+        torch.set_num_threads(self.threads or torch.get_num_threads())
+        train = [stack for folder in self.data for stack in load_labelled(folder)]
+        held_out = [stack for folder in self.validation for stack in load_labelled(folder)]
+        if not held_out:
+            names = split_subjects(stack.subject for stack in train)
+            held_out = [stack for stack in train if stack.subject in names]
+            train = [stack for stack in train if stack.subject not in names]
+        task = segmentation_task(
+            SegmentationNetwork(SegmentationConfig()).to(device),
+            train,
+            held_out,
+            weights=self.out / "segmentation.safetensors",
+            size=self.size,
+            batch=self.batch,
+            seed=self.seed,
+            device=device,
+        )
+        self.fit(task, device)

@@ -17,15 +17,13 @@ from safetensors.torch import save
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidError, DataError
+from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read
 from calid.io.atomic import atomic
 from calid.stack import SliceStack
 
-__all__ = ["PIXEL_SPACING", "Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
-
-PIXEL_SPACING = 1.5
-"""In-plane spacing in mm at which the networks work."""
+__all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
 
 LEVELS = 170
 """uint8 code of window value 1; 255 is then the ceiling of 1.5."""
@@ -83,13 +81,8 @@ def to_film(stack: SliceStack, subject: str) -> Film:
     """Resample a stack to 1.5 mm in-plane and encode it as uint8."""
     window = IntensityWindow.of(stack.data)
     images = torch.from_numpy(window.normalise(stack.data))
-    rows, columns = stack.pixel_spacing
-    _, _, height, width = stack.shape
-    target = tuple(
-        (max(16, round(n * step / PIXEL_SPACING)), PIXEL_SPACING)
-        for n, step in ((height, rows), (width, columns))
-    )
-    images = resample(images, ((height, rows), (width, columns)), (target[0], target[1]))
+    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+    images = resample(images, grid.native, grid.network)
     codes = (images.clamp(0, CEILING) * LEVELS).round().to(torch.uint8).numpy()
     return Film(subject, codes, stack.positions)
 

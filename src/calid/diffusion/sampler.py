@@ -12,6 +12,8 @@ heun        exact at any count   second order on the straight path; as ddim at o
 ancestral   exact at any count   exact at any count if the data's posterior variance is
                                  given; without it as DDPM, exact for s = 0
 ==========  ===================  ====================================================
+
+`invert` then `ddim` returns the mean exactly, and a deviation from it to first order in 1/steps.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ from torch import Tensor
 
 from calid.diffusion.schedule import Schedule
 
-__all__ = ["Denoise", "ancestral", "ddim", "ddim_step", "heun"]
+__all__ = ["Denoise", "ancestral", "ddim", "ddim_step", "heun", "invert"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``(x_t, t)`` to E[x_0 | x_t]; ``x_t`` is ``(batch, ...)``, ``t`` is ``(batch,)``."""
 
 
 def ddim_step(x: Tensor, data: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
-    """Move from time ``t`` down to ``s`` along the path through ``data`` (Song et al., 2021).
+    """Move from time ``t`` to ``s`` along the path through ``data`` (Song et al., 2021).
 
     On the rectified-flow path this is an Euler step of the probability flow. ``t`` and ``s``
-    are scalars, ``t > s``.
+    are scalars, ``t > 0``.
     """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     return alpha_s * data + sigma_s / sigma_t * (x - alpha_t * data)
@@ -53,6 +55,28 @@ def ddim(denoise: Denoise, noise: Tensor, schedule: Schedule, times: Tensor) -> 
     x = noise
     for t, s in pairwise(times):
         x = ddim_step(x, denoise(x, t.expand(len(x))), t, s, schedule)
+    return x
+
+
+def invert(denoise: Denoise, data: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
+    """`ddim` backwards: the noise from which it would make ``data``; one evaluation a step but one.
+
+    The stochastic encoder of diffusion autoencoders (Preechakul et al., CVPR 2022, eq. 8).
+
+    Parameters
+    ----------
+    data
+        Shape ``(batch, ...)``.
+    times
+        Increasing, from 0 to 1: those of `time_grid`, flipped.
+    """
+    x = data
+    for t, s in pairwise(times):
+        if t > 0:
+            x = ddim_step(x, denoise(x, t.expand(len(x))), t, s, schedule)
+        else:
+            # Nothing is noise yet: the exact estimate is x itself, and no noise is left of it.
+            x = schedule(s)[0] * x
     return x
 
 

@@ -6,72 +6,74 @@ percentiles and clipped to [0, 1]; the region is 192 mm wide around the heart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calid.baselines.signature import Method
-from calid.data.bank import PIXEL_SPACING, subject_of
+from calid.data.bank import subject_of
 from calid.data.intensity import IntensityWindow
+from calid.data.labelled import label_file, to_network_grid
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
+from calid.evaluation.case import Case
 from calid.evaluation.metrics import hfen, psnr, sharpness, ssim
+from calid.evaluation.protocol import Figures, Protocol
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.resample import resample
+from calid.inference.model import Model
 from calid.io import read
 
-__all__ = [
-    "METRICS",
-    "Case",
-    "Outcome",
-    "compare",
-    "evaluate_case",
-    "load_case",
-    "subject_means",
-]
+__all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]
 
 REGION = 128
 """Side of the compared square in pixels of 1.5 mm."""
 
-METRICS = {"psnr": psnr, "ssim": ssim, "hfen": hfen, "sharpness": sharpness}
 
-
-@dataclass(frozen=True)
-class Case:
-    """One frame of one stack, cut to the region, in window units.
+def hidden_slices(autoencoder: Model | None) -> Protocol:
+    """The protocol.
 
     Parameters
     ----------
-    subject, name
-        Who, and the file's name without suffix.
-    images
-        ``(slices, side, side)``, 1.5 mm pixels, not clipped above 1.
-    positions
-        ``(slices,)``, mm.
+    autoencoder
+        Model whose autoencoder gives the ceiling row; none leaves it out.
     """
-
-    subject: str
-    name: str
-    images: NDArray[np.float32]
-    positions: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one method did on one case: figures per hidden slice, and its images."""
-
-    figures: Mapping[str, NDArray[np.float64]]
-    images: NDArray[np.float32]
+    return Protocol(
+        name="hidden-slices",
+        load=load_case,
+        score=lambda case, answer: image_figures(answer[0], case.truth[0]),
+        columns=("psnr", "ssim", "hfen", "sharpness"),
+        headline=("psnr", "ssim"),
+        lower_is_better=frozenset({"hfen"}),
+        ceilings={"autoencoder": recoded(autoencoder)} if autoencoder else {},
+    )
 
 
-def load_case(path: Path, frame: int = 0) -> Case:
-    """Read a stack and cut the region around the heart.
+def recoded(model: Model) -> Callable[[Case], NDArray[np.float32]]:
+    """The true slices through the autoencoder: the ceiling of what its latents can say."""
+    return lambda case: np.stack([model.recode(frame, case.spacing) for frame in case.truth])
+
+
+def image_figures(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> Figures:
+    """PSNR, SSIM, HFEN and sharpness of every image, both clipped to [0, 1].
+
+    Parameters
+    ----------
+    prediction, truth
+        Shape ``(images, height, width)``, window units.
+    """
+    shown, wanted = (torch.from_numpy(np.clip(x, 0, 1)) for x in (prediction, truth))
+    metrics = {"psnr": psnr, "ssim": ssim, "hfen": hfen, "sharpness": sharpness}
+    return {name: metric(shown, wanted).double().numpy() for name, metric in metrics.items()}
+
+
+def load_case(path: Path) -> Case:
+    """Read the first frame of a stack, hide slices, and cut the region around the heart.
 
     The centre is that of the bounding box of the labels beside the file (``_label`` or
-    ``_lv``), which are used for nothing else; without labels, that of the image.
+    ``_lv``), which are used for nothing else in the images; without labels, that of the image.
 
     Raises
     ------
@@ -81,64 +83,78 @@ def load_case(path: Path, frame: int = 0) -> Case:
     stack = read(path)
     if stack.n_slices < 3:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
-    kept, _ = hide_alternate(stack.n_slices)
-    images = IntensityWindow.of(stack.data[frame, kept]).normalise(stack.data[frame])
-    native = tuple(zip(stack.shape[2:], stack.pixel_spacing, strict=True))
-    target = tuple((max(16, round(n * s / PIXEL_SPACING)), PIXEL_SPACING) for n, s in native)
-    fine = resample(torch.from_numpy(images), native, target).clamp(0).numpy()  # type: ignore[arg-type]
-    height, width = fine.shape[-2:]
+    kept, hidden = hide_alternate(stack.n_slices)
+    images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
+    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+    fine = resample(torch.from_numpy(images), grid.native, grid.network).clamp(0).numpy()
     centre = _label_centre(path) or (0.5, 0.5)
-    top = _start(centre[0] * height, height)
-    left = _start(centre[1] * width, width)
-    region = fine[:, top : top + min(REGION, height), left : left + min(REGION, width)]
-    return Case(subject_of(path), path.name.split(".nii")[0], region, stack.positions)
-
-
-def evaluate_case(case: Case, method: Method) -> Outcome:
-    """Hide, reconstruct and compare.
-
-    Returns
-    -------
-    Outcome
-        Figures of shape ``(hidden slices,)`` and images ``(hidden slices, side, side)``.
-    """
-    kept, hidden = hide_alternate(len(case.positions))
-    spacing = (PIXEL_SPACING, PIXEL_SPACING)
-    return compare(
-        method(case.images[kept], case.positions[kept], case.positions[hidden], spacing),
-        case.images[hidden],
+    cut = region(fine.shape[-2:], centre)
+    labels = None
+    beside = label_file(path)
+    if beside is not None:
+        mask = read(beside)
+        if mask.data.shape != stack.data.shape:
+            raise DataError(
+                beside,
+                f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
+                "Give labels on the grid of the images.",
+            )
+        labels = to_network_grid(mask.data[0], stack.pixel_spacing)[cut]
+    positions = stack.positions
+    gaps = positions[hidden + 1] - positions[hidden - 1]
+    return Case(
+        subject=subject_of(path),
+        name=path.name.split(".nii")[0],
+        images=fine[cut][None, kept],
+        positions=positions[kept],
+        targets=positions[hidden],
+        truth=fine[cut][None, hidden],
+        spacing=(PIXEL_SPACING, PIXEL_SPACING),
+        labels=None if labels is None else labels[None, kept],
+        truth_labels=None if labels is None else labels[None, hidden],
+        groups={
+            "gap": tuple(f"{gap:.3g} mm" for gap in gaps),
+            "third": _thirds(hidden, stack.n_slices, labels),
+        },
     )
 
 
-def compare(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> Outcome:
-    """Figures of every slice of ``(slices, side, side)`` images, both clipped to [0, 1]."""
-    shown, wanted = (torch.from_numpy(np.clip(x, 0, 1)) for x in (prediction, truth))
-    figures = {name: metric(shown, wanted).double().numpy() for name, metric in METRICS.items()}
-    return Outcome(figures, shown.numpy())
+def region(shape: tuple[int, ...], centre: tuple[float, float]) -> tuple[slice, ...]:
+    """Index of the compared square of ``(slices, height, width)``.
+
+    Parameters
+    ----------
+    shape
+        ``(height, width)`` in pixels of 1.5 mm.
+    centre
+        Of the square, as a share of height and width; it is moved to stay inside.
+    """
+    cut = [slice(None)]
+    for size, share in zip(shape, centre, strict=True):
+        first = int(np.clip(round(share * size - REGION / 2), 0, max(0, size - REGION)))
+        cut.append(slice(first, first + min(REGION, size)))
+    return tuple(cut)
 
 
-def subject_means(
-    rows: Iterable[tuple[str, Mapping[str, NDArray[np.float64]]]],
-) -> dict[str, dict[str, float]]:
-    """Mean over the hidden slices of all stacks of a subject: subject to metric to figure."""
-    pooled: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
-    for subject, figures in rows:
-        for name, values in figures.items():
-            pooled.setdefault(subject, {}).setdefault(name, []).append(values)
-    return {
-        subject: {name: float(np.concatenate(v).mean()) for name, v in metrics.items()}
-        for subject, metrics in pooled.items()
-    }
+def _thirds(
+    hidden: NDArray[np.int64], count: int, labels: NDArray[np.uint8] | None
+) -> tuple[str, ...]:
+    """Base, mid or apex of every hidden slice; the base is the end with the larger heart.
 
-
-def _start(centre: float, size: int) -> int:
-    """First index of a region about ``centre``, moved to stay inside."""
-    return int(np.clip(round(centre - REGION / 2), 0, max(0, size - REGION)))
+    Without labels nothing says which end is which: they are called end, mid, end.
+    """
+    names = ["end", "mid", "end"]
+    if labels is not None:
+        area = (labels > 0).sum((1, 2))
+        names = ["base", "mid", "apex"]
+        if area[: count // 2].sum() < area[-(count // 2) :].sum():
+            names.reverse()
+    return tuple(names[min(2, int(3 * (h + 0.5) / count))] for h in hidden)
 
 
 def _label_centre(path: Path) -> tuple[float, float] | None:
     """Centre of the labels as a share of height and width, if a label file is there."""
-    stem, suffix = path.name.split(".nii", 1)
+    stem, _, suffix = path.name.partition(".nii")
     for mark in ("_label", "_lv"):
         beside = path.with_name(f"{stem}{mark}.nii{suffix}")
         if beside.exists():

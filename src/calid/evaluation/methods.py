@@ -2,54 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import calid
+from calid.baselines.cubic import cubic
+from calid.baselines.latent_linear import LatentLinear
+from calid.baselines.latent_spherical import LatentSpherical
+from calid.baselines.learned import LEARNED, load_baseline
 from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
+from calid.baselines.registration import registration
 from calid.baselines.signature import Method
-from calid.errors import UsageError
-from calid.inference.model import Model, Sampling, load_model
+from calid.errors import UsageError, WeightsError
+from calid.evaluation.contender import Contender
+from calid.inference.model import Model, Preset, Sampling, load_model
+from calid.io.sidecar import sha256
+from calid.models.interpolator import LatentFiller
+from calid.models.layers import channels_last
+from calid.weights import weights_path
 
-__all__ = ["CEILING", "NAMES", "build_methods"]
+__all__ = ["CLASSICAL", "NAMES", "Roster"]
 
-CEILING = "autoencoder"
-"""Row of the true slice through the autoencoder; it sees the truth and competes with no one."""
+CLASSICAL = ("nearest", "linear", "cubic", "registration")
 
-NAMES = ("nearest", "linear", "paper", "calid-mean", "calid-sample", "calid-average")
-"""In the order of the tables: baselines, the paper preset, then the default preset as its
-regressed mean, as one sample, and as the average of eight samples."""
+NAMES = (
+    *CLASSICAL,
+    "latent-linear",
+    "latent-spherical",
+    *LEARNED,
+    "paper",
+    "calid-mean",
+    "calid-sample",
+    "calid-average",
+)
+"""In the order of the tables: classical, fixed paths in latent space, learned baselines, the
+paper preset, then the default preset as its regressed mean, as one sample, and as the average
+of eight samples."""
 
 
-def build_methods(names: Sequence[str], seed: int, device: str = "auto") -> dict[str, Method]:
-    """Methods ready to be called, in the tables' order; networks are loaded once.
+class Roster:
+    """Makes contenders; every network is loaded once, when it is first needed.
 
-    Raises
-    ------
-    UsageError
-        If a name is unknown.
+    Parameters
+    ----------
+    seed
+        Of the samplers.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    baselines
+        Folder with the weights of the learned baselines, which the package does not carry.
     """
-    unknown = [n for n in names if n not in NAMES]
-    if unknown:
-        raise UsageError(
-            "--methods", f"{unknown[0]!r} is not a method.", f"Choose from {', '.join(NAMES)}."
-        )
-    methods: dict[str, Method] = {}
-    default: Model | None = None
-    for name in (n for n in NAMES if n in names):
-        if name == "nearest":
-            methods[name] = nearest
-        elif name == "linear":
-            methods[name] = linear
-        elif name == "paper":
-            methods[name] = _averaged(load_model("paper", device), Sampling(1, seed=seed))
-        else:
-            default = default or load_model("default", device)
+
+    def __init__(self, seed: int, device: str = "auto", baselines: Path | None = None) -> None:
+        self.seed, self.device, self.baselines = seed, device, baselines
+        self.load: Callable[[Preset], Model] = cache(lambda preset: load_model(preset, device))
+
+    def available(self) -> list[str]:
+        """Names of all methods whose weights are there."""
+        return [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
+
+    def contenders(self, names: Sequence[str]) -> list[Contender]:
+        """Methods ready to be called, in the tables' order.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown.
+        WeightsError
+            If a learned baseline has no weights.
+        """
+        unknown = [n for n in names if n not in NAMES]
+        if unknown:
+            raise UsageError(
+                "--methods", f"{unknown[0]!r} is not a method.", f"Choose from {', '.join(NAMES)}."
+            )
+        return [self._contender(n) for n in NAMES if n in names]
+
+    def _contender(self, name: str) -> Contender:
+        classical: dict[str, Method] = {
+            "nearest": nearest,
+            "linear": linear,
+            "cubic": cubic,
+            "registration": registration,
+        }
+        if name in classical:
+            return Contender(name, classical[name], f"{name} {_code()}")
+        model, sampling, weights = self._learned(name)
+        identity = f"{name} {_code()} {sampling} {model.precision} {model.device.type}"
+        identity += "".join(sha256(path) for path in weights)
+        steps = sampling.steps or model.interpolator.default_steps
+        settings = {"samples": sampling.samples, "steps": steps, "seed": sampling.seed}
+        return Contender(name, _averaged(model, sampling), identity, settings)
+
+    def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
+        """Model, how it is sampled, and the files it depends on."""
+        autoencoder = weights_path("autoencoder")
+        if name.startswith("calid-"):
             samples = {"calid-mean": 0, "calid-sample": 1, "calid-average": 8}[name]
-            methods[name] = _averaged(default, Sampling(samples, seed=seed))
-    return methods
+            sampling = Sampling(samples, seed=self.seed)
+            return self.load("default"), sampling, [autoencoder, weights_path("default")]
+        if name == "paper":
+            sampling = Sampling(1, seed=self.seed)
+            return self.load("paper"), sampling, [autoencoder, weights_path("paper")]
+        shared = self.load("default")
+        fixed: dict[str, LatentFiller] = {
+            "latent-linear": LatentLinear(),
+            "latent-spherical": LatentSpherical(),
+        }
+        if name in fixed:
+            model = Model(shared.autoencoder, fixed[name], name, shared.device)
+            return model, Sampling(0, seed=self.seed), [autoencoder]
+        path = self._weights(name)
+        if path is None:
+            raise WeightsError(
+                f"{name}.safetensors",
+                "The package does not carry the weights of this baseline.",
+                f"Train it (calid train baseline --method {name}) and give --baselines FOLDER.",
+            )
+        network = channels_last(load_baseline(path, name).to(shared.device))
+        model = Model(shared.autoencoder, network, name, shared.device)
+        return model, Sampling(0, seed=self.seed), [autoencoder, path]
+
+    def _weights(self, name: str) -> Path | None:
+        path = self.baselines / f"{name}.safetensors" if self.baselines else None
+        return path if path is not None and path.exists() else None
 
 
 def _averaged(model: Model, sampling: Sampling) -> Method:
@@ -65,3 +147,12 @@ def _averaged(model: Model, sampling: Sampling) -> Method:
         return np.asarray(samples.mean(axis=0))
 
     return method
+
+
+@cache
+def _code() -> str:
+    """Hash of the code that answers depend on: kept answers are not older than it."""
+    folder = Path(calid.__file__).parent
+    rooms = ("baselines", "data", "diffusion", "geometry", "inference", "models")
+    files = sorted(p for room in rooms for p in (folder / room).glob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]

@@ -4,69 +4,98 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from calid.evaluation.aggregate import Results
+from calid.evaluation.protocol import Protocol
 from calid.evaluation.statistics import bootstrap
 from calid.io.atomic import atomic
 from calid.io.sidecar import write_json
 
-__all__ = ["Results", "markdown", "summarise", "write_results"]
+__all__ = ["markdown", "summarise", "write_results"]
 
-Results = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Method to subject to metric to figure."""
+BASE = "linear"
+"""Method over which gains are counted: what most viewers do."""
 
 
 def summarise(
-    results: Results, protocol: str, data: str, facts: Mapping[str, Any]
+    protocol: Protocol,
+    results: Results,
+    splits: Mapping[str, Mapping[str, Results]],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Means with 95 % bootstrap intervals over subjects, and paired gains over linear.
 
     Parameters
     ----------
+    results, splits
+        Of `by_subject` and `by_group`.
     facts
-        Anything that belongs on the record: seed, weights' hashes, counts.
+        Anything that belongs on the record: data, seed, weights' hashes, machine.
     """
+    subjects = sorted({s for own in results.values() for s in own})
+    ceilings = [n for n in protocol.ceilings if n in results]
     methods: dict[str, Any] = {}
-    subjects = sorted(next(iter(results.values())))
-    for method, per_subject in results.items():
-        names = list(next(iter(per_subject.values())))
-        columns = {k: np.array([per_subject[s][k] for s in subjects]) for k in names}
-        methods[method] = {k: vars(bootstrap(v)) for k, v in columns.items()}
-        if "linear" in results and method != "linear":
-            base = {k: np.array([results["linear"][s][k] for s in subjects]) for k in names}
+    for method, own in results.items():
+        metrics = dict.fromkeys(m for figures in own.values() for m in figures)
+        methods[method] = {m: _interval(_column(own, m, subjects)) for m in metrics}
+        if BASE in results and method != BASE:
             methods[method]["over_linear"] = {
-                k: vars(bootstrap(columns[k] - base[k])) for k in names
+                m: _interval(_column(own, m, subjects) - _column(results[BASE], m, subjects))
+                for m in metrics
             }
+            if ceilings:
+                methods[method]["share_of_way_to_ceiling"] = {
+                    m: _share(results, method, m, ceilings[-1], subjects) for m in protocol.headline
+                }
     return {
-        "protocol": protocol,
-        "data": data,
+        "protocol": protocol.name,
         "n_subjects": len(subjects),
         **facts,
+        "columns": list(protocol.columns),
+        "headline": list(protocol.headline),
+        "ceilings": ceilings,
         "methods": methods,
+        "splits": {
+            group: {value: _means(part) for value, part in values.items()}
+            for group, values in splits.items()
+        },
     }
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as a Markdown table, intervals in brackets."""
-    methods = summary["methods"]
-    names = [k for k in next(iter(methods.values())) if k != "over_linear"]
-    lines = [
-        f"{summary['protocol']} on {summary['data']}: {summary['n_subjects']} subjects, "
-        f"{summary['n_slices']} hidden slices, seed {summary['seed']}. Means over subjects "
-        "with 95 % bootstrap intervals.",
-        "",
-        "| method | " + " | ".join(names) + " | PSNR over linear | SSIM over linear |",
-        "|---" * (len(names) + 3) + "|",
-    ]
+    """The summary as Markdown tables, intervals in brackets."""
+    methods, headline = summary["methods"], summary["headline"]
+    columns = [c for c in summary["columns"] if any(c in f for f in methods.values())]
+    gains = [f"{m} over linear" for m in headline] if BASE in methods else []
+    share = any("share_of_way_to_ceiling" in f for f in methods.values())
+    ways = [f"{headline[0]}: share of the way to {summary['ceilings'][-1]}"] if share else []
+    lines = [_caption(summary), "", _row(["method", *columns, *gains, *ways])]
+    lines.append("|---" * (1 + len(columns) + len(gains) + len(ways)) + "|")
     for method, figures in methods.items():
-        cells = [_cell(figures[k]) for k in names]
-        gains = figures.get("over_linear")
-        cells += [_cell(gains[k]) for k in ("psnr", "ssim")] if gains else ["", ""]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        cells = [_cell(figures.get(c)) for c in columns]
+        cells += [_cell(figures.get("over_linear", {}).get(m)) for m in headline if gains]
+        if ways:
+            way = figures.get("share_of_way_to_ceiling", {}).get(headline[0])
+            cells.append("" if way is None else f"{100 * way:.0f} %")
+        lines.append(_row([method, *cells]))
+    for group, values in summary["splits"].items():
+        lines += ["", f"By {group}, means:", ""]
+        heads = [f"{m}, {v} ({values[v]['n_subjects']})" for m in headline for v in values]
+        lines += [_row(["method", *heads]), "|---" * (1 + len(heads)) + "|"]
+        for method in methods:
+            cells = [
+                _number(values[v]["methods"].get(method, {}).get(m))
+                for m in headline
+                for v in values
+            ]
+            lines.append(_row([method, *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -76,18 +105,78 @@ def write_results(results: Results, summary: Mapping[str, Any], folder: Path) ->
     _write_text(markdown(summary), folder / "table.md")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    metrics = list(next(iter(next(iter(results.values())).values())))
+    everyone = [figures for own in results.values() for figures in own.values()]
+    metrics = list(dict.fromkeys(m for figures in everyone for m in figures))
     writer.writerow(["method", "subject", *metrics])
-    for method, per_subject in results.items():
-        for subject, figures in sorted(per_subject.items()):
-            writer.writerow([method, subject, *(f"{figures[k]:.6g}" for k in metrics)])
+    for method, own in results.items():
+        for subject, figures in sorted(own.items()):
+            cells = (f"{figures[m]:.6g}" if m in figures else "" for m in metrics)
+            writer.writerow([method, subject, *cells])
     _write_text(buffer.getvalue(), folder / "per_subject.csv")
 
 
-def _cell(interval: Mapping[str, float]) -> str:
-    mean, low, high = (interval[k] for k in ("mean", "low", "high"))
-    digits = 2 if abs(mean) >= 1.5 else 3
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _column(
+    own: Mapping[str, Mapping[str, float]], metric: str, subjects: Sequence[str]
+) -> NDArray[np.float64]:
+    """A metric of every subject, NaN where there is none."""
+    return np.array([own.get(s, {}).get(metric, math.nan) for s in subjects])
+
+
+def _interval(values: NDArray[np.float64]) -> dict[str, float] | None:
+    """Mean and interval over the subjects that have the figure, if there are any."""
+    present = values[~np.isnan(values)]
+    return vars(bootstrap(present)) if len(present) else None
+
+
+def _share(
+    results: Results, method: str, metric: str, ceiling: str, subjects: Sequence[str]
+) -> float | None:
+    """How much of the distance from linear to the ceiling a method covers, of the means."""
+    own, base, top = (_mean(_column(results[n], metric, subjects)) for n in (method, BASE, ceiling))
+    if own is None or base is None or top is None or top == base:
+        return None
+    return (own - base) / (top - base)
+
+
+def _means(results: Results) -> dict[str, Any]:
+    subjects = sorted({s for own in results.values() for s in own})
+    means = {}
+    for method, own in results.items():
+        metrics = dict.fromkeys(m for figures in own.values() for m in figures)
+        means[method] = {m: _mean(_column(own, m, subjects)) for m in metrics}
+    return {"n_subjects": len(subjects), "methods": means}
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else None
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    return (
+        f"{summary['protocol']} on {summary['data']}: {summary['n_subjects']} subjects, "
+        f"{summary['n_images']} compared images, seed {summary['seed']}. Means over subjects "
+        "with 95 % bootstrap intervals."
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return ""
+    digits = _digits(interval["mean"])
+    return "{mean:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(d=digits, **interval)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    return 2 if abs(value) >= 1.5 else 3
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -9,18 +9,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calid.data.bank import PIXEL_SPACING
 from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
 from calid.errors import UsageError
-from calid.geometry.resample import resample
+from calid.geometry.grid import NetworkGrid
 from calid.inference.reconstruct import choose_factor, densify
 from calid.inference.runtime import choose_device, choose_precision
 from calid.models.autoencoder import Autoencoder
+from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
 from calid.models.layers import channels_last
 from calid.models.store import load_autoencoder, load_interpolator
@@ -30,9 +29,6 @@ from calid.weights import weights_path
 __all__ = ["Model", "Preset", "Sampling", "load_model"]
 
 Preset = Literal["default", "paper"]
-
-TILE = 16
-"""Image sides are padded to a multiple of this: 4 of the autoencoder, 4 of the denoiser."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +169,8 @@ class Model:
             ``(samples, targets, height, width)``, window units in ``[0, 1.5]``. The same
             seed gives the same slices whatever else is generated in the same call.
         """
-        grid = _Grid.of(images.shape[-2:], spacing)
-        acquired = grid.enter(torch.from_numpy(images))
+        grid = NetworkGrid.of(images.shape[-2:], spacing)
+        acquired = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)
         out = []
         for number in range(max(sampling.samples, 1)):
             # Every sample sees the stack turned another way: what the networks owe to the
@@ -193,7 +189,8 @@ class Model:
         number: int,
     ) -> Tensor:
         """One sample ``(targets, height, width)`` on the networks' grid."""
-        latents = self._encode(acquired)
+        images = self._batch(acquired)
+        known = Acquired.of(images, self._encode)
         steps = sampling.steps or self.interpolator.default_steps
         out = []
         gaps = np.searchsorted(positions, targets)
@@ -203,14 +200,14 @@ class Model:
             draw = partial(torch.randn, generator=generator) if sampling.samples else None
             with self._autocast():
                 filled = self.interpolator.fill(
-                    latents,
+                    known,
                     positions,
                     targets[gaps == gap],
                     draw,
                     steps,
                     sampling.temperature,
                 )
-            out.append(self._render(filled, acquired))
+            out.append(self._render(filled))
         return torch.cat(out)
 
     @torch.no_grad()
@@ -221,13 +218,13 @@ class Model:
 
         The ceiling of everything that is generated in its latent space.
         """
-        grid = _Grid.of(images.shape[-2:], spacing)
-        latents = self._encode(grid.enter(torch.from_numpy(images)))
+        grid = NetworkGrid.of(images.shape[-2:], spacing)
+        latents = self._encode(self._batch(grid.enter(torch.from_numpy(images)).clamp(0, CEILING)))
         return grid.leave(self._decode(latents)).clamp(0, CEILING).numpy()
 
     def _encode(self, images: Tensor) -> Tensor:
         with self._autocast():
-            parts = [self.autoencoder.encode(self._batch(x)) for x in images.split(8)]
+            parts = [self.autoencoder.encode(part) for part in images.split(8)]
         return torch.cat(parts)
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -236,53 +233,24 @@ class Model:
             parts = [self.autoencoder.decode(z)[:, 0].float().cpu() for z in latents.split(4)]
         return torch.cat(parts)
 
-    def _render(self, filled: Filled, acquired: Tensor) -> Tensor:
+    def _render(self, filled: Filled) -> Tensor:
         """Images ``(targets, height, width)`` on the networks' grid.
 
         Near an acquired slice its own pixels, moved along the correspondence, know more than
         any decoder; they fade out as there is more to invent.
         """
         decoded = self._decode(filled.latents)
-        if filled.carry is None or filled.invented is None:
+        if filled.carried is None or filled.invented is None:
             return decoded
-        carried = filled.carry(self._batch(acquired))[:, 0].cpu()
+        carried = filled.carried[:, 0].cpu()
         share = filled.invented[:, 0].cpu()
         return share * decoded + (1 - share) * carried
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision)
+        return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The native in-plane grid, the networks' grid with the same centre, and its padding."""
-
-    native: tuple[tuple[int, float], tuple[int, float]]
-    network: tuple[tuple[int, float], tuple[int, float]]
-    padding: tuple[int, int, int, int]
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], spacing: tuple[float, float]) -> _Grid:
-        sizes = [max(1, round(n * s / PIXEL_SPACING)) for n, s in zip(shape, spacing, strict=True)]
-        spare = [-n % TILE for n in sizes]
-        return cls(
-            ((shape[0], spacing[0]), (shape[1], spacing[1])),
-            ((sizes[0], PIXEL_SPACING), (sizes[1], PIXEL_SPACING)),
-            (spare[1] // 2, spare[1] - spare[1] // 2, spare[0] // 2, spare[0] - spare[0] // 2),
-        )
-
-    def enter(self, images: Tensor) -> Tensor:
-        images = resample(images, self.native, self.network).clamp(0, CEILING)
-        return F.pad(images[:, None], self.padding, mode="replicate")[:, 0]
-
-    def leave(self, images: Tensor) -> Tensor:
-        left, right, top, bottom = self.padding
-        height, width = images.shape[-2:]
-        images = images[:, top : height - bottom, left : width - right]
-        return resample(images, self.network, self.native)
 
 
 def _turn(images: Tensor, number: int) -> Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from calid.errors import InputError
 from calid.geometry.affine import SpacingFrom
-from calid.io.nifti import MAX_BYTES, read_stack, write_uncertainty, write_volume
+from calid.io.nifti import MAX_BYTES, read_stack
+from calid.io.nifti_write import write_uncertainty, write_volume
 from calid.stack import SliceStack
 
 __all__ = ["read", "read_stack", "write_uncertainty", "write_volume"]

@@ -1,4 +1,4 @@
-"""NIfTI files in and out, with the stored values untouched in both directions.
+"""NIfTI in, with the stored values untouched.
 
 The header's fields are read as they are in the file: nibabel's own header checks would repair
 some damage (a negative pixdim, for one) and say so only in a log.
@@ -11,7 +11,6 @@ import math
 import os
 import warnings
 import zlib
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import CalidWarning, GeometryError, InputError, IntensityError, UsageError
-from calid.geometry.affine import SpacingFrom, check, resolve, spacing
-from calid.io.atomic import atomic, check_output
-from calid.stack import Intensity, SliceStack, Volume
+from calid.geometry.affine import SpacingFrom, resolve, spacing
+from calid.io.nifti_write import SUFFIXES, is_gz
+from calid.stack import Intensity, SliceStack
 
-__all__ = ["MAX_BYTES", "SUFFIXES", "read_stack", "write_uncertainty", "write_volume"]
+__all__ = ["MAX_BYTES", "read_stack"]
 
 MAX_BYTES = 4 * 2**30
 """Largest size of the voxels in memory, in bytes, that is read unless asked otherwise."""
-SUFFIXES = (".nii", ".nii.gz")
 
 _MAX_EXTENSIONS = 64 * 2**20  # bytes between header and voxels
 _MAX_TRAILING = 2**20  # decompressed bytes after the voxels
@@ -88,7 +86,7 @@ def read_stack(
         raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
     try:
         _check_file(path)
-        with cast(BinaryIO, gzip.open(path) if _is_gz(path) else path.open("rb")) as stream:
+        with cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream:
             header = _read_header(stream, path)
             shape, rank = _shape(header, path)
             dtype = _dtype(header, path)
@@ -118,45 +116,6 @@ def read_stack(
     )
 
 
-def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write a reconstruction as NIfTI-1: its own dtype, the stored values bit for bit.
-
-    Sform and qform are both set. The mean frame time goes to pixdim[4], the first frame's
-    to toffset. The file's bytes depend on the volume only. A film of several frames has four
-    axes whatever its rank.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written there; an older file is then unchanged.
-    GeometryError, IntensityError
-        If NIfTI-1 cannot hold the volume's affine, shape or dtype.
-    """
-    _write(volume.data, volume, volume.intensity, "CaLID reconstruction", path)
-
-
-def write_uncertainty(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write a volume's uncertainty as float32 NIfTI-1 in image units, on the same grid.
-
-    Raises
-    ------
-    UsageError
-        If the volume carries none.
-    OutputError
-        If it cannot be written there; an older file is then unchanged.
-    """
-    if volume.uncertainty is None:
-        raise UsageError(
-            path, "This reconstruction has no uncertainty.", "Ask for several samples."
-        )
-    data = volume.uncertainty.astype(np.float32, copy=False)
-    _write(data, volume, Intensity(), "CaLID uncertainty", path)
-
-
-def _is_gz(path: Path) -> bool:
-    return path.name.lower().endswith(".gz")
-
-
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(path, "This is a folder.", "Give one .nii or .nii.gz file.")
@@ -172,7 +131,7 @@ def _check_file(path: Path) -> None:
         raise InputError(path, "The file is empty (0 bytes).", _DAMAGED)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    if zipped != _is_gz(path):
+    if zipped != is_gz(path):
         inside, name = ("gzip", ".nii.gz") if zipped else ("not gzip", ".nii")
         raise InputError(
             path,
@@ -254,7 +213,7 @@ def _check_budget(header: Any, size: int, path: Path, limit: int) -> None:
             "Crop the scan or split it by frames.",
         )
     on_disk = path.stat().st_size
-    if int(start) + size > on_disk * (_DEFLATE_RATIO if _is_gz(path) else 1):
+    if int(start) + size > on_disk * (_DEFLATE_RATIO if is_gz(path) else 1):
         raise InputError(
             path,
             f"The header claims {size} bytes of voxels, which {on_disk} bytes on disk cannot hold.",
@@ -305,7 +264,7 @@ def _read_voxels(
                 path, f"The file is cut off: {done} of {raw.size} voxel bytes are there.", _DAMAGED
             )
         done += count
-    if _is_gz(path) and len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
+    if is_gz(path) and len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
         raise InputError(path, "The file goes on for long after its last voxel.", _DAMAGED)
     # NIfTI's first axis runs fastest, so in C order the axes come reversed.
     return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -331,57 +290,3 @@ def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray
         raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
     data[bad] = fill
     return data, [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
-
-
-def _write(
-    data: NDArray[Any],
-    volume: Volume,
-    intensity: Intensity,
-    text: str,
-    path: str | os.PathLike[str],
-) -> None:
-    target = check_output(path, suffixes=SUFFIXES)
-    header = _new_header(data, volume, intensity, text, target)
-    little = data.dtype.newbyteorder("<")
-    with atomic(target) as file, _packed(file, target) as stream:
-        stream.write(header.binaryblock + bytes(4))
-        for frame in data:
-            stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
-
-
-def _packed(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
-    if not _is_gz(path):
-        return nullcontext(file)
-    # No name and no time in the gzip header: equal volumes give equal bytes.
-    stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
-    return cast(AbstractContextManager[BinaryIO], stream)
-
-
-def _new_header(
-    data: NDArray[Any], volume: Volume, intensity: Intensity, text: str, path: Path
-) -> Any:
-    """Build a header from nothing, so that no text of the input's can be in it."""
-    affine = check(volume.affine, path)
-    new_header: Any = nib.Nifti1Header  # nibabel's constructors carry no types
-    header = new_header(endianness="<")
-    frames = data.shape[0]
-    shape = data.shape[:0:-1] if frames == 1 and volume.rank == 3 else data.shape[::-1]
-    if max(shape) > np.iinfo(np.int16).max:
-        raise GeometryError(path, f"NIfTI-1 cannot hold an axis of {max(shape)}.", "Crop it.")
-    try:
-        header.set_data_dtype(data.dtype)
-    except nib.spatialimages.HeaderDataError as error:
-        raise IntensityError(
-            path, f"NIfTI cannot store {data.dtype}.", "Use an integer or float type."
-        ) from error
-    header.set_data_shape(shape)
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=1)
-    header.set_xyzt_units("mm", "sec")
-    times = volume.frame_times
-    header["pixdim"][4] = (times[-1] - times[0]) / (frames - 1) if frames > 1 else 1.0
-    header["toffset"] = times[0]
-    header["scl_slope"], header["scl_inter"] = intensity.slope, intensity.intercept
-    header["vox_offset"] = 352
-    header["descrip"] = text.encode()
-    return header

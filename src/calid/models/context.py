@@ -1,14 +1,156 @@
-"""Choosing the slices that a target position sees."""
+"""Which slices a target sees, and the same slices registered to where it lies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
-from calid.models.correspondence import Context
+from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
 
-__all__ = ["nearest_context"]
+__all__ = ["Acquired", "Context", "Registered", "nearest_context", "register"]
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """The slices that a reconstruction starts from, on the networks' grid.
+
+    Parameters
+    ----------
+    images
+        Shape ``(slices, 1, height, width)``, window units.
+    latents
+        Shape ``(slices, channels, h, w)``, unit variance.
+    encode
+        The autoencoder's, from such images to such latents.
+    """
+
+    images: Tensor
+    latents: Tensor
+    encode: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, images: Tensor, encode: Callable[[Tensor], Tensor]) -> Acquired:
+        """Encode images."""
+        return cls(images, encode(images), encode)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Which encoded slices each target sees, and from how far.
+
+    Parameters
+    ----------
+    index
+        Shape ``(targets, context)``, into the encoded slices.
+    distance
+        Shape ``(targets, context)``, signed mm from target to slice.
+    mask
+        Shape ``(targets, context)``, true where there is a slice.
+    """
+
+    index: Tensor
+    distance: Tensor
+    mask: Tensor
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Context]) -> Context:
+        """One context of all targets of several, in order."""
+        return cls(
+            torch.cat([p.index for p in parts]),
+            torch.cat([p.distance for p in parts]),
+            torch.cat([p.mask for p in parts]),
+        )
+
+    def to(self, device: torch.device) -> Context:
+        """The same context on another device."""
+        return Context(self.index.to(device), self.distance.to(device), self.mask.to(device))
+
+    def nearest(self) -> tuple[Tensor, Tensor]:
+        """Columns of the nearest slice below and above, each ``(targets, 1)``."""
+        far = self.distance.abs().masked_fill(~self.mask, 1e4)
+        below = far.masked_fill(self.distance > 0, 1e5).argmin(1, keepdim=True)
+        above = far.masked_fill(self.distance <= 0, 1e5).argmin(1, keepdim=True)
+        return below, above
+
+    @property
+    def gate(self) -> Tensor:
+        """Shape ``(targets,)``; 0 on a context slice, towards 1 in the middle of a wide gap.
+
+        Twice the harmonic mean of the distances to the nearest slices, saturating at 5 mm: it
+        scales everything that is invented, corrections and noise alike.
+        """
+        distance = self.distance.abs().masked_fill(~self.mask, 1e4)
+        below = distance.masked_fill(self.distance > 0, 1e4).amin(1)
+        above = distance.masked_fill(self.distance <= 0, 1e4).amin(1)
+        harmonic = 2 * below * above / (below + above)
+        return harmonic / torch.sqrt(harmonic.square() + 25.0)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The context of `register`: its slices, then the nearest two as they look at the target.
+
+    Parameters
+    ----------
+    images, latents
+        As of `Acquired`; behind the slices stand those that were moved, two for every target.
+    context
+        Into both, with two more columns than before.
+    moved
+        Shape ``(context,)``, true for the columns of moved slices.
+    displacement
+        Where each pixel of the target lies in each member of the context, as far as the
+        motion between the nearest two says: ``(targets, context, 2, h, w)``, latent pixels
+        (x, y). Zero for moved slices.
+    """
+
+    images: Tensor
+    latents: Tensor
+    context: Context
+    moved: Tensor
+    displacement: Tensor
+
+
+@torch.no_grad()
+def register(acquired: Acquired, context: Context) -> Registered:
+    """Move the nearest slices of every target to it, and encode what arrives.
+
+    Moving the image and encoding it keeps detail that moving the latent would blur.
+    """
+    images, latents = acquired.images, acquired.latents
+    columns = torch.cat(context.nearest(), 1)
+    index, distance = context.index.gather(1, columns), context.distance.gather(1, columns)
+    below, above = images[index[:, 0]], images[index[:, 1]]
+    motion = through_plane_motion(below, above, distance[:, 0], distance[:, 1])
+
+    reach = (distance / GAP_UNIT)[..., None, None, None]
+    fine = enlarge(motion, images.shape[-1] // motion.shape[-1])
+    moved = warp(images[index.flatten()], (reach * fine[:, None]).flatten(0, 1))
+    targets, count = context.index.shape
+    extra = len(images) + torch.arange(2 * targets, device=images.device).view(targets, 2)
+    extended = Context(
+        torch.cat([context.index, extra], 1),
+        torch.cat([context.distance, distance], 1),
+        torch.cat([context.mask, torch.ones_like(extra, dtype=torch.bool)], 1),
+    )
+    shrink = motion.shape[-1] // latents.shape[-1]
+    coarse = F.avg_pool2d(motion, shrink) / shrink
+    reach = (context.distance / GAP_UNIT)[..., None, None, None]
+    still = coarse.new_zeros(targets, 2, *coarse.shape[1:])
+    displacement = torch.cat([reach * coarse[:, None], still], 1)
+    return Registered(
+        torch.cat([images, moved]),
+        torch.cat([latents, acquired.encode(moved)]),
+        extended,
+        torch.arange(count + 2, device=images.device) >= count,
+        displacement,
+    )
 
 
 def nearest_context(
@@ -36,7 +178,7 @@ def nearest_context(
         If a target is not between two slices.
     """
     upper = np.searchsorted(positions, targets)
-    if np.any((upper == 0) | (upper == len(positions))):
+    if np.any((targets <= positions[0]) | (targets >= positions[-1])):
         raise ValueError("a target lies outside the stack: interpolation has no answer there")
     index = upper[:, None] + np.arange(-per_side, per_side)
     mask = (index >= 0) & (index < len(positions))

@@ -1,13 +1,14 @@
 """tau_1 of the default preset: bring the context into correspondence with the target.
 
-For every context slice the network estimates where each point of the target lies in it, from
-coarse to fine, and carries the slice's features and latent there. Three things hold by
-construction, before any training:
+Its context holds the slices and, of the nearest two, copies that were already moved to the
+target. For every member the network estimates where each point of the target lies in it, from
+coarse to fine, beginning with the motion that `register` found, and carries the member's
+features and latent there. Three things hold by construction, before any training:
 
 * a displacement is proportional to the distance between target and slice, and slices are
   blended by inverse squared distance: at an acquired position the answer is that slice;
 * the context is a set: any number of slices, in any order, some of them masked;
-* with nothing learned the answer is a distance-weighted blend of the latents.
+* with nothing learned the answer is a distance-weighted blend of registered latents.
 """
 
 from __future__ import annotations
@@ -20,57 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from calid.models.context import Context, Registered
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features, zero_conv
+from calid.models.motion import GAP_UNIT, enlarge, warp
 
-__all__ = ["Aligned", "Context", "Correspondence", "SliceEncoder"]
-
-GAP_UNIT = 10.0
-"""Millimetres: displacements are predicted per this distance."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """Which encoded slices each target sees, and from how far.
-
-    Parameters
-    ----------
-    index
-        Shape ``(targets, context)``, into the encoded slices.
-    distance
-        Shape ``(targets, context)``, signed mm from target to slice.
-    mask
-        Shape ``(targets, context)``, true where there is a slice.
-    """
-
-    index: Tensor
-    distance: Tensor
-    mask: Tensor
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Context]) -> Context:
-        """One context of all targets of several, in order."""
-        return cls(
-            torch.cat([p.index for p in parts]),
-            torch.cat([p.distance for p in parts]),
-            torch.cat([p.mask for p in parts]),
-        )
-
-    def to(self, device: torch.device) -> Context:
-        """The same context on another device."""
-        return Context(self.index.to(device), self.distance.to(device), self.mask.to(device))
-
-    @property
-    def gate(self) -> Tensor:
-        """Shape ``(targets,)``; 0 on a context slice, towards 1 in the middle of a wide gap.
-
-        Twice the harmonic mean of the distances to the nearest slices, saturating at 5 mm: it
-        scales everything that is invented, corrections and noise alike.
-        """
-        distance = self.distance.abs().masked_fill(~self.mask, 1e4)
-        below = distance.masked_fill(self.distance > 0, 1e4).amin(1)
-        above = distance.masked_fill(self.distance <= 0, 1e4).amin(1)
-        harmonic = 2 * below * above / (below + above)
-        return harmonic / torch.sqrt(harmonic.square() + 25.0)
+__all__ = ["Aligned", "Correspondence", "SliceEncoder"]
 
 
 @dataclass(frozen=True)
@@ -84,41 +39,20 @@ class Aligned:
     pyramid
         Maps for tau_2, from fine to coarse.
     displacement
-        Where each pixel of the target lies in each context slice, ``(targets, context, 2, h,
-        w)``, latent pixels (x, y) relative to the target's.
+        Where each pixel of the target lies in each member of the context, ``(targets, context,
+        2, h, w)``, latent pixels (x, y) relative to the target's.
     share
-        How much of each slice is taken there, ``(targets, context, 1, h, w)``, sums to 1.
+        How much of each member is taken there, ``(targets, context, 1, h, w)``, sums to 1.
+    carried
+        The images themselves, moved and blended as the latents were, ``(targets, 1, height,
+        width)``.
     """
 
     mean: Tensor
     pyramid: list[Tensor]
     displacement: Tensor
     share: Tensor
-
-    def carry(self, images: Tensor, context: Context) -> Tensor:
-        """The acquired images themselves, moved and blended as the latents were.
-
-        Parameters
-        ----------
-        images
-            Of the context's slices, ``(slices, 1, height, width)``; height and width are a
-            multiple of the latent's.
-
-        Returns
-        -------
-        Tensor
-            ``(targets, 1, height, width)``.
-        """
-        targets, count = context.index.shape
-        scale = images.shape[-1] // self.share.shape[-1]
-
-        def enlarge(maps: Tensor) -> Tensor:
-            flat = maps.flatten(0, 1).float()
-            return F.interpolate(flat, scale_factor=float(scale), mode="bilinear")
-
-        moved = _warp(images[context.index.flatten()], scale * enlarge(self.displacement))
-        blended = (enlarge(self.share) * moved).view(targets, count, *moved.shape[1:])
-        return blended.sum(1)
+    carried: Tensor
 
 
 class SliceEncoder(nn.Module):
@@ -168,7 +102,7 @@ class _Level(nn.Module):
         """New state ``(targets, width, h, w)`` and displacement ``(targets, context, 2, h, w)``."""
         targets, count = context.index.shape
         projected = self.project(features)[context.index.flatten()]
-        warped = _warp(projected, displacement.flatten(0, 1))
+        warped = warp(projected, displacement.flatten(0, 1))
         below = self.place(place).flatten(0, 1)[..., None, None]
         carried = None
         if state is not None and self.lift is not None and self.state is not None:
@@ -208,7 +142,7 @@ class Correspondence(nn.Module):
         super().__init__()
         self.encode = SliceEncoder(channels, widths)
         self.place = nn.Sequential(
-            nn.Linear(33, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            nn.Linear(34, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         coarser = [*widths[1:], 0]
         self.levels = nn.ModuleList(
@@ -216,68 +150,67 @@ class Correspondence(nn.Module):
         )
         self.recall, self.blend = conv(channels, widths[0] // 2, 1), zero_conv(widths[0] // 2, 1)
         self.state = conv(widths[0], widths[0] // 2, 1)
+        self.origin = nn.Linear(embedding, widths[0] // 2)
         self.correct = nn.Sequential(
             ChannelNorm(widths[0]), nn.SiLU(), zero_conv(widths[0], channels)
         )
 
-    def forward(self, latents: Tensor, pyramid: Sequence[Tensor], context: Context) -> Aligned:
-        """Align the context of every target.
-
-        Parameters
-        ----------
-        latents
-            Unit-variance latents of the slices, ``(slices, channels, height, width)``.
-        pyramid
-            ``self.encode(latents)``.
-        context
-            Of the targets.
-        """
+    def forward(self, seen: Registered) -> Aligned:
+        """Align the context of every target."""
+        context, latents = seen.context, seen.latents
         targets, count = context.index.shape
-        distance, mask = context.distance, context.mask
-        place = torch.cat([fourier_features(distance, 32, period=160.0), mask[..., None]], -1)
-        place = F.silu(self.place(place)) * mask[..., None]
+        mask = context.mask
+        place, prior = self._places(seen)
         embedding = place.sum(1) / mask.sum(1, keepdim=True)
-        prior = -2 * distance.abs().clamp(min=1e-3).log()
-        prior = prior.masked_fill(~mask, -1e4)
 
+        pyramid = self.encode(latents)
+        guess = _halvings(seen.displacement, len(pyramid))
+        learned = torch.zeros_like(guess[-1])
         state: Tensor | None = None
         maps: list[Tensor] = []
-        height, width = pyramid[-1].shape[-2:]
-        displacement = distance.new_zeros(targets, count, 2, height, width)
         for level in reversed(range(len(pyramid))):
             if state is not None:
-                displacement = _enlarge(displacement)
+                learned = enlarge(learned.flatten(0, 1), 2).view_as(guess[level])
             state, displacement = self.levels[level](
-                pyramid[level], context, displacement, state, place, embedding, prior
+                pyramid[level], context, guess[level] + learned, state, place, embedding, prior
             )
+            learned = displacement - guess[level]
             maps.insert(0, state)
         assert state is not None
 
-        warped = _warp(latents[context.index.flatten()], displacement.flatten(0, 1))
+        warped = warp(latents[context.index.flatten()], displacement.flatten(0, 1))
         query = self.recall(warped) + self.state(state).repeat_interleave(count, 0)
+        query = query + self.origin(place).flatten(0, 1)[..., None, None]
         score = self.blend(F.silu(query)).float().view(targets, count, 1, *latents.shape[-2:])
         share = torch.softmax(score + prior[..., None, None, None], 1)
         blended = (share * warped.view(targets, count, *latents.shape[1:])).sum(1)
         correction = self.correct(state).float() * context.gate[:, None, None, None]
-        return Aligned(blended + correction, maps, displacement, share)
+        carried = _carry(seen.images, context, displacement, share)
+        return Aligned(blended + correction, maps, displacement, share, carried)
+
+    def _places(self, seen: Registered) -> tuple[Tensor, Tensor]:
+        """Embedding ``(targets, context, embedding)`` and log share before any learning."""
+        distance, mask = seen.context.distance, seen.context.mask
+        flags = torch.stack([mask, seen.moved.expand_as(mask)], -1)
+        place = torch.cat([fourier_features(distance, 32, period=160.0), flags], -1)
+        prior = -2 * distance.abs().clamp(min=1e-3).log()
+        return F.silu(self.place(place)) * mask[..., None], prior.masked_fill(~mask, -1e4)
 
 
-def _warp(x: Tensor, displacement: Tensor) -> Tensor:
-    """Sample ``x`` at each pixel plus its displacement ``(batch, 2, h, w)``, in pixels (x, y)."""
-    height, width = x.shape[-2:]
-    rows = torch.arange(height, device=x.device, dtype=torch.float32)
-    columns = torch.arange(width, device=x.device, dtype=torch.float32)
-    grid = torch.stack(
-        [
-            (2 * (columns + displacement[:, 0]) + 1) / width - 1,
-            (2 * (rows[:, None] + displacement[:, 1]) + 1) / height - 1,
-        ],
-        -1,
-    )
-    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+def _halvings(displacement: Tensor, levels: int) -> list[Tensor]:
+    """A displacement ``(targets, context, 2, h, w)`` on grids from fine to coarse."""
+    pyramid = [displacement]
+    for _ in range(levels - 1):
+        flat = F.avg_pool2d(pyramid[-1].flatten(0, 1), 2) / 2
+        pyramid.append(flat.view(*displacement.shape[:3], *flat.shape[-2:]))
+    return pyramid
 
 
-def _enlarge(displacement: Tensor) -> Tensor:
-    """The same displacement field at twice the resolution."""
-    flat = F.interpolate(displacement.flatten(0, 1), scale_factor=2.0, mode="bilinear")
-    return 2 * flat.view(*displacement.shape[:2], *flat.shape[1:])
+def _carry(images: Tensor, context: Context, displacement: Tensor, share: Tensor) -> Tensor:
+    """Images ``(targets, 1, height, width)`` moved and blended at their own resolution."""
+    targets, count = context.index.shape
+    scale = images.shape[-1] // share.shape[-1]
+    fine = enlarge(displacement.flatten(0, 1).float(), scale)
+    weight = F.interpolate(share.flatten(0, 1).float(), scale_factor=float(scale), mode="bilinear")
+    moved = weight * warp(images[context.index.flatten()], fine)
+    return moved.view(targets, count, *moved.shape[1:]).sum(1)

@@ -18,8 +18,8 @@ from calid.diffusion.objective import data_from_noise, data_from_velocity
 from calid.diffusion.sampler import ddim
 from calid.diffusion.schedule import rectified_flow, time_grid, variance_preserving
 from calid.errors import UsageError
-from calid.models.context import nearest_context
-from calid.models.correspondence import Aligned, Context, Correspondence, SliceEncoder
+from calid.models.context import Acquired, Context, nearest_context, register
+from calid.models.correspondence import Aligned, Correspondence, SliceEncoder
 from calid.models.denoiser import Denoiser
 
 __all__ = [
@@ -48,16 +48,16 @@ class Filled:
     ----------
     latents
         ``(targets, channels, h, w)``.
-    carry
-        Maps acquired images ``(slices, 1, height, width)`` to the same images moved to the
-        targets, ``(targets, 1, height, width)``; absent if the model aligns nothing.
+    carried
+        Acquired images moved to the targets and blended, ``(targets, 1, height, width)``;
+        absent if the model aligns nothing.
     invented
         Shape ``(targets, 1, 1, 1)``; how far each target is from being a copy: 0 on an
         acquired slice, towards 1 in the middle of a wide gap.
     """
 
     latents: Tensor
-    carry: Callable[[Tensor], Tensor] | None = None
+    carried: Tensor | None = None
     invented: Tensor | None = None
 
 
@@ -68,7 +68,7 @@ class LatentFiller(Protocol):
 
     def fill(
         self,
-        latents: Tensor,
+        acquired: Acquired,
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         draw: Draw | None,
@@ -79,8 +79,8 @@ class LatentFiller(Protocol):
 
         Parameters
         ----------
-        latents
-            Of the acquired slices, ``(slices, channels, h, w)``, unit variance.
+        acquired
+            The slices, encoded.
         positions, targets
             mm; ``(slices,)`` and ``(targets,)``, increasing.
         draw
@@ -124,10 +124,10 @@ class InterpolatorConfig:
 class Interpolator(nn.Module):
     """Default preset: correspond, regress, then refine by rectified flow.
 
-    tau_1 aligns up to four slices and gives the conditional mean in one pass. The denoiser
-    adds what the mean cannot know, as a residual whose size goes to zero towards acquired
-    slices. All targets of a gap share their noise, so the samples of a gap are one coherent
-    piece of anatomy.
+    tau_1 registers and aligns up to four slices and gives the conditional mean in one pass.
+    The denoiser adds what the mean cannot know, as a residual whose size goes to zero towards
+    acquired slices. All targets of a gap share their noise, so the samples of a gap are one
+    coherent piece of anatomy.
     """
 
     default_steps = 6
@@ -138,9 +138,9 @@ class Interpolator(nn.Module):
         self.correspondence = Correspondence(config.channels, config.widths)
         self.denoiser = Denoiser(config.channels, config.widths)
 
-    def align(self, latents: Tensor, context: Context) -> Aligned:
+    def align(self, acquired: Acquired, context: Context) -> Aligned:
         """tau_1 on all targets of ``context``."""
-        return self.correspondence(latents, self.correspondence.encode(latents), context)  # type: ignore[no-any-return]
+        return self.correspondence(register(acquired, context))  # type: ignore[no-any-return]
 
     def residual_size(self, context: Context) -> Tensor:
         """Scale of the residual at each target, ``(targets, 1, 1, 1)``."""
@@ -149,7 +149,7 @@ class Interpolator(nn.Module):
     @torch.no_grad()
     def fill(
         self,
-        latents: Tensor,
+        acquired: Acquired,
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         draw: Draw | None,
@@ -157,24 +157,21 @@ class Interpolator(nn.Module):
         temperature: float,
     ) -> Filled:
         """See `LatentFiller.fill`."""
-        context = nearest_context(positions, targets, self.config.per_side).to(latents.device)
-        aligned = self.align(latents, context)
+        context = nearest_context(positions, targets, self.config.per_side)
+        context = context.to(acquired.latents.device)
+        aligned = self.align(acquired, context)
         mean, size = aligned.mean, self.residual_size(context)
-
-        def carry(images: Tensor) -> Tensor:
-            return aligned.carry(images, context)
-
         invented = context.gate[:, None, None, None]
         if draw is None:
-            return Filled(mean, carry, invented)
+            return Filled(mean, aligned.carried, invented)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return data_from_velocity(self.denoiser(x, t, aligned.pyramid), x, t)
 
-        times = time_grid(steps, latents.device)
+        times = time_grid(steps, mean.device)
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
         residual = ddim(denoise, noise, rectified_flow, times)
-        return Filled(mean + size * residual, carry, invented)
+        return Filled(mean + size * residual, aligned.carried, invented)
 
 
 @dataclass(frozen=True)
@@ -219,7 +216,7 @@ class PaperInterpolator(nn.Module):
     @torch.no_grad()
     def fill(
         self,
-        latents: Tensor,
+        acquired: Acquired,
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         draw: Draw | None,
@@ -241,7 +238,7 @@ class PaperInterpolator(nn.Module):
         depth = int(np.ceil(np.log2(len(targets) + 1)))
         place = np.rint((targets - low) / (high - low) * 2**depth).astype(int)
         place = np.clip(place, 1, 2**depth - 1)
-        known = latents[upper - 1 : upper + 1]
+        known = acquired.latents[upper - 1 : upper + 1]
         for _ in range(depth):
             noise = temperature * draw((1, *known.shape[1:])).to(known)
             between = self.midpoint(known[:-1], known[1:], noise.expand_as(known[1:]), steps)

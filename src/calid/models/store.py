@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from calid.models.interpolator import (
 __all__ = [
     "load_autoencoder",
     "load_interpolator",
+    "load_network",
     "load_tensors",
     "save_autoencoder",
     "save_interpolator",
@@ -111,12 +113,28 @@ def save_autoencoder(model: Autoencoder, path: Path, figures: Mapping[str, float
     save_tensors(model, "autoencoder", model.config, figures, path)
 
 
-def load_autoencoder(path: Path) -> Autoencoder:
-    """Read an autoencoder, in evaluation mode, on the CPU."""
-    state, config = load_tensors(path, "autoencoder")
-    model = _build(path, lambda: Autoencoder(AutoencoderConfig(**config)))
+def load_network(path: Path, kind: str, build: Callable[..., Network]) -> Network:
+    """Read a network, in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    build
+        Makes the untrained network of the sizes in the file, given as keywords.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another kind or version.
+    """
+    state, config = load_tensors(path, kind)
+    model = _build(path, lambda: build(**config))
     fill(model, state, path)
     return model.eval().requires_grad_(False)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Read an autoencoder, in evaluation mode, on the CPU."""
+    return load_network(path, "autoencoder", lambda **c: Autoencoder(AutoencoderConfig(**c)))
 
 
 def save_interpolator(
@@ -129,10 +147,7 @@ def save_interpolator(
 
 def load_interpolator(path: Path, preset: str) -> Interpolator | PaperInterpolator:
     """Read an interpolator of a preset, in evaluation mode, on the CPU."""
-    state, config = load_tensors(path, preset)
-    model = _build(path, lambda: new_interpolator(preset, **config))
-    fill(model, state, path)
-    return model.eval().requires_grad_(False)
+    return load_network(path, preset, partial(new_interpolator, preset))
 
 
 def new_interpolator(preset: str, **sizes: Any) -> Interpolator | PaperInterpolator:

@@ -94,9 +94,7 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
 def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
     """Write a figure (PNG, PDF or SVG by suffix), complete or not at all."""
     with atomic(path) as file:
-        figure.savefig(
-            file, format=path.suffix.removeprefix("."), dpi=dots_per_inch, facecolor="black"
-        )
+        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=dots_per_inch)
 
 
 def _as_samples(method: Method) -> SampledMethod:

@@ -19,33 +19,40 @@ from calid.diffusion.schedule import rectified_flow, variance_preserving
 from calid.errors import DataError
 from calid.evaluation.metrics import psnr, ssim
 from calid.models.autoencoder import Autoencoder
-from calid.models.context import nearest_context
-from calid.models.correspondence import Context
+from calid.models.context import Acquired, Context, nearest_context
 from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
 from calid.models.layers import channels_last
 from calid.models.store import save_interpolator
 from calid.training.loop import Task
 
-__all__ = ["NoiseObjective", "RefineObjective", "TupleBatch", "interpolator_task"]
+__all__ = [
+    "NoiseObjective",
+    "RefineObjective",
+    "TupleBatch",
+    "TupleObjective",
+    "interpolator_task",
+    "noise_times",
+    "preset_objective",
+]
 
 
 @dataclass(frozen=True)
 class TupleBatch:
-    """Latents of whole stacks, and tuples that index into them.
+    """Whole stacks, and tuples that index into them.
 
     Parameters
     ----------
-    latents
-        ``(slices of all stacks, channels, h, w)``.
+    acquired
+        Slices of all stacks, one after the other.
     context
-        Of the targets, indices into ``latents``.
+        Of the targets, indices into them.
     target
         Shape ``(targets,)``, index of the hidden slice.
     noise, uniform, normal
         Random numbers of the objective: ``(targets, channels, h, w)`` and twice ``(targets,)``.
     """
 
-    latents: Tensor
+    acquired: Acquired
     context: Context
     target: Tensor
     noise: Tensor
@@ -53,33 +60,78 @@ class TupleBatch:
     normal: Tensor
 
 
-class RefineObjective(nn.Module):
-    """Default preset: squared error of the mean, and rectified flow on what is left of it."""
+class TupleObjective(nn.Module):
+    """What stage 2 asks of an objective, a preset's or a baseline's; its call takes a `TupleBatch`.
 
-    def __init__(self, interpolator: Interpolator, flow: float = 0.5) -> None:
+    Parameters
+    ----------
+    interpolator
+        The network that is trained; also its name in checkpoints.
+    midway
+        It learns only slices in the middle of their gap.
+    samples
+        It is validated with one sample, having no conditional mean.
+    validation_steps
+        Sampler steps in validation; 0 for the network's own.
+    """
+
+    interpolator: LatentFiller
+    midway: bool = False
+    samples: bool = False
+    validation_steps: int = 0
+
+    def save(self, path: Path, figures: Mapping[str, float]) -> None:
+        """Write the interpolator's weights with the latest validation figures."""
+        raise NotImplementedError
+
+
+class RefineObjective(TupleObjective):
+    """Default preset: squared error of the mean, and rectified flow on what is left of it.
+
+    Parameters
+    ----------
+    flow, carry
+        Weights of the flow term and of the carried images' squared error, which teaches
+        where things go at the resolution of the image.
+    """
+
+    interpolator: Interpolator
+
+    def __init__(self, interpolator: Interpolator, flow: float = 0.5, carry: float = 10.0) -> None:
         super().__init__()
-        self.interpolator, self.flow = interpolator, flow
+        self.interpolator, self.flow, self.carry = interpolator, flow, carry
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch."""
-        model, truth = self.interpolator, batch.latents[batch.target]
-        aligned = model.align(batch.latents, batch.context)
+        model, truth = self.interpolator, batch.acquired.latents[batch.target]
+        aligned = model.align(batch.acquired, batch.context)
         # Errors count in units of what is to be expected there, so that targets close to a
         # slice, which are easy, are not neglected.
         expected = batch.context.gate[:, None, None, None]
         regression = ((aligned.mean - truth) / expected).square().mean()
+        image = batch.acquired.images[batch.target]
+        carried = ((aligned.carried - image) / expected).square().mean()
         # The flow's target is the error of the mean, not a reason for the mean to move.
         residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
         t = logit_normal(batch.normal)
         x = diffuse(residual, batch.noise, t, rectified_flow)
         speed = model.denoiser(x, t, aligned.pyramid)
         flow = (speed - velocity(residual, batch.noise)).square().mean()
-        loss = regression + self.flow * flow
-        return {"loss": loss, "regression": regression.detach(), "flow": flow.detach()}
+        terms = {"regression": regression, "flow": flow, "carried": carried}
+        loss = regression + self.flow * flow + self.carry * carried
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def save(self, path: Path, figures: Mapping[str, float]) -> None:
+        """See `TupleObjective.save`."""
+        save_interpolator(self.interpolator, path, figures)
 
 
-class NoiseObjective(nn.Module):
+class NoiseObjective(TupleObjective):
     """Paper preset: predict the noise (Ho et al., NeurIPS 2020, eq. 14), T = 1000."""
+
+    interpolator: PaperInterpolator
+    midway = True
+    samples = True
 
     def __init__(self, interpolator: PaperInterpolator) -> None:
         super().__init__()
@@ -87,18 +139,33 @@ class NoiseObjective(nn.Module):
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch whose targets lie midway between their two neighbours."""
-        model, truth = self.interpolator, batch.latents[batch.target]
+        model, latents = self.interpolator, batch.acquired.latents
+        truth = latents[batch.target]
         # The middle two of the context are the adjacent slices.
         middle = batch.context.index.shape[1] // 2
-        below, above = (batch.latents[batch.context.index[:, i]] for i in (middle - 1, middle))
-        t = torch.ceil(batch.uniform * 1000).clamp(min=1) / 1000
+        below, above = (latents[batch.context.index[:, i]] for i in (middle - 1, middle))
+        t = noise_times(batch.uniform)
         x = diffuse(truth, batch.noise, t, variance_preserving)
         predicted = model.denoiser(x, t, model.condition(below, above))
         return {"loss": (predicted - batch.noise).square().mean()}
 
+    def save(self, path: Path, figures: Mapping[str, float]) -> None:
+        """See `TupleObjective.save`."""
+        save_interpolator(self.interpolator, path, figures)
+
+
+def noise_times(uniform: Tensor) -> Tensor:
+    """The 1000 training times of noise prediction, from numbers in ``[0, 1)``; never 0."""
+    return torch.ceil(uniform * 1000).clamp(min=1) / 1000
+
+
+def preset_objective(model: Interpolator | PaperInterpolator) -> TupleObjective:
+    """What a preset is trained with."""
+    return RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
+
 
 def interpolator_task(
-    objective: NoiseObjective | RefineObjective,
+    objective: TupleObjective,
     autoencoder: Autoencoder,
     train: Sequence[Film],
     held_out: Sequence[Film],
@@ -113,26 +180,30 @@ def interpolator_task(
 
     Parameters
     ----------
+    objective
+        A preset's or a baseline's.
     autoencoder
         Frozen, of stage 1.
     train, held_out
         Films of different subjects.
     weights
-        File that `save_interpolator` writes.
+        File that the objective saves.
     size
         Crop in pixels.
     stacks, targets
         Stacks a step and process, and hidden slices drawn from each.
     """
-    midway = isinstance(objective, NoiseObjective)
     usable = [f for f in train if len(f.positions) >= 3]
     sampler = StackSampler(usable, size, seed, most_slices=14)
-    model = channels_last(objective).interpolator
+    channels_last(objective)
 
     def encode(images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            batch = images[:, None].to(device, memory_format=torch.channels_last)
-            return autoencoder.encode(batch)
+        with torch.no_grad():
+            return autoencoder.encode(images)
+
+    def enter(images: Tensor) -> Acquired:
+        batch = images[:, None].to(device, memory_format=torch.channels_last)
+        return Acquired.of(batch, encode)
 
     def draw(step: int, rank: int) -> TupleBatch:
         generator = seeded(seed, step, 4, rank)
@@ -140,20 +211,20 @@ def interpolator_task(
         contexts, hidden, offset = [], [], 0
         for stack in drawn:
             for _ in range(targets):
-                choice = draw_tuple(stack.positions, generator, midway)
+                choice = draw_tuple(stack.positions, generator, objective.midway)
                 place = stack.positions[[choice.target]]
                 context = nearest_context(stack.positions[choice.kept], place)
                 index = torch.from_numpy(choice.kept)[context.index] + offset
                 contexts.append(Context(index, context.distance, context.mask))
                 hidden.append(choice.target + offset)
             offset += len(stack.images)
-        latents = encode(torch.cat([s.images for s in drawn]))
-        count = len(hidden)
+        acquired = enter(torch.cat([s.images for s in drawn]))
+        count, shape = len(hidden), acquired.latents.shape[1:]
         return TupleBatch(
-            latents,
+            acquired,
             Context.concatenate(contexts).to(device),
             torch.tensor(hidden, device=device),
-            torch.randn((count, *latents.shape[1:]), generator=generator).to(device),
+            torch.randn((count, *shape), generator=generator).to(device),
             torch.rand(count, generator=generator).to(device),
             torch.randn(count, generator=generator).to(device),
         )
@@ -167,36 +238,33 @@ def interpolator_task(
         )
 
     def validate() -> Mapping[str, float]:
-        return _hidden_slices(model, midway, autoencoder, shown, encode)
+        return _hidden_slices(objective, autoencoder, shown, enter)
 
-    def export(figures: Mapping[str, float]) -> None:
-        save_interpolator(model, weights, figures)
-
-    return Task(objective, draw, validate, export)
+    return Task(objective, draw, validate, partial(objective.save, weights))
 
 
 def _hidden_slices(
-    model: LatentFiller,
-    samples: bool,
+    objective: TupleObjective,
     autoencoder: Autoencoder,
     stacks: Sequence[TrainingStack],
-    encode: Callable[[Tensor], Tensor],
+    enter: Callable[[Tensor], Acquired],
 ) -> dict[str, float]:
     """PSNR and SSIM of hidden slices, linear beside them.
 
     The model answers with one sample, or else with its conditional mean.
     """
+    model = objective.interpolator
     rows = []
     for number, stack in enumerate(stacks):
         kept, hidden = hide_alternate(len(stack.positions))
-        latents = encode(stack.images[kept])
+        acquired = enter(stack.images[kept])
         for target in hidden:
             filled = model.fill(
-                latents,
+                acquired,
                 stack.positions[kept],
                 stack.positions[[target]],
-                draw=partial(torch.randn, generator=seeded(number)) if samples else None,
-                steps=model.default_steps,
+                draw=partial(torch.randn, generator=seeded(number)) if objective.samples else None,
+                steps=objective.validation_steps or model.default_steps,
                 temperature=1.0,
             )
             image = autoencoder.decode(filled.latents).cpu().clamp(0, 1)[0, 0]

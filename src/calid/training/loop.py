@@ -8,23 +8,18 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import torch
 import torch.distributed as dist
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from calid.io.atomic import atomic
+from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
 
@@ -50,7 +45,7 @@ class FitConfig:
     save_every, validate_every
         Steps between checkpoints and between validations.
     precision
-        Autocast dtype of the forward pass.
+        Autocast dtype of forward passes; float32 for none.
     """
 
     steps: int
@@ -60,7 +55,7 @@ class FitConfig:
     decay: float = 0.998
     save_every: int = 250
     validate_every: int = 500
-    precision: torch.dtype = torch.bfloat16
+    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -114,12 +109,19 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    with _progress(disable=rank > 0) as bar, _Log(folder / "log.jsonl", start, rank) as log:
+    autocast = partial(
+        torch.autocast, device.type, config.precision, config.precision != torch.float32
+    )
+    loss = TextColumn("loss {task.fields[loss]:.4f}")
+    with (
+        progress_bar(loss, disable=rank > 0) as bar,
+        _Log(folder / "log.jsonl", start, rank) as log,
+    ):
         job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan)
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            with torch.autocast(device.type, config.precision):
+            with autocast():
                 terms: dict[str, Tensor] = replica(task.batch(step, rank))
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
@@ -135,7 +137,7 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
             if done or (step + 1) % config.save_every == 0:
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
             if done or (step + 1) % config.validate_every == 0:
-                with average.applied(module), torch.no_grad():
+                with average.applied(module), torch.no_grad(), autocast():
                     validation = task.validate()
                     task.export({**validation, "step": step + 1})
                 log.write({"step": step + 1, "validation": dict(validation)})
@@ -179,15 +181,3 @@ def _step(line: str) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _progress(disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=disable,
-    )

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def weights_path(name: str) -> Path:
-    """File of a released network: ``autoencoder``, ``default`` or ``paper``.
+    """File of a released network: ``autoencoder``, ``default``, ``paper``, ``segmentation``.
 
     Raises
     ------

@@ -1,0 +1,284 @@
+"""`calid measure`: volumes, mass and ejection fraction, as the clinic does it and densely."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from calid.errors import CalidWarning, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calid.segmentation.measures import Function, Measurement
+    from calid.stack import SliceStack
+
+__all__ = ["Measure"]
+
+JSON, CSV = "measures.json", "measures.csv"
+
+ROWS = MappingProxyType(
+    {
+        "lv_ml": "LV cavity (ml)",
+        "rv_ml": "RV cavity (ml)",
+        "myocardium_ml": "LV myocardium (ml)",
+        "mass_g": "LV mass (g)",
+        "lv_edv_ml": "LV EDV (ml)",
+        "lv_esv_ml": "LV ESV (ml)",
+        "lv_sv_ml": "LV SV (ml)",
+        "lv_ef_percent": "LV EF (%)",
+        "rv_edv_ml": "RV EDV (ml)",
+        "rv_esv_ml": "RV ESV (ml)",
+        "rv_sv_ml": "RV SV (ml)",
+        "rv_ef_percent": "RV EF (%)",
+        "ed_mass_g": "LV mass at ED (g)",
+        "ed_frame": "ED frame (from 0)",
+        "es_frame": "ES frame (from 0)",
+    }
+)
+"""Names of figures to lines of the table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one of the two ways of measuring found.
+
+    Parameters
+    ----------
+    labels
+        ``manual`` or ``network``.
+    slices, gap_mm
+        Number of slices, and the mean distance between them.
+    frames
+        One measurement a frame; of a pair, end-diastole first.
+    function
+        Absent for a single frame.
+    """
+
+    labels: str
+    slices: int
+    gap_mm: float
+    frames: Sequence[Measurement]
+    function: Function | None
+
+    def figures(self) -> Mapping[str, float | None]:
+        """The function of several frames, the volumes of one."""
+        return self.function.figures() if self.function else self.frames[0].figures()
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "labels": self.labels,
+            "slices": self.slices,
+            "slice_gap_mm": self.gap_mm,
+            "frames": [frame.figures() for frame in self.frames],
+            "function": self.function.figures() if self.function else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Measure ventricular volumes, LV mass and ejection fraction.
+
+    Side by side: from the acquired slices by Simpson's rule, as the clinic does it, and from
+    the dense reconstruction. Both cover the same depth. One frame gives volumes; a film, or a
+    pair of end-diastole and end-systole, gives EDV, ESV, SV and EF as well.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional]
+    """NIfTI stack: one frame, or a film (4D)."""
+    es: Path | None = None
+    """End-systole on the same grid; INPUT is then end-diastole."""
+    labels: Path | None = None
+    """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They replace the network's on the
+    acquired slices; the reconstruction is still labelled by the network."""
+    es_labels: Path | None = None
+    """Manual labels of ES."""
+    out: Path | None = None
+    """Folder for measures.json and measures.csv; made if missing."""
+    json: bool = False
+    """Print JSON instead of the table."""
+    dense: bool = True
+    """Reconstruct, and measure that too; without, the acquired slices only."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def run(self) -> None:
+        """Read, measure, print; files are written last, and only if all went well."""
+        self._check()
+        from importlib.metadata import version
+
+        from calid.cli.console import say
+        from calid.io.atomic import atomic
+        from calid.io.sidecar import sha256, write_json
+        from calid.weights import weights_path
+
+        columns, weights = self._measure()
+        content = {
+            "software": {"name": "calid", "version": version("calid")},
+            "notice": "Generated slices are estimates. Research use only; not a medical device.",
+            "rule": "Sum of discs (Simpson's rule); both ways cover the same depth.",
+            "inputs_sha256": {name: sha256(path) for name, path in self._inputs().items()},
+            "weights_sha256": {name: sha256(weights_path(name)) for name in weights},
+            "measures": {way: column.facts() for way, column in columns.items()},
+        }
+        if self.out is not None:
+            self.out.mkdir(exist_ok=True)
+            write_json(content, self.out / JSON)
+            with atomic(self.out / CSV) as file:
+                file.write(as_csv(columns).encode())
+        if self.json:
+            say(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
+            return
+        for line in as_table(columns, pair=self.es is not None):
+            say(line)
+        if self.out is not None:
+            say(str(self.out / JSON))
+            say(str(self.out / CSV))
+
+    def _check(self) -> None:
+        """Everything that can be refused before any work is done."""
+        from calid.io.atomic import check_output
+
+        if self.es_labels is not None and self.es is None:
+            raise UsageError("--es-labels", "There is no end-systole.", "Give --es as well.")
+        if self.es is not None and (self.labels is None) != (self.es_labels is None):
+            raise UsageError(
+                "--labels and --es-labels",
+                "A pair is measured with manual labels for both frames or for neither.",
+                "Give both or neither.",
+            )
+        if self.out is not None and self.out.is_dir():
+            for name in (JSON, CSV):
+                check_output(self.out / name)
+        elif self.out is not None and self.out.exists():
+            raise OutputError(self.out, "This is a file.", "Give a folder.")
+        elif self.out is not None:
+            check_output(self.out)  # it will be made, in a folder that is there
+
+    def _inputs(self) -> dict[str, Path]:
+        names = ("input", "es", "labels", "es_labels")
+        return {name: path for name in names if (path := getattr(self, name)) is not None}
+
+    def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]]]:
+        """Stacks, and the manual labels of each, if they are given."""
+        from calid.io import read
+        from calid.io.labels import check_same_grid, read_labels
+
+        stacks = [read(path) for path in (self.input, self.es) if path is not None]
+        for stack in stacks if self.es is not None else ():
+            if stack.n_frames > 1:
+                raise UsageError(
+                    "--es",
+                    f"{stack.source} is a film of {stack.n_frames} frames, not one frame.",
+                    "Give the film alone, or two files of one frame each.",
+                )
+            check_same_grid(stack, stacks[0], stack.source)
+        files = [path for path in (self.labels, self.es_labels) if path is not None]
+        return stacks, [read_labels(*pair) for pair in zip(files, stacks, strict=False)]
+
+    def _measure(self) -> tuple[dict[str, Column], list[str]]:
+        """Both columns, or the sparse one, and the names of all weights that took part."""
+        from calid.cli.console import frames_bar
+        from calid.inference.model import load_model
+        from calid.segmentation.measures import cavity_volumes
+        from calid.segmentation.segment import load_segmenter
+
+        stacks, manual = self._read()
+        segmenter = load_segmenter(self.device) if self.dense or not manual else None
+        model = load_model(device=self.device) if self.dense else None
+        first, stages = stacks[0], (not manual) + 2 * self.dense
+        with frames_bar(len(stacks) * stages * first.n_frames, "measuring") as on_frame:
+            stage = itertools.count()
+
+            def progress() -> Callable[[int], None]:
+                before = next(stage) * first.n_frames
+                return lambda frame: on_frame(before + frame)
+
+            sparse: list[Measurement] = []
+            dense: list[Measurement] = []
+            places = first.positions
+            for number, stack in enumerate(stacks):
+                grid = stack.positions, stack.pixel_spacing
+                if manual:
+                    source: object = (self.labels, self.es_labels)[number]
+                    labels = manual[number]
+                else:
+                    assert segmenter is not None
+                    source, labels = stack.source, segmenter.label_volume(stack, progress())
+                sparse += cavity_volumes(labels, *grid, source=source)
+                if model is None or segmenter is None:
+                    continue
+                # The conditional mean: no chance in a measurement, and one pass.
+                volume = model.reconstruct(stack, samples=0, on_frame=progress())
+                labels, places = segmenter.label_volume(volume, progress()), volume.positions
+                reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
+                source = f"{stack.source}, reconstructed"
+                dense += cavity_volumes(labels, places, grid[1], reach, source)
+        columns = {"sparse": self._column(sparse, first.positions, bool(manual))}
+        if model is None:
+            return columns, ["segmentation"] if segmenter else []
+        columns["dense"] = self._column(dense, places, manual=False)
+        return columns, ["segmentation", "autoencoder", model.preset]
+
+    def _column(
+        self, frames: Sequence[Measurement], positions: NDArray[np.float64], manual: bool
+    ) -> Column:
+        from calid.segmentation.measures import heart_function
+
+        function = heart_function(frames, known=self.es is not None) if len(frames) > 1 else None
+        if function and not function.lv.sv_ml > 0:
+            warnings.warn(
+                "The left ventricle is not smaller at end-systole. Are the two files swapped?",
+                CalidWarning,
+                stacklevel=2,
+            )
+        gap = float(positions[-1] - positions[0]) / (len(positions) - 1)
+        return Column("manual" if manual else "network", len(positions), gap, frames, function)
+
+
+def as_table(columns: Mapping[str, Column], pair: bool) -> list[str]:
+    """Lines of a table with one column a way, and what has to be said below it."""
+    rows = [
+        ["", *columns],
+        ["slices", *(str(c.slices) for c in columns.values())],
+        ["distance (mm)", *(f"{c.gap_mm:.2f}" for c in columns.values())],
+        ["labels", *(c.labels for c in columns.values())],
+    ]
+    figures = [column.figures() for column in columns.values()]
+    for name in figures[0]:
+        frame = name.endswith("frame")
+        if not (frame and pair):  # of a pair everybody knows which is which
+            digits = 0 if frame else 1
+            cells = ("-" if f[name] is None else f"{f[name]:.{digits}f}" for f in figures)
+            rows.append([ROWS[name], *cells])
+    lines = [f"{row[0]:20}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
+    lines.append("sparse: the acquired slices, Simpson's rule.")
+    if "dense" in columns:
+        lines.append("dense: the reconstruction over the same depth; new slices are estimates.")
+        if columns["sparse"].labels == "manual":
+            lines.append("The manual labels are the sparse ones; dense is labelled by the network.")
+    return [*lines, "Research use only; not a medical device."]
+
+
+def as_csv(columns: Mapping[str, Column]) -> str:
+    """One line a way, under the names of the figures."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    figures = [column.figures() for column in columns.values()]
+    writer.writerow(["way", "labels", "slices", "slice_gap_mm", *figures[0]])
+    for (way, column), row in zip(columns.items(), figures, strict=True):
+        cells = ("" if value is None else f"{value:.6g}" for value in row.values())
+        writer.writerow([way, column.labels, column.slices, f"{column.gap_mm:.6g}", *cells])
+    return buffer.getvalue()

@@ -1,0 +1,79 @@
+"""`calid segment`: a stack in, its labels out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from calid.cli.reconstruct import NIFTI
+
+__all__ = ["Segment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Label both ventricles and the left myocardium of a short-axis stack.
+
+    Works on acquired stacks and on reconstructions: 1 is the RV cavity, 2 the LV myocardium,
+    3 the LV cavity, 0 everything else. A JSON file beside the output says how it was made.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional]
+    """NIfTI stack: 3D, or 4D with one volume per frame."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """NIfTI labels to write, on the input's grid. OUTPUT.json is written beside it."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def run(self) -> None:
+        """Read, label, write; nothing is written unless all of it can be."""
+        from calid.io.atomic import check_output
+
+        check_output(self.output, [self.input], NIFTI)
+        check_output(self.sidecar, [self.input])
+        from importlib.metadata import version
+
+        from calid.cli.console import frames_bar, say
+        from calid.io import read
+        from calid.io.labels import write_labels
+        from calid.io.sidecar import sha256, write_json
+        from calid.segmentation.labels import CLASSES
+        from calid.segmentation.segment import load_segmenter
+        from calid.weights import weights_path
+
+        stack = read(self.input)
+        segmenter = load_segmenter(self.device)
+        started = time.perf_counter()
+        with frames_bar(stack.n_frames, "labelling") as on_frame:
+            labels = segmenter.label_volume(stack, on_frame)
+        # As beside a reconstruction: no file name, nothing that could name a patient.
+        record = {
+            "software": {"name": "calid", "version": version("calid")},
+            "notice": "Labels are a network's. Research use only; not a medical device.",
+            "input": {
+                "sha256": sha256(self.input),
+                "shape": list(stack.shape),
+                "pixel_spacing_mm": list(stack.pixel_spacing),
+                "slice_positions_mm": stack.positions.tolist(),
+            },
+            "labels": {"background": 0} | dict(CLASSES),
+            "settings": {
+                "device": str(segmenter.device),
+                "precision": str(segmenter.precision).removeprefix("torch."),
+            },
+            "weights_sha256": {"segmentation": sha256(weights_path("segmentation"))},
+            "seconds": {"segment": round(time.perf_counter() - started, 3)},
+        }
+        write_labels(labels, stack, self.output)
+        write_json(record, self.sidecar)
+        for path in (self.output, self.sidecar):
+            say(str(path))
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON file beside the output."""
+        return self.output.with_name(self.output.name.split(".nii")[0] + ".json")

@@ -1,0 +1,216 @@
+"""What methods cost: time and memory to make a heart or a film dense, side by side.
+
+Every method runs in a process of its own, so that neither peaks of memory nor warm caches
+mix. See `calid.evaluation.cost_worker` for what is measured there. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from calid.errors import CalidError, UsageError
+
+__all__ = ["FILM", "HEART", "METHODS", "Costed", "Workload", "cost_table", "measure_cost"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is made dense: a phantom of a full field of view.
+
+    Parameters
+    ----------
+    name
+        Of its table.
+    slices
+        Acquired, per frame.
+    factor
+        Steps into which every gap is cut: 10 slices and a factor of 7 give 64.
+    side
+        Of the square images in pixels of 1.5 mm, a multiple of 32.
+    frames
+        Of the film; 1 for a heart.
+    timed_frames
+        How many of them are really made; the time for all is extrapolated from these.
+    """
+
+    name: str = "heart"
+    slices: int = 10
+    factor: int = 7
+    side: int = 256
+    frames: int = 1
+    timed_frames: int = 1
+
+    def __post_init__(self) -> None:
+        if self.slices < 2 or self.factor < 2 or self.side % 32 or self.side < 32:
+            raise UsageError(
+                "workload",
+                f"{self.slices} slices of {self.side} pixels, times {self.factor}, are no heart.",
+                "Use 2 slices and a factor of 2 or more, and a side that is a multiple of 32.",
+            )
+        if not 1 <= self.timed_frames <= self.frames:
+            raise UsageError(
+                "workload", f"{self.timed_frames} of {self.frames} frames.", "Time one or more."
+            )
+
+    @property
+    def dense_slices(self) -> int:
+        """Slices of a dense frame, acquired ones included."""
+        return (self.slices - 1) * self.factor + 1
+
+
+@dataclass(frozen=True)
+class Costed:
+    """A method with its settings.
+
+    Parameters
+    ----------
+    name
+        Of its row.
+    kind
+        What it is.
+    preset, samples, steps
+        Of ``calid``; no steps takes the preset's own.
+    encode_steps, render_steps
+        Of ``pixel-diffusion``: evaluations per acquired and per generated slice.
+    timed_steps, batch
+        How many evaluations of how many slices at once are really made.
+    base
+        Channels of its U-Net.
+    """
+
+    name: str
+    kind: Literal["linear", "calid", "pixel-diffusion"]
+    preset: Literal["default", "paper"] = "default"
+    samples: int = 1
+    steps: int | None = None
+    encode_steps: int = 100
+    render_steps: int = 100
+    timed_steps: int = 2
+    batch: int = 1
+    base: int = 128
+
+
+HEART = Workload()
+FILM = Workload("film", frames=30, timed_frames=2)
+
+METHODS = (
+    Costed("linear", "linear"),
+    Costed("calid-mean", "calid", samples=0),
+    Costed("calid-sample", "calid", samples=1),
+    Costed("calid-average", "calid", samples=8),
+    Costed("pixel diffusion", "pixel-diffusion"),
+)
+
+
+def measure_cost(
+    methods: Sequence[Costed] = METHODS,
+    workloads: Sequence[Workload] = (HEART,),
+    device: str = "auto",
+    on_result: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Measure every method on every workload, one after the other.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    on_result
+        Called with the number of measurements done.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: ``machine``, ``workloads``, and ``results``, each with ``method``,
+        ``workload``, ``settings``, and what `calid.evaluation.cost_worker.measure` found.
+
+    Raises
+    ------
+    CalidError
+        If a measurement fails.
+    """
+    results: list[dict[str, Any]] = []
+    for workload in workloads:
+        for method in methods:
+            found = _in_own_process(method, workload, device)
+            facts = {"method": method.name, "kind": method.kind, "workload": workload.name}
+            results.append(facts | {"settings": asdict(method)} | found)
+            on_result(len(results))
+    return {
+        "machine": _machine(),
+        "workloads": [asdict(w) | {"dense_slices": w.dense_slices} for w in workloads],
+        "results": results,
+    }
+
+
+def cost_table(costs: Mapping[str, Any]) -> str:
+    """The outcome of `measure_cost` as Markdown, ratios first."""
+    lines = []
+    for work in costs["workloads"]:
+        rows = [r for r in costs["results"] if r["workload"] == work["name"]]
+        slow, fast = (
+            next((r for r in rows if r["kind"] == kind), None)
+            for kind in ("pixel-diffusion", "linear")
+        )
+        lines += [
+            f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, "
+            f"{work['frames']} frame(s), {work['side']} x {work['side']} pixels, on "
+            f"{_named(costs['machine'], rows)}.",
+            "",
+            "| method | speed, pixel diffusion = 1 | memory, pixel diffusion = 1 "
+            "| time, linear = 1 | time s | loading s | peak MB | GPU peak MB |",
+            "|---" * 8 + "|",
+        ]
+        for row in rows:
+            cells = [
+                row["method"],
+                _ratio(slow, row, "seconds"),
+                _ratio(row, slow, "peak_mb"),
+                _ratio(row, fast, "seconds"),
+                f"{row['seconds']:.3g}{' *' if row['extrapolated'] else ''}",
+                f"{row['load_seconds']:.3g}",
+                f"{row['peak_mb']:.0f}",
+                "" if row["gpu_peak_mb"] is None else f"{row['gpu_peak_mb']:.0f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        notes = [f"\\* {r['method']}: {r['basis']}" for r in rows if r["extrapolated"]]
+        lines += ["", *notes, ""] if notes else [""]
+    return "\n".join(lines)
+
+
+def _in_own_process(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
+    job = json.dumps({"method": asdict(method), "workload": asdict(workload), "device": device})
+    command = [sys.executable, "-m", "calid.evaluation.cost_worker", job]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise CalidError(method.name, f"Its cost could not be measured: {last}", "Leave it out.")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _ratio(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, key: str) -> str:
+    return "" if a is None or b is None or not b[key] else f"{a[key] / b[key]:.3g}"
+
+
+def _named(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    gpus = sorted({r["gpu"] for r in rows if r["gpu"]})
+    return ", ".join([machine["processor"], f"{machine['cores']} core(s)", *gpus])
+
+
+def _machine() -> dict[str, Any]:
+    """The kind of machine, not its name."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        processor = models[0].split(":", 1)[1].strip() if models else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": processor, "cores": cores, "system": platform.system()}

@@ -1,0 +1,178 @@
+"""One measurement of `calid.evaluation.cost`: ``python -m calid.evaluation.cost_worker JOB``.
+
+The job is JSON; so is the one line that it prints. Imports stand inside functions because
+they are part of what is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calid.evaluation.cost import Costed, Workload
+
+if TYPE_CHECKING:
+    from calid.stack import SliceStack
+
+__all__ = ["measure"]
+
+Run = Callable[["SliceStack"], float]
+"""Makes all frames of a stack dense and returns the seconds it took, or would take."""
+
+SEED = 1000
+
+
+def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
+    """Load a method, then time it on a phantom.
+
+    Returns
+    -------
+    dict
+        ``load_seconds``: imports, weights and a first tiny run. ``seconds``: all frames.
+        ``loaded_mb``, ``peak_mb``: memory of the process after loading and at its peak, in
+        10^6 bytes; of a film, with the timed frames alone. ``gpu`` and ``gpu_peak_mb``: model,
+        and peak of tensors, or none. ``extrapolated`` and ``basis``: whether the time follows
+        from a part of the work, and from which. ``parameters``: of the network of
+        ``pixel-diffusion``.
+    """
+    start = time.perf_counter()
+    run, facts = _load(method, workload, device)
+    run(_heart(2, 32, 1))
+    load_seconds, loaded = time.perf_counter() - start, peak_memory()
+    stack = _heart(workload.slices, workload.side, workload.timed_frames)
+    seconds = run(stack) * workload.frames / workload.timed_frames
+    basis = facts.pop("basis", "")
+    if not basis and workload.timed_frames < workload.frames:
+        basis = f"{workload.timed_frames} of {workload.frames} frames were made."
+    gpu, gpu_peak = _gpu()
+    return {
+        "load_seconds": load_seconds,
+        "seconds": seconds,
+        "loaded_mb": loaded,
+        "peak_mb": peak_memory(),
+        "gpu": gpu,
+        "gpu_peak_mb": gpu_peak,
+        "extrapolated": bool(basis),
+        "basis": basis,
+        **facts,
+    }
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in 10^6 bytes.
+
+    Linux hands ``ru_maxrss`` down from the parent, so that a large parent hides its child;
+    the kernel's high-water mark of the address space starts anew.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        marks = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0].split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _load(method: Costed, workload: Workload, device: str) -> tuple[Run, dict[str, Any]]:
+    """How to run a method, and what is to be said about it."""
+    if method.kind == "pixel-diffusion":
+        return _pixel_diffusion(method, workload, device)
+    reconstruct = _linear(workload) if method.kind == "linear" else _calid(method, workload, device)
+
+    def run(stack: SliceStack) -> float:
+        start = time.perf_counter()
+        reconstruct(stack)
+        return time.perf_counter() - start
+
+    return run, {}
+
+
+def _linear(workload: Workload) -> Callable[[SliceStack], object]:
+    from calid.baselines.linear import linear
+    from calid.inference.reconstruct import densify
+
+    return lambda stack: densify(stack, lambda *given: linear(*given)[None], workload.factor)
+
+
+def _calid(method: Costed, workload: Workload, device: str) -> Callable[[SliceStack], object]:
+    from calid.inference.model import load_model
+
+    model = load_model(method.preset, device)
+    return lambda stack: model.reconstruct(
+        stack, factor=workload.factor, samples=method.samples, steps=method.steps
+    )
+
+
+def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> tuple[Run, dict[str, Any]]:
+    """Evaluations of the U-Net, extrapolated to those of a dense frame.
+
+    Encoding inverts every acquired slice once, rendering makes every generated slice; the
+    semantic encoder and all interpolation are left out, in its favour.
+    """
+    import torch
+
+    from calid.evaluation.pixel_diffusion import CODE, PixelUNet
+    from calid.inference.runtime import choose_device, choose_precision
+    from calid.models.layers import channels_last
+
+    place = choose_device(device)
+    precision = choose_precision(place)
+    network = channels_last(PixelUNet(method.base).to(place).eval())
+    generated = workload.dense_slices - workload.slices
+    evaluations = workload.slices * method.encode_steps + generated * method.render_steps
+
+    @torch.no_grad()
+    def run(stack: SliceStack) -> float:
+        # The same for any image; the sides of a first tiny run are those of the smallest one.
+        side = max(32 * 2, stack.shape[3] - stack.shape[3] % 32)
+        shape = (method.batch, 1, side, side)
+        x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
+        t, code = (torch.rand(method.batch, *n, device=place) for n in ((), (CODE,)))
+        times = []
+        for _ in range(method.timed_steps):
+            start = time.perf_counter()
+            with torch.autocast(place.type, precision, precision != torch.float32):
+                network(x, t, code).float().sum().item()  # which waits for the device
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * evaluations * stack.n_frames / method.batch
+
+    basis = (
+        f"{method.timed_steps} of {evaluations} evaluations of an untrained U-Net a frame were "
+        f"made ({workload.slices} x {method.encode_steps} to encode, "
+        f"{generated} x {method.render_steps} to render)."
+    )
+    parameters = sum(p.numel() for p in network.parameters())
+    return run, {"basis": basis, "parameters": parameters}
+
+
+def _heart(slices: int, side: int, frames: int) -> SliceStack:
+    from calid.data.phantom import HeartPhantom
+
+    phases = tuple(n / frames for n in range(frames))
+    return HeartPhantom(SEED).acquire(
+        thickness=0.0, field_of_view=side * 1.5, slices=slices, phases=phases
+    )
+
+
+def _gpu() -> tuple[str | None, float | None]:
+    """Model and peak memory of the GPU that was used, if one was."""
+    torch = sys.modules.get("torch")  # not imported for this: linear has no use for it
+    if torch is None or not torch.cuda.is_initialized():
+        return None, None
+    return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e6
+
+
+def _main(job: str) -> None:
+    given = json.loads(job)
+    method, workload = Costed(**given["method"]), Workload(**given["workload"])
+    print(json.dumps(measure(method, workload, given["device"])))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,114 @@
+"""Downstream: hidden slices are reconstructed, segmented, and compared with manual labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.errors import DataError
+from calid.evaluation.case import Case
+from calid.evaluation.hidden_slices import load_case, recoded
+from calid.evaluation.overlap import dice, hausdorff95
+from calid.evaluation.protocol import Figures, Protocol
+from calid.inference.model import Model
+from calid.segmentation.labels import CLASSES, LV, RV
+from calid.segmentation.measures import slab_widths
+
+__all__ = ["Labeller", "downstream"]
+
+Labeller = Callable[[NDArray[np.float32], tuple[float, float]], NDArray[np.uint8]]
+"""Images ``(slices, height, width)`` in window units and their spacing to labels."""
+
+
+def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
+    """The protocol.
+
+    Dice is taken over all hidden slices of a stack at once; the Hausdorff distance slice by
+    slice. Volumes are those of kept and reconstructed slices together, segmented, against
+    Simpson's rule on the manual labels of all slices.
+
+    Parameters
+    ----------
+    label
+        Segmentation network, trained on real slices of other people.
+    autoencoder
+        Model whose autoencoder gives a ceiling row; none leaves it out.
+    """
+    ceilings: dict[str, Callable[[Case], NDArray[np.float32]]] = {}
+    if autoencoder:
+        ceilings["autoencoder"] = recoded(autoencoder)
+    ceilings["real slice"] = lambda case: case.truth
+    overlaps = [f"dice_{name}" for name in CLASSES]
+    distances = [f"hd95_{name}" for name in CLASSES]
+    errors = ["lv_error_ml", "rv_error_ml", "lv_ef_error", "rv_ef_error"]
+    return Protocol(
+        name="downstream",
+        load=_load,
+        score=lambda case, answer: _score(case, answer, label),
+        columns=("dice", *overlaps, "hd95", *distances, *errors),
+        headline=("dice", "hd95"),
+        lower_is_better=frozenset({"hd95", *distances, *errors}),
+        ceilings=ceilings,
+        combine=_ejection,
+    )
+
+
+def _load(path: Path) -> Case:
+    case = load_case(path)
+    if case.truth_labels is None:
+        raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
+    return case
+
+
+def _score(case: Case, answer: NDArray[np.float32], label: Labeller) -> Figures:
+    assert case.truth_labels is not None  # _load saw to it
+    assert case.labels is not None
+    found, truth = label(np.clip(answer[0], 0, 1), case.spacing), case.truth_labels[0]
+    figures: dict[str, float] = {}
+    for name, c in CLASSES.items():
+        figures[f"dice_{name}"] = dice(found == c, truth == c)
+        apart = [
+            hausdorff95(f == c, t == c, case.spacing) for f, t in zip(found, truth, strict=True)
+        ]
+        figures[f"hd95_{name}"] = _mean(apart)
+    figures["dice"] = _mean([figures[f"dice_{name}"] for name in CLASSES])
+    figures["hd95"] = _mean([figures[f"hd95_{name}"] for name in CLASSES])
+    order = np.argsort(np.concatenate([case.positions, case.targets]))
+    kept = label(np.clip(case.images[0], 0, 1), case.spacing)
+    whole = np.concatenate([kept, found])[order]
+    manual = np.concatenate([case.labels[0], truth])[order]
+    positions = np.concatenate([case.positions, case.targets])[order]
+    for name, c in (("lv", LV), ("rv", RV)):
+        ours, theirs = (_millilitres(m == c, positions, case.spacing) for m in (whole, manual))
+        figures[f"{name}_error_ml"] = abs(ours - theirs)
+        figures[f"{name}_ml"], figures[f"{name}_manual_ml"] = ours, theirs
+    return {name: np.array([value]) for name, value in figures.items()}
+
+
+def _millilitres(
+    mask: NDArray[np.bool_], positions: NDArray[np.float64], spacing: tuple[float, float]
+) -> float:
+    areas = mask.sum((1, 2)) * spacing[0] * spacing[1]
+    return float(areas @ slab_widths(positions) / 1000)
+
+
+def _mean(values: list[float]) -> float:
+    present = [v for v in values if not math.isnan(v)]
+    return float(np.mean(present)) if present else math.nan
+
+
+def _ejection(cases: Mapping[str, Figures]) -> dict[str, float]:
+    """Error of the ejection fraction in percentage points, of subjects with ED and ES."""
+    out = {}
+    for name in ("lv", "rv"):
+        pairs = []
+        for kind in (f"{name}_ml", f"{name}_manual_ml"):
+            volumes = {c.rsplit("_", 1)[-1]: float(f[kind][0]) for c, f in cases.items()}
+            full = volumes.get("ED", 0.0) > 0 and "ES" in volumes
+            pairs.append(100 * (1 - volumes["ES"] / volumes["ED"]) if full else math.nan)
+        out[f"{name}_ef_error"] = abs(pairs[0] - pairs[1])
+    return out

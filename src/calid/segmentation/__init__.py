@@ -1,0 +1,1 @@
+"""Ventricles and myocardium: labels, and what is measured on them."""

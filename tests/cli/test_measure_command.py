@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from calid.baselines.nearest import nearest
+from calid.cli.main import main
+from calid.inference.reconstruct import choose_factor, densify
+from calid.segmentation.segment import Segmenter
+from calid.stack import SliceStack, Volume
+
+AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
+ML = 1.5 * 1.5 * 10 / 1000  # what a pixel stands for
+
+
+class Bands(nn.Module):
+    """Labels by brightness: a quarter of the window each."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        centres = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0])[:, None, None]
+        return -200 * (images.float() - centres).square()
+
+
+class NearestModel:
+    """Stands in for the interpolation networks; knows how it was asked."""
+
+    preset = "default"
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, object]] = []
+
+    def reconstruct(self, stack: SliceStack, *, on_frame, **options: object) -> Volume:
+        self.asked.append(options)
+        factor = choose_factor(stack, None, None)
+        return densify(stack, lambda *a: nearest(*a)[None], factor, on_frame=on_frame)
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path_factory, monkeypatch) -> NearestModel:
+    """Networks that need no training, and files to take the weights' hashes of."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name in ("segmentation", "autoencoder", "default"):
+        (folder / f"{name}.safetensors").write_text(name)
+    fake = NearestModel()
+    monkeypatch.setattr("calid.weights.FOLDER", folder)
+    monkeypatch.setattr("calid.inference.model.load_model", lambda **options: fake)
+    monkeypatch.setattr(
+        "calid.segmentation.segment.load_segmenter",
+        lambda device="auto": Segmenter(Bands(), torch.device("cpu")),
+    )
+    return fake
+
+
+def heart(cavity: int, height: int = 4) -> np.ndarray:
+    """Labels in NIfTI's order: an LV of ``cavity`` x 10 pixels, an RV of half as many."""
+    labels = np.zeros((44, 50, height), np.uint8)
+    labels[4:26, 6 : 14 + cavity] = 2
+    labels[10:20, 10 : 10 + cavity] = 3
+    labels[26:31, 10 : 10 + cavity] = 1
+    return labels
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    if data.ndim == 4:
+        image.header["pixdim"][4] = 0.05
+    nib.save(image, path)
+    return path
+
+
+def images(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.int16) * 100
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return (
+        write(tmp_path / "ed.nii.gz", images(heart(20))),
+        write(tmp_path / "es.nii.gz", images(heart(8))),
+    )
+
+
+def run(*arguments: object) -> int:
+    try:
+        main(["measure", *map(str, arguments)])
+    except SystemExit as stop:
+        return int(stop.code)
+    return 0
+
+
+def measured(capsys, *arguments: object) -> dict:
+    assert run(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)["measures"]
+
+
+def test_one_frame_gives_volumes_and_mass_by_both_ways(pair, capsys, model):
+    found = measured(capsys, pair[0])
+    for way, slices in (("sparse", 4), ("dense", 22)):
+        assert found[way]["slices"] == slices
+        assert found[way]["function"] is None
+        (frame,) = found[way]["frames"]
+        assert frame["lv_ml"] == pytest.approx(4 * 200 * ML), "both cover the same depth"
+        assert frame["rv_ml"] == pytest.approx(4 * 100 * ML)
+        assert frame["myocardium_ml"] == pytest.approx(4 * (22 * 28 - 200) * ML)
+        assert frame["mass_g"] == pytest.approx(1.05 * frame["myocardium_ml"])
+    assert model.asked == [{"samples": 0}], "the mean, at the default spacing"
+
+
+def test_a_pair_gives_stroke_volume_and_ejection_fraction(pair, capsys):
+    found = measured(capsys, pair[0], "--es", pair[1])
+    for way in ("sparse", "dense"):
+        function = found[way]["function"]
+        assert function["lv_edv_ml"] == pytest.approx(800 * ML)
+        assert function["lv_esv_ml"] == pytest.approx(320 * ML)
+        assert function["lv_sv_ml"] == pytest.approx(480 * ML)
+        assert function["lv_ef_percent"] == pytest.approx(60)
+        assert function["rv_ef_percent"] == pytest.approx(60)
+
+
+def test_a_film_finds_its_own_diastole_and_systole(tmp_path, capsys):
+    film = np.stack([heart(c) for c in (14, 20, 16, 8, 12)], -1)
+    found = measured(capsys, write(tmp_path / "film.nii.gz", images(film)))
+    for way in ("sparse", "dense"):
+        function = found[way]["function"]
+        assert (function["ed_frame"], function["es_frame"]) == (1, 3)
+        assert function["lv_ef_percent"] == pytest.approx(60)
+        volumes = [frame["lv_ml"] for frame in found[way]["frames"]]
+        np.testing.assert_allclose(volumes, np.array([14, 20, 16, 8, 12]) * 40 * ML)
+
+
+def test_manual_labels_take_the_place_of_the_network_on_the_acquired_slices(pair, tmp_path, capsys):
+    manual = write(tmp_path / "ed_label.nii.gz", heart(10))
+    assert run(pair[0], "--labels", manual) == 0
+    text = capsys.readouterr().out
+    assert "manual" in text
+    assert "dense is labelled by the network" in text
+    found = measured(capsys, pair[0], "--labels", manual)
+    assert (found["sparse"]["labels"], found["dense"]["labels"]) == ("manual", "network")
+    assert found["sparse"]["frames"][0]["lv_ml"] == pytest.approx(400 * ML)
+    assert found["dense"]["frames"][0]["lv_ml"] == pytest.approx(800 * ML)
+
+
+def test_both_frames_of_a_pair_may_have_manual_labels(pair, tmp_path, capsys):
+    labels = [write(tmp_path / f"l{c}.nii.gz", heart(c)) for c in (10, 5)]
+    options = ("--es", pair[1], "--labels", labels[0], "--es-labels", labels[1])
+    found = measured(capsys, pair[0], *options)
+    assert found["sparse"]["function"]["lv_ef_percent"] == pytest.approx(50)
+    assert found["dense"]["function"]["lv_ef_percent"] == pytest.approx(60)
+
+
+def test_manual_labels_without_the_dense_way_need_no_network(pair, tmp_path, capsys, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("no network is needed")
+
+    monkeypatch.setattr("calid.inference.model.load_model", never)
+    monkeypatch.setattr("calid.segmentation.segment.load_segmenter", never)
+    manual = write(tmp_path / "label.nii.gz", heart(10))
+    assert run(pair[0], "--labels", manual, "--no-dense", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["measures"]) == ["sparse"]
+    assert content["weights_sha256"] == {}
+
+
+def test_labels_of_the_left_ventricle_alone_leave_the_right_one_open(pair, tmp_path, capsys):
+    labels = [heart(c) * (heart(c) != 1) for c in (20, 8)]
+    files = [write(tmp_path / f"l{i}.nii.gz", array) for i, array in enumerate(labels)]
+    options = ("--es", pair[1], "--labels", files[0], "--es-labels", files[1])
+    assert run(pair[0], *options) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("RV EF"))
+    assert row.split()[-2:] == ["-", "60.0"]
+    assert run(pair[0], *options, "--out", tmp_path / "out") == 0
+    rows = csv.DictReader((tmp_path / "out" / "measures.csv").read_text().splitlines())
+    assert [row["rv_ef_percent"] for row in rows] == ["", "60"]
+
+
+def test_the_table_has_a_unit_in_every_figures_name(pair, capsys):
+    assert run(pair[0], "--es", pair[1]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["sparse", "dense"]
+    figures = [line for line in lines if line.startswith(("LV", "RV"))]
+    assert len(figures) == 9
+    assert all(any(unit in line for unit in ("(ml)", "(g)", "(%)")) for line in figures)
+    assert len({len(line) for line in lines[:13]}) == 1, "columns are aligned"
+
+
+def test_out_holds_json_and_csv_with_hashes_and_no_names(pair, tmp_path, capsys):
+    out = tmp_path / "measures"
+    assert run(pair[0], "--es", pair[1], "--out", out) == 0
+    assert str(out / "measures.csv") in capsys.readouterr().out
+    text = (out / "measures.json").read_text()
+    content = json.loads(text)
+    assert content["inputs_sha256"]["es"] == hashlib.sha256(pair[1].read_bytes()).hexdigest()
+    assert set(content["weights_sha256"]) == {"segmentation", "autoencoder", "default"}
+    assert "es.nii.gz" not in text
+    rows = list(csv.DictReader((out / "measures.csv").read_text().splitlines()))
+    assert [row["way"] for row in rows] == ["sparse", "dense"]
+    for row in rows:
+        function = content["measures"][row["way"]]["function"]
+        for name, value in function.items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-5)
+    units = ("_ml", "_g", "_percent", "_mm", "_frame")
+    assert all(name.endswith(units) for name in list(rows[0])[3:])
+    assert sorted(p.name for p in out.iterdir()) == ["measures.csv", "measures.json"]
+
+
+def test_a_swapped_pair_is_measured_as_told_with_a_warning(pair, capsys):
+    assert run(pair[1], "--es", pair[0], "--no-dense") == 0
+    shown = capsys.readouterr()
+    assert "swapped" in shown.err
+    assert "-150.0" in shown.out
+
+
+def moved(millimetres: float) -> np.ndarray:
+    affine = AFFINE.copy()
+    affine[0, 3] = millimetres
+    return affine
+
+
+def thick(folder: Path) -> Path:
+    return write(folder / "bad.nii.gz", images(heart(8)), np.diag([-1.5, -1.5, 9.0, 1.0]))
+
+
+BAD = {
+    "missing input": (lambda f: (f / "bad.nii.gz",), 3),
+    "ES of another shape": (
+        lambda f: (f / "ed.nii.gz", "--es", write(f / "bad.nii.gz", images(heart(8, height=5)))),
+        4,
+    ),
+    "ES of another spacing": (lambda f: (f / "ed.nii.gz", "--es", thick(f)), 4),
+    "labels of another shape": (
+        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8)[1:])),
+        4,
+    ),
+    "labels of several frames": (
+        lambda f: (
+            f / "ed.nii.gz",
+            "--labels",
+            write(f / "bad.nii.gz", np.stack([heart(8), heart(9)], -1)),
+        ),
+        4,
+    ),
+    "labels elsewhere": (
+        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8), moved(3.0))),
+        4,
+    ),
+    "labels that are none": (
+        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8) * 85)),
+        5,
+    ),
+    "labels without a left ventricle": (
+        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8) % 3)),
+        8,
+    ),
+    "an ES that is a film": (
+        lambda f: (
+            f / "ed.nii.gz",
+            "--es",
+            write(f / "bad.nii.gz", images(np.stack([heart(8), heart(9)], -1))),
+        ),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_typed_error_and_writes_nothing(case, pair, tmp_path, capsys):
+    make, expected = BAD[case]
+    arguments = make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert run(*arguments, "--out", tmp_path / "out") == expected
+    assert sorted(tmp_path.iterdir()) == before
+    shown = capsys.readouterr()
+    assert "bad.nii.gz" in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_a_heart_that_the_network_does_not_find_is_an_error_that_names_the_file(tmp_path, capsys):
+    path = write(tmp_path / "dark.nii.gz", np.zeros((30, 30, 3), np.int16))
+    assert run(path, "--no-dense") == 8
+    assert "dark.nii.gz" in capsys.readouterr().err
+
+
+def test_labels_may_lie_a_rounding_error_away(pair, tmp_path):
+    labels = write(tmp_path / "label.nii.gz", heart(10), moved(0.2))
+    assert run(pair[0], "--labels", labels, "--no-dense") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--es-labels", "ed.nii.gz"), 2),
+        (("--es", "es.nii.gz", "--labels", "ed.nii.gz"), 2),
+        (("--es", "es.nii.gz", "--es-labels", "ed.nii.gz"), 2),
+        (("--out", "absent/out"), 6),
+        (("--out", "es.nii.gz"), 6),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(pair, tmp_path, monkeypatch, options, expected):
+    monkeypatch.chdir(tmp_path)
+    assert run("ed.nii.gz", *options) == expected
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ed.nii.gz", "es.nii.gz"]

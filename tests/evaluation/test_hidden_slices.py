@@ -1,0 +1,241 @@
+"""How a stack becomes a case: what is hidden, what is seen, where, and how it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from calid.data.intensity import IntensityWindow
+from calid.errors import CalidWarning, DataError
+from calid.evaluation.case import Case
+from calid.evaluation.hidden_slices import hidden_slices, image_figures, load_case, recoded, region
+from calid.evaluation.metrics import hfen, psnr, sharpness, ssim
+from calid.geometry.affine import from_spacing
+
+GAP = 8.0
+
+
+def save(path: Path, data: NDArray[np.generic], pixel: tuple[float, float] = (1.5, 1.5)) -> Path:
+    """``(slices, height, width)`` or with frames in front, as NIfTI."""
+    affine = from_spacing((pixel[1], pixel[0], GAP))
+    image = nib.Nifti1Image(data.T, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(path)
+    return path
+
+
+def random_stack(slices: int, shape: tuple[int, int] = (20, 24), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 300, (slices, *shape)).astype(np.int16)
+
+
+def boxes(
+    shape: tuple[int, ...], rows: tuple[int, int], columns: tuple[int, int], widths: list[int]
+) -> NDArray[np.uint8]:
+    """Labels 3 in a box of every slice, as wide as said; none where the width is 0."""
+    labels = np.zeros(shape, np.uint8)
+    for number, width in enumerate(widths):
+        labels[number, rows[0] : rows[1], columns[0] : columns[0] + width] = 3
+    assert np.flatnonzero(labels.any((0, 1)))[-1] == columns[1] - 1
+    return labels
+
+
+def in_window(data: np.ndarray, kept: list[int]) -> np.ndarray:
+    return IntensityWindow.of(data[kept]).normalise(data)
+
+
+@pytest.mark.parametrize(
+    ("slices", "kept", "hidden"),
+    [
+        (3, [0, 2], [1]),
+        (4, [0, 2], [1]),  # nothing is above 3
+        (5, [0, 2, 4], [1, 3]),
+        (8, [0, 2, 4, 6], [1, 3, 5]),
+        (9, [0, 2, 4, 6, 8], [1, 3, 5, 7]),
+    ],
+)
+def test_every_second_slice_is_hidden_if_it_lies_between_two(tmp_path, slices, kept, hidden):
+    data = random_stack(slices)
+    case = load_case(save(tmp_path / "p1_ED.nii.gz", data))
+    assert (case.subject, case.name) == ("p1", "p1_ED")
+    scaled = in_window(data, kept)
+    np.testing.assert_allclose(case.images, scaled[None, kept], atol=1e-6)
+    np.testing.assert_allclose(case.truth, scaled[None, hidden], atol=1e-6)
+    np.testing.assert_allclose(case.positions, GAP * np.array(kept))
+    np.testing.assert_allclose(case.targets, GAP * np.array(hidden))
+    assert case.images.dtype == case.truth.dtype == np.float32
+    assert case.spacing == (1.5, 1.5)
+    assert case.labels is None
+    assert case.truth_labels is None
+    assert case.groups["gap"] == ("16 mm",) * len(hidden)
+
+
+def test_hidden_slices_leave_no_trace_in_what_a_method_sees(tmp_path):
+    data = random_stack(7)
+    other = data.copy()
+    other[1::2] = 20000 - 100 * other[1::2]
+    one, two = (
+        load_case(save(tmp_path / name, d)) for name, d in (("a.nii", data), ("b.nii", other))
+    )
+    np.testing.assert_array_equal(one.images, two.images)
+    np.testing.assert_array_equal(one.positions, two.positions)
+    np.testing.assert_array_equal(one.targets, two.targets)
+    assert np.abs(one.truth - two.truth).mean() > 0.3
+
+
+def test_a_kept_slice_sets_the_window(tmp_path):
+    data = random_stack(5)
+    brighter = data.copy()
+    brighter[2] *= 4
+    one, two = (
+        load_case(save(tmp_path / name, d)) for name, d in (("a.nii", data), ("b.nii", brighter))
+    )
+    assert two.truth.mean() < 0.5 * one.truth.mean()
+
+
+def test_only_the_first_frame_of_a_film_is_used(tmp_path):
+    film = np.stack([random_stack(5, seed=s) for s in (0, 1)])
+    one = load_case(save(tmp_path / "film.nii", film))
+    two = load_case(save(tmp_path / "still.nii", film[0]))
+    np.testing.assert_array_equal(one.images, two.images)
+    np.testing.assert_array_equal(one.truth, two.truth)
+    assert one.images.shape[0] == 1
+
+
+def test_images_are_on_pixels_of_one_and_a_half_millimetres(tmp_path):
+    case = load_case(save(tmp_path / "a.nii", random_stack(3, (30, 50)), pixel=(3.0, 1.0)))
+    assert case.images.shape == (1, 2, 60, 33)
+    assert case.spacing == (1.5, 1.5)
+    assert case.images.min() >= 0
+    assert case.truth.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "centre", "rows", "columns"),
+    [
+        ((200, 240), (0.5, 0.5), (36, 164), (56, 184)),
+        ((200, 240), (0.4, 0.6), (16, 144), (80, 208)),
+        ((200, 240), (0.0, 1.0), (0, 128), (112, 240)),
+        ((100, 129), (0.1, 0.9), (0, 100), (1, 129)),
+    ],
+)
+def test_the_region_is_a_square_that_stays_inside(shape, centre, rows, columns):
+    everything, *cut = region(shape, centre)
+    assert everything == slice(None)
+    assert cut == [slice(*rows), slice(*columns)]
+
+
+@pytest.mark.parametrize("mark", ["_label", "_lv"])
+def test_the_region_is_cut_around_the_labels(tmp_path, mark):
+    data = random_stack(3, (190, 200))
+    save(tmp_path / "p1_ED.nii.gz", data)
+    labels = boxes(data.shape, (40, 80), (110, 130), [20, 0, 10])
+    save(tmp_path / f"p1_ED{mark}.nii.gz", labels)
+    case = load_case(tmp_path / "p1_ED.nii.gz")
+    # The bounding box of all slices is centred at row 60 and column 120.
+    scaled = in_window(data, [0, 2])[:, 0:128, 56:184]
+    np.testing.assert_allclose(case.truth[0], scaled[1:2], atol=1e-6)
+    np.testing.assert_allclose(case.images[0], scaled[::2], atol=1e-6)
+    if mark == "_label":
+        assert case.labels is not None
+        assert case.truth_labels is not None
+        np.testing.assert_array_equal(case.labels[0], labels[::2, 0:128, 56:184])
+        np.testing.assert_array_equal(case.truth_labels[0], labels[1:2, 0:128, 56:184])
+    else:  # says where the heart is and no more
+        assert case.labels is None
+
+
+def test_without_labels_the_region_is_the_middle(tmp_path):
+    data = random_stack(3, (190, 200))
+    middle = in_window(data, [0, 2])[1, 31:159, 36:164]
+    path = save(tmp_path / "p1_ED.nii.gz", data)
+    np.testing.assert_allclose(load_case(path).truth[0, 0], middle, atol=1e-6)
+    save(tmp_path / "p1_ED_label.nii.gz", np.zeros(data.shape, np.uint8))
+    with pytest.warns(CalidWarning, match="same value"):
+        case = load_case(path)
+    np.testing.assert_allclose(case.truth[0, 0], middle, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("widths", "thirds"),
+    [
+        ([12, 12, 12, 10, 8, 6, 4, 0, 0], ("base", "mid", "mid", "apex")),
+        ([0, 0, 4, 6, 8, 10, 12, 12, 12], ("apex", "mid", "mid", "base")),
+        (None, ("end", "mid", "mid", "end")),
+    ],
+)
+def test_thirds_are_named_by_the_end_with_the_larger_heart(tmp_path, widths, thirds):
+    data = random_stack(9)
+    path = save(tmp_path / "p1_ED.nii", data)
+    if widths:
+        save(tmp_path / "p1_ED_label.nii", boxes(data.shape, (4, 12), (3, 15), widths))
+    # Slices 1, 3, 5 and 7 of nine: the middle third is 3 to 5.
+    assert load_case(path).groups["third"] == thirds
+
+
+def test_labels_of_another_shape_are_refused(tmp_path):
+    path = save(tmp_path / "p1_ED.nii", random_stack(5))
+    beside = save(tmp_path / "p1_ED_label.nii", boxes((4, 20, 24), (2, 6), (3, 7), [4, 4, 4, 4]))
+    with pytest.raises(DataError, match="do not fit the stack") as caught:
+        load_case(path)
+    assert caught.value.subject == str(beside)
+
+
+def test_two_slices_are_too_few(tmp_path):
+    with pytest.raises(DataError, match="Fewer than three slices"):
+        load_case(save(tmp_path / "p1_ED.nii", random_stack(2)))
+
+
+def test_names_in_capitals_are_read_too(tmp_path):
+    save(tmp_path / "p1_ED.nii", random_stack(3)).rename(tmp_path / "p1_ED.NII")
+    assert load_case(tmp_path / "p1_ED.NII").subject == "p1"
+
+
+def test_figures_are_those_of_images_clipped_to_the_window():
+    rng = np.random.default_rng(0)
+    truth = rng.random((3, 24, 24), dtype=np.float32) * 1.4
+    answer = truth + 0.3 * rng.standard_normal((3, 24, 24)).astype(np.float32)
+    figures = image_figures(answer, truth)
+    a, b = (torch.from_numpy(np.clip(x, 0, 1)) for x in (answer, truth))
+    for name, metric in (("psnr", psnr), ("ssim", ssim), ("hfen", hfen), ("sharpness", sharpness)):
+        np.testing.assert_allclose(figures[name], metric(a, b).numpy(), rtol=1e-6)
+        assert figures[name].shape == (3,)
+        assert figures[name].dtype == np.float64
+    assert set(figures) == set(hidden_slices(None).columns)
+
+
+class Halving:
+    """Stands in for a model: its autoencoder halves what it sees."""
+
+    def recode(self, images: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
+        assert images.ndim == 3
+        assert spacing == (1.5, 1.4)
+        return images / 2
+
+
+def test_the_ceiling_is_the_truth_through_the_autoencoder():
+    rng = np.random.default_rng(0)
+    case = Case(
+        subject="p",
+        name="p",
+        images=rng.random((2, 3, 16, 18), dtype=np.float32),
+        positions=np.arange(3.0),
+        targets=np.array([0.5, 1.5]),
+        truth=rng.random((2, 2, 16, 18), dtype=np.float32),
+        spacing=(1.5, 1.4),
+    )
+    model = Halving()
+    np.testing.assert_array_equal(recoded(model)(case), case.truth / 2)  # type: ignore[arg-type]
+    protocol = hidden_slices(model)  # type: ignore[arg-type]
+    assert list(protocol.ceilings) == ["autoencoder"]
+    np.testing.assert_array_equal(protocol.ceilings["autoencoder"](case), case.truth / 2)
+    assert hidden_slices(None).ceilings == {}
+    exact = protocol.score(case, case.truth + 0.01)["psnr"]
+    assert exact.shape == (2,)
+    assert exact.min() > 35

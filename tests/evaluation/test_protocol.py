@@ -1,0 +1,229 @@
+"""The loop over files and methods: with real phantoms once, with made-up cases for the rest."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calid.baselines.cubic import cubic
+from calid.baselines.linear import linear
+from calid.baselines.nearest import nearest
+from calid.baselines.registration import registration
+from calid.data.phantom import HeartPhantom
+from calid.errors import CalidWarning, DataError, InputError
+from calid.evaluation.aggregate import by_group, by_subject
+from calid.evaluation.case import Case
+from calid.evaluation.contender import Contender
+from calid.evaluation.hidden_slices import hidden_slices
+from calid.evaluation.predictions import Predictions
+from calid.evaluation.protocol import EXAMPLES, Evaluation, Protocol, evaluate
+from calid.evaluation.tables import markdown, summarise
+from calid.inference.reconstruct import densify
+from calid.io import write_volume
+
+TARGETS, SIDE = 3, 4
+
+
+def noise(images, positions, targets, spacing):
+    """Ignores its input."""
+    shape = (len(targets), *images.shape[1:])
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("phantoms")
+    files = [folder / "p201_ED.nii.gz", folder / "p202_ED.nii.gz"]
+    for path, seed, gap in zip(files, (201, 202), (8.0, 10.0), strict=True):
+        stack = HeartPhantom(seed).acquire(gap=gap, slices=5, start=10.0, field_of_view=96.0)
+        write_volume(densify(stack, linear, 1), path)
+    return files
+
+
+def test_a_method_that_ignores_its_input_comes_last_in_every_column(phantoms, tmp_path):
+    protocol = hidden_slices(None)
+    methods = (nearest, linear, cubic, registration, noise)
+    contenders = [Contender(m.__name__, m, m.__name__) for m in methods]
+    found = evaluate(protocol, phantoms, contenders, Predictions(tmp_path), lambda done: None)
+    results = by_subject(protocol, found.rows)
+    facts = {"data": "phantoms", "n_images": found.targets, "seed": 0}
+    summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
+    assert summary["n_subjects"] == 2
+    assert summary["n_images"] == 4  # of 5 slices, 1 and 3 are hidden
+    assert set(protocol.columns) == {"psnr", "ssim", "hfen", "sharpness"}
+
+    def badness(metric: str, value: float) -> float:
+        if metric == "sharpness":
+            return abs(math.log(value))
+        return value if metric in protocol.lower_is_better else -value
+
+    for metric in protocol.columns:
+        values = {m: badness(metric, f[metric]["mean"]) for m, f in summary["methods"].items()}
+        assert max(values, key=values.__getitem__) == "noise", metric
+        assert len(set(values.values())) == len(methods)
+        for group, parts in summary["splits"].items():
+            for part in parts.values():
+                values = {m: badness(metric, f[metric]) for m, f in part["methods"].items()}
+                assert max(values, key=values.__getitem__) == "noise", (group, metric)
+    assert set(summary["splits"]["gap"]) == {"16 mm", "20 mm"}
+    assert "| noise |" in markdown(summary)
+
+
+def made_up(path: Path) -> Case:
+    """A case whose number is in the file's name; its images have the number's brightness."""
+    if "bad" in path.name:
+        raise InputError(path, "This file is made up to be bad.", "Leave it out.")
+    number = int(path.stem.split("-")[0][1:])
+    images = np.full((1, TARGETS + 1, SIDE, SIDE), number / 16, np.float32)
+    truth = np.arange(TARGETS, dtype=np.float32)[None, :, None, None] + images[:, :TARGETS]
+    return Case(
+        subject=f"s{number // 2}",
+        name=path.stem,
+        images=images,
+        positions=10.0 * np.arange(TARGETS + 1),
+        targets=10.0 * np.arange(TARGETS) + 5,
+        truth=truth,
+        spacing=(1.5, 1.5),
+        groups={"place": ("low", "mid", "high")},
+    )
+
+
+def offset(case: Case, answer: NDArray[np.float32]) -> Mapping[str, NDArray[np.float64]]:
+    """The error of every target, and the brightness of the answer."""
+    error = (answer - case.truth)[0].mean((1, 2)).astype(np.float64)
+    return {"error": error, "mean": np.array([float(answer.mean())])}
+
+
+def protocol_of(**changes: object) -> Protocol:
+    settings = {"name": "made up", "load": made_up, "score": offset, "columns": ("error",)}
+    return Protocol(**(settings | {"headline": ("error",)} | changes))  # type: ignore[arg-type]
+
+
+def constant(name: str, value: float) -> Contender:
+    def method(images, positions, targets, spacing):
+        return np.full((len(targets), *images.shape[1:]), value, np.float32)
+
+    return Contender(name, method, f"{name} {value}")
+
+
+def files(*names: str) -> list[Path]:
+    return [Path("somewhere") / f"{name}.x" for name in names]
+
+
+def run(
+    paths: Sequence[Path], folder: Path, protocol: Protocol | None = None
+) -> tuple[Evaluation, list[int]]:
+    done: list[int] = []
+    contenders = [constant("one", 1.0), constant("two", 2.0)]
+    found = evaluate(protocol or protocol_of(), paths, contenders, Predictions(folder), done.append)
+    return found, done
+
+
+def test_every_row_has_the_figures_of_its_method_on_its_case(tmp_path):
+    found, _ = run(files("c0", "c4"), tmp_path)
+    assert list(found.rows) == ["one", "two"]
+    for method, value in (("one", 1.0), ("two", 2.0)):
+        rows = found.rows[method]
+        assert [r.case for r in rows] == ["c0", "c4"]
+        assert [r.subject for r in rows] == ["s0", "s2"]
+        assert [dict(r.groups) for r in rows] == [{"place": ("low", "mid", "high")}] * 2
+        for row, brightness in zip(rows, (0.0, 0.25), strict=True):
+            expected = value - brightness - np.arange(TARGETS)
+            np.testing.assert_allclose(row.figures["error"], expected, atol=1e-6)
+            assert row.figures["mean"] == pytest.approx([value])
+    assert found.targets == 2 * TARGETS
+
+
+def test_ceilings_are_appended_and_see_the_truth(tmp_path):
+    ceilings = {"nearly": lambda case: case.truth + 0.5, "exact": lambda case: case.truth}
+    found, done = run(files("c0", "c4"), tmp_path, protocol_of(ceilings=ceilings))
+    assert list(found.rows) == list(found.answers) == ["one", "two", "nearly", "exact"]
+    for name, error in (("nearly", 0.5), ("exact", 0.0)):
+        for row in found.rows[name]:
+            assert row.figures["error"] == pytest.approx([error] * TARGETS)
+    assert done == list(range(1, 9))
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}  # ceilings are not kept
+
+
+def test_files_that_cannot_be_used_are_left_out_with_a_warning(tmp_path):
+    with pytest.warns(CalidWarning, match="left out.*made up to be bad") as caught:
+        found, _ = run(files("bad1", "c2", "bad2", "c3"), tmp_path)
+    assert len(caught) == 2
+    assert (
+        [r.case for r in found.rows["one"]] == [r.case for r in found.rows["two"]] == ["c2", "c3"]
+    )
+    assert found.targets == 2 * TARGETS
+    assert len(found.truths) == 2
+
+
+def test_broken_and_short_stacks_are_left_out(phantoms, tmp_path):
+    broken, short = tmp_path / "broken.nii.gz", tmp_path / "short_ED.nii.gz"
+    broken.write_bytes(b"\x1f\x8b no stack")
+    stack = HeartPhantom(1).acquire(slices=2, field_of_view=48.0, thickness=0.0)
+    write_volume(densify(stack, linear, 1), short)
+    paths, where = [broken, phantoms[0], short], Predictions(tmp_path / "kept")
+    with pytest.warns(CalidWarning, match="left out") as caught:
+        found = evaluate(
+            hidden_slices(None), paths, [constant("one", 1.0)], where, lambda done: None
+        )
+    assert [p.name in str(w.message) for p, w in zip((broken, short), caught, strict=True)] == [
+        True,
+        True,
+    ]
+    assert [r.case for r in found.rows["one"]] == ["p201_ED"]
+
+
+def test_without_any_usable_file_there_is_nothing_to_evaluate(tmp_path):
+    with (
+        pytest.warns(CalidWarning, match="left out"),
+        pytest.raises(DataError, match="made up to be bad"),
+    ):
+        run(files("bad1", "bad2"), tmp_path)
+    with pytest.raises(DataError, match="there is none"):
+        run([], tmp_path)
+
+
+def test_other_errors_are_not_taken_for_bad_files(tmp_path):
+    with pytest.raises(ValueError, match="invalid literal"):
+        run(files("c0", "nonsense"), tmp_path)
+
+
+def test_the_count_of_answers_ends_at_files_times_rows(tmp_path):
+    _, done = run(files("c0", "c1", "c2"), tmp_path)
+    assert done == [1, 2, 3, 4, 5, 6]
+    with pytest.warns(CalidWarning, match="left out"):
+        _, done = run(files("bad", "c1", "bad", "c2", "bad"), tmp_path)
+    assert done[-1] == 10
+    assert done == sorted(done)
+    assert {3, 4, 7, 8} <= set(done)
+
+
+def test_examples_are_middle_targets_of_a_few_files_from_all_over(tmp_path):
+    found, _ = run(files(*(f"c{i}" for i in range(9))), tmp_path)
+    assert len(found.truths) == EXAMPLES == 4
+    # 9 files, every second: brightness 0, 2, 4, 6 sixteenths; the middle target is one brighter.
+    made_up_truths = [made_up(p).truth[0, 1] for p in files("c0", "c2", "c4", "c6")]
+    for shown, truth in zip(found.truths, made_up_truths, strict=True):
+        np.testing.assert_array_equal(shown, np.clip(truth, 0, 1))
+    dim = protocol_of(ceilings={"dim": lambda case: case.truth - 1})
+    found, _ = run(files("c0", "c8"), tmp_path, dim)
+    assert [float(a.mean()) for a in found.answers["dim"]] == [0.0, 0.5]
+    assert [float(a.mean()) for a in found.answers["two"]] == [1.0, 1.0]  # clipped for display
+    assert found.answers["dim"][0].shape == (SIDE, SIDE)
+
+
+def test_there_are_examples_even_if_every_second_file_is_bad(tmp_path):
+    names = [f"c{i}" if i % 2 else f"bad{i}" for i in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalidWarning)
+        found, _ = run(files(*names), tmp_path)
+    assert len(found.truths) == 4
+    assert {len(a) for a in found.answers.values()} == {4}
+    brightness = [float(a.mean()) for a in found.answers["one"]]
+    assert brightness == [1.0] * 4

@@ -1,0 +1,234 @@
+"""Motion between two slices: recovered on textures that move as known, and its symmetries."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from calid.models import motion as motion_module
+from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
+
+SIDE = 96
+INNER, FINE_INNER = slice(8, -8), slice(16, -16)  # away from the border, on the two grids
+PLACES = [(-5.0, 5.0), (-2.0, 8.0), (-9.0, 1.0), (-6.0, 3.0)]
+
+
+def texture(x: Tensor, y: Tensor, seed: int = 0) -> Tensor:
+    """A smooth function of the plane, in window units; waves of 10 to 24 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    length, angle, phase = torch.rand(3, 24, generator=generator).unbind()
+    angle, phase = 2 * math.pi * angle, 2 * math.pi * phase
+    along = x[..., None] * angle.cos() + y[..., None] * angle.sin()
+    waves = torch.cos(2 * math.pi * along / (10 + 14 * length) + phase).sum(-1) / 24**0.5
+    return 0.6 + 0.35 * torch.tanh(waves)
+
+
+def seen_from(velocity: tuple[float, float], distance: float, seed: int = 0) -> Tensor:
+    """The slice at a distance from the target.
+
+    The target shows at p what the slice shows at p + distance / GAP_UNIT * velocity; velocity
+    counts pixels of the motion's grid, which are two of the image.
+    """
+    rows, columns = torch.meshgrid(*[torch.arange(float(SIDE))] * 2, indexing="ij")
+    x, y = (2 * distance / GAP_UNIT * v for v in velocity)
+    return texture(columns - x, rows - y, seed)[None, None]
+
+
+def found(below: Tensor, above: Tensor, low: float, high: float) -> Tensor:
+    """The motion of one target, ``(2, h, w)``."""
+    return through_plane_motion(below, above, torch.tensor([low]), torch.tensor([high]))[0]
+
+
+def errors(motion: Tensor, velocity: tuple[float, float]) -> Tensor:
+    """Length of the error at every inner pixel."""
+    difference = motion - torch.tensor(velocity)[:, None, None]
+    return difference[:, INNER, INNER].norm(dim=0)
+
+
+def rms(x: Tensor) -> float:
+    return float(x[..., FINE_INNER, FINE_INNER].square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("low", "high"), PLACES)
+@pytest.mark.parametrize("velocity", [(1.0, -0.5), (-0.6, -1.0)])
+def test_a_known_translation_is_found_wherever_in_the_gap_the_target_lies(
+    velocity: tuple[float, float], low: float, high: float
+) -> None:
+    motion = found(seen_from(velocity, low), seen_from(velocity, high), low, high)
+    assert motion.shape == (2, SIDE // 2, SIDE // 2)
+    error = errors(motion, velocity)
+    assert float(error.mean()) < 0.25
+    assert float(error.max()) < 0.4
+    assert math.hypot(*velocity) > 1, "no motion at all would not pass"
+
+
+@pytest.mark.parametrize(("low", "high"), PLACES)
+@pytest.mark.parametrize("velocity", [(1.0, -0.5), (-3.0, 2.0)])
+def test_without_damping_large_translations_are_found_too(
+    velocity: tuple[float, float], low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Damping draws the estimate towards no motion: without, what is left is the method's error.
+    monkeypatch.setattr(motion_module, "DAMPING", 0.002)
+    motion = found(seen_from(velocity, low), seen_from(velocity, high), low, high)
+    assert float(errors(motion, velocity).max()) < 0.15
+
+
+@pytest.mark.parametrize("distances", PLACES)
+@pytest.mark.parametrize("velocity", [(1.0, -0.5), (-3.0, 2.0)])
+def test_slices_that_were_warped_to_the_target_agree_with_each_other_and_with_it(
+    velocity: tuple[float, float], distances: tuple[float, float]
+) -> None:
+    pair = [seen_from(velocity, d) for d in distances]
+    fine = enlarge(found(pair[0], pair[1], *distances)[None], 2)
+    arrived = [warp(x, d / GAP_UNIT * fine) for x, d in zip(pair, distances, strict=True)]
+    assert rms(arrived[1] - arrived[0]) < 0.25 * rms(pair[1] - pair[0])
+    truth = seen_from(velocity, 0.0)
+    for before, after in zip(pair, arrived, strict=True):
+        assert rms(after - truth) < 0.3 * rms(before - truth)
+
+
+@pytest.mark.parametrize("direction", [(1.0, 0.0), (0.0, 1.0)])
+def test_the_first_component_of_the_motion_is_along_columns(
+    direction: tuple[float, float],
+) -> None:
+    motion = found(seen_from(direction, -5.0), seen_from(direction, 5.0), -5.0, 5.0)
+    mean = motion[:, INNER, INNER].mean((1, 2))
+    along, across = (mean[0], mean[1]) if direction[0] else (mean[1], mean[0])
+    assert float(along) > 0.7
+    assert abs(float(across)) < 0.1
+
+
+def two_slices() -> tuple[Tensor, Tensor]:
+    """Two slices that are related by no translation."""
+    rows, columns = torch.meshgrid(*[torch.arange(float(SIDE))] * 2, indexing="ij")
+    above = texture(1.02 * columns - 0.03 * rows, 0.98 * rows + 1.0)
+    return texture(columns, rows)[None, None], above[None, None] * 0.95
+
+
+def test_turning_the_stack_upside_down_negates_the_motion() -> None:
+    # Slices at d are then at -d, and d times the motion is where they lie.
+    below, above = two_slices()
+    motion = found(below, above, -3.0, 7.0)
+    assert float(motion.abs().mean()) > 0.1
+    torch.testing.assert_close(found(above, below, -7.0, 3.0), -motion, rtol=1e-3, atol=1e-4)
+
+
+def test_the_two_slices_play_the_same_role() -> None:
+    below, above = two_slices()
+    motion = found(below, above, -3.0, 7.0)
+    torch.testing.assert_close(found(above, below, 7.0, -3.0), motion, rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_gap_stretched_is_a_slower_motion() -> None:
+    below, above = two_slices()
+    motion = found(below, above, -3.0, 7.0)
+    torch.testing.assert_close(found(below, above, -6.0, 14.0), motion / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_mirrored_and_transposed_slices_have_mirrored_and_transposed_motion() -> None:
+    below, above = two_slices()
+    motion = found(below, above, -3.0, 7.0)
+    flipped = found(below.flip(-1), above.flip(-1), -3.0, 7.0).flip(-1)
+    flipped = flipped * torch.tensor([-1.0, 1.0])[:, None, None]
+    torch.testing.assert_close(flipped, motion, rtol=1e-3, atol=1e-3)
+    turned = found(below.mT, above.mT, -3.0, 7.0).mT.flip(0)
+    torch.testing.assert_close(turned, motion, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("low", "high"), PLACES)
+def test_identical_slices_do_not_move(low: float, high: float) -> None:
+    image = texture(*torch.meshgrid(*[torch.arange(float(SIDE))] * 2, indexing="xy"))[None, None]
+    motion = found(image, image, low, high)
+    torch.testing.assert_close(motion, torch.zeros_like(motion), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(0.0, 0.0), (0.7, 0.7), (0.2, 1.1)])
+def test_flat_slices_do_not_move(levels: tuple[float, float]) -> None:
+    below, above = (torch.full((1, 1, 32, 40), level) for level in levels)
+    motion = found(below, above, -4.0, 6.0)
+    assert motion.shape == (2, 16, 20)
+    assert torch.equal(motion, torch.zeros_like(motion))
+
+
+def test_flat_ground_around_a_moving_disc_stays_finite_and_small() -> None:
+    rows, columns = torch.meshgrid(*[torch.arange(float(SIDE))] * 2, indexing="ij")
+
+    def disc(x: float) -> Tensor:
+        return torch.sigmoid((12 - torch.hypot(columns - x, rows - 48)) / 2)[None, None]
+
+    motion = found(disc(46.0), disc(50.0), -5.0, 5.0)
+    assert motion.isfinite().all()
+    assert float(motion[0, 24, 18:31].mean()) > 1, "the disc moves by 2 pixels of this grid"
+    assert float(motion[:, :6, :6].abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("on_below", [True, False])
+def test_on_a_slice_that_slice_stays_and_the_other_comes_to_it(on_below: bool) -> None:
+    velocity = (1.0, -0.5)
+    low, high = (0.0, 10.0) if on_below else (-10.0, 0.0)
+    pair = {d: seen_from(velocity, d) for d in (low, high)}
+    motion = found(pair[low], pair[high], low, high)
+    assert float(errors(motion, velocity).mean()) < 0.25
+    fine, own = enlarge(motion[None], 2), pair[0.0]
+    torch.testing.assert_close(warp(own, 0.0 * fine), own, rtol=0, atol=1e-4)
+    far = low + high
+    assert rms(warp(pair[far], far / GAP_UNIT * fine) - own) < 0.3 * rms(pair[far] - own)
+
+
+def test_a_target_on_both_slices_has_no_motion() -> None:
+    # Where there is no distance nothing is known, and nothing is needed.
+    below, above = two_slices()
+    assert torch.equal(found(below, above, 0.0, 0.0), torch.zeros(2, SIDE // 2, SIDE // 2))
+
+
+def test_targets_of_a_batch_are_independent() -> None:
+    kinds = [((1.0, -0.5), -5.0, 5.0, 0), ((-2.0, 1.0), -2.0, 8.0, 1), ((0.0, 0.0), -9.0, 1.0, 2)]
+    below = [seen_from(v, low, seed) for v, low, _, seed in kinds]
+    above = [10 ** (seed - 1) * seen_from(v, high, seed) for v, _, high, seed in kinds]
+    low, high = (torch.tensor([kind[k] for kind in kinds]) for k in (1, 2))
+    together = through_plane_motion(torch.cat(below), torch.cat(above), low, high)
+    for k, motion in enumerate(together):
+        alone = found(below[k], above[k], float(low[k]), float(high[k]))
+        torch.testing.assert_close(motion, alone, rtol=1e-3, atol=1e-4)
+    assert float((together[0] - together[1]).abs().mean()) > 0.5
+
+
+def test_motion_asks_for_no_gradients() -> None:
+    below, above = (x.requires_grad_() for x in two_slices())
+    assert not found(below, above, -5.0, 5.0).requires_grad
+
+
+def test_warping_by_whole_pixels_shifts_and_extends_the_border() -> None:
+    x = torch.rand(1, 2, 12, 20, generator=torch.Generator().manual_seed(0))
+    displacement = torch.tensor([3.0, -2.0])[None, :, None, None].expand(1, 2, 12, 20)
+    moved = warp(x, displacement)  # (x, y) shows (x + 3, y - 2)
+    torch.testing.assert_close(moved[..., 2:, :-3], x[..., :-2, 3:], rtol=0, atol=1e-4)
+    border = x[..., :-2, -1:].expand(-1, -1, -1, 3)
+    torch.testing.assert_close(moved[..., 2:, -3:], border, rtol=0, atol=1e-4)
+
+
+def test_warping_reads_the_displacement_of_each_pixel() -> None:
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    plane = (2 * columns - 3 * rows)[None, None]
+    displacement = torch.rand(1, 2, 16, 24, generator=torch.Generator().manual_seed(0)) - 0.5
+    moved = warp(plane, displacement)
+    expected = plane + 2 * displacement[:, :1] - 3 * displacement[:, 1:]
+    inner = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(moved[inner], expected[inner], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_an_enlarged_displacement_moves_the_enlarged_image_alike(scale: int) -> None:
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(10.0), indexing="ij")
+    fine = enlarge(torch.stack([0.1 * columns, 0.2 * rows - 1])[None], scale)
+    assert fine.shape == (1, 2, 8 * scale, 10 * scale)
+    # Centres of fine pixels, in coarse ones; lengths grow with the grid.
+    x, y = ((torch.arange(n * scale) + 0.5) / scale - 0.5 for n in (10, 8))
+    inner = slice(scale, -scale)
+    expected = (scale * 0.1 * x[inner]).expand(8 * scale, -1)
+    torch.testing.assert_close(fine[0, 0, :, inner], expected)
+    expected = (scale * (0.2 * y[inner] - 1))[:, None].expand(-1, 10 * scale)
+    torch.testing.assert_close(fine[0, 1, inner], expected)
