@@ -83,7 +83,7 @@ def test_groups_split_the_images_of_every_method():
     }
     splits = by_group(protocol_of(), rows)
     assert set(splits) == {"third"}
-    assert list(splits["third"]) == ["apex", "base", "mid"]
+    assert list(splits["third"]) == ["base", "mid", "apex"]
     for name, k in (("m", 0), ("n", 100)):
         parts = {value: results[name] for value, results in splits["third"].items()}
         assert parts["base"] == {"a": {"psnr": 3.0 + k}}

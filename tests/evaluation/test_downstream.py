@@ -223,7 +223,8 @@ def test_no_method_does_better_than_the_real_slices(files, tmp_path):
             assert empty < blend, metric
     head = markdown(summary).splitlines()[2]
     for metric in (*protocol.columns, "dice: share of the way to real slice"):
-        assert f"| {metric} |" in head
+        shown = f"{metric} ↓" if metric in protocol.lower_is_better else metric
+        assert f"| {shown} |" in head
 
 
 def test_cases_of_downstream_are_those_of_hidden_slices(files):

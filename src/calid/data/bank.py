@@ -59,7 +59,7 @@ def find_stacks(folder: Path) -> list[Path]:
         If there is none.
     """
     files = sorted(p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")))
-    files = [p for p in files if not p.name.split(".nii")[0].endswith(_MASKS)]
+    files = [p for p in files if not p.name.lower().split(".nii")[0].endswith(_MASKS)]
     if not files:
         raise DataError(
             folder, "The folder holds no NIfTI stack.", "Give a folder with .nii or .nii.gz files."

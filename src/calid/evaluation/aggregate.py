@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def by_group(
     first = next(iter(rows.values()))
     splits: dict[str, dict[str, Results]] = {}
     for group in dict.fromkeys(name for row in first for name in row.groups):
-        values = sorted({v for row in first for v in row.groups.get(group, ())})
+        values = sorted({v for row in first for v in row.groups.get(group, ())}, key=_rank)
         metrics = _per_image(first, group)
         if len(values) > 1 and metrics:
             splits[group] = {
@@ -44,6 +45,15 @@ def by_group(
                 for value in values
             }  # fmt: skip
     return splits
+
+
+def _rank(value: str) -> tuple[float, str]:
+    """Order of a group's values: numbers by size, then the heart from base to apex."""
+    number, _, unit = value.partition(" ")
+    if unit and number.replace(".", "", 1).isdigit():
+        return float(number), ""
+    thirds = ("base", "mid", "apex", "end")
+    return math.inf, str(thirds.index(value)) if value in thirds else value
 
 
 def _per_image(rows: Sequence[Row], group: str) -> list[str]:

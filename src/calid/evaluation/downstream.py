@@ -29,7 +29,7 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
 
     Dice is taken over all hidden slices of a stack at once; the Hausdorff distance slice by
     slice. Volumes are those of kept and reconstructed slices together, segmented, against
-    Simpson's rule on the manual labels of all slices.
+    Simpson's rule on the manual labels of the same slices.
 
     Parameters
     ----------
@@ -45,10 +45,19 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
     overlaps = [f"dice_{name}" for name in CLASSES]
     distances = [f"hd95_{name}" for name in CLASSES]
     errors = ["lv_error_ml", "rv_error_ml", "lv_ef_error", "rv_ef_error"]
+    # Kept slices are the same whatever the method: they are labelled once a case.
+    kept: dict[str, NDArray[np.uint8]] = {}
+
+    def score(case: Case, answer: NDArray[np.float32]) -> Figures:
+        if case.name not in kept:
+            kept.clear()
+            kept[case.name] = label(np.clip(case.images[0], 0, 1), case.spacing)
+        return _score(case, kept[case.name], label(np.clip(answer[0], 0, 1), case.spacing))
+
     return Protocol(
         name="downstream",
         load=_load,
-        score=lambda case, answer: _score(case, answer, label),
+        score=score,
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
         lower_is_better=frozenset({"hd95", *distances, *errors}),
@@ -64,10 +73,11 @@ def _load(path: Path) -> Case:
     return case
 
 
-def _score(case: Case, answer: NDArray[np.float32], label: Labeller) -> Figures:
+def _score(case: Case, kept: NDArray[np.uint8], found: NDArray[np.uint8]) -> Figures:
+    """Figures of the labels of kept and of reconstructed slices."""
     assert case.truth_labels is not None  # _load saw to it
     assert case.labels is not None
-    found, truth = label(np.clip(answer[0], 0, 1), case.spacing), case.truth_labels[0]
+    truth = case.truth_labels[0]
     figures: dict[str, float] = {}
     for name, c in CLASSES.items():
         figures[f"dice_{name}"] = dice(found == c, truth == c)
@@ -78,7 +88,6 @@ def _score(case: Case, answer: NDArray[np.float32], label: Labeller) -> Figures:
     figures["dice"] = _mean([figures[f"dice_{name}"] for name in CLASSES])
     figures["hd95"] = _mean([figures[f"hd95_{name}"] for name in CLASSES])
     order = np.argsort(np.concatenate([case.positions, case.targets]))
-    kept = label(np.clip(case.images[0], 0, 1), case.spacing)
     whole = np.concatenate([kept, found])[order]
     manual = np.concatenate([case.labels[0], truth])[order]
     positions = np.concatenate([case.positions, case.targets])[order]

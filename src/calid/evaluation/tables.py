@@ -60,6 +60,7 @@ def summarise(
         **facts,
         "columns": list(protocol.columns),
         "headline": list(protocol.headline),
+        "lower_is_better": sorted(protocol.lower_is_better),
         "ceilings": ceilings,
         "methods": methods,
         "splits": {
@@ -72,11 +73,12 @@ def summarise(
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as Markdown tables, intervals in brackets."""
     methods, headline = summary["methods"], summary["headline"]
+    shown = {m: f"{m} ↓" if m in summary["lower_is_better"] else m for m in summary["columns"]}
     columns = [c for c in summary["columns"] if any(c in f for f in methods.values())]
-    gains = [f"{m} over linear" for m in headline] if BASE in methods else []
+    gains = [f"{shown[m]} over linear" for m in headline] if BASE in methods else []
     share = any("share_of_way_to_ceiling" in f for f in methods.values())
     ways = [f"{headline[0]}: share of the way to {summary['ceilings'][-1]}"] if share else []
-    lines = [_caption(summary), "", _row(["method", *columns, *gains, *ways])]
+    lines = [_caption(summary), "", _row(["method", *(shown[c] for c in columns), *gains, *ways])]
     lines.append("|---" * (1 + len(columns) + len(gains) + len(ways)) + "|")
     for method, figures in methods.items():
         cells = [_cell(figures.get(c)) for c in columns]
@@ -87,7 +89,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         lines.append(_row([method, *cells]))
     for group, values in summary["splits"].items():
         lines += ["", f"By {group}, means:", ""]
-        heads = [f"{m}, {v} ({values[v]['n_subjects']})" for m in headline for v in values]
+        heads = [f"{shown[m]}, {v} ({values[v]['n_subjects']})" for m in headline for v in values]
         lines += [_row(["method", *heads]), "|---" * (1 + len(heads)) + "|"]
         for method in methods:
             cells = [
@@ -156,7 +158,7 @@ def _caption(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['protocol']} on {summary['data']}: {summary['n_subjects']} subjects, "
         f"{summary['n_images']} compared images, seed {summary['seed']}. Means over subjects "
-        "with 95 % bootstrap intervals."
+        "with 95 % bootstrap intervals; less is better where marked ↓."
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from calid.data.augment import augment_intensity, crop, random_pose
 from calid.data.labelled import LabelledStack
 from calid.data.sampling import seeded
+from calid.errors import DataError
 from calid.evaluation.overlap import dice
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
@@ -75,6 +76,10 @@ def segmentation_task(
     batch
         Slices a step and process.
     """
+    if not train or not held_out:
+        raise DataError(
+            "training data", "Too few labelled subjects to train and validate on.", "Add more."
+        )
     objective = channels_last(SegmentationObjective(network))
     places = [(i, j) for i, stack in enumerate(train) for j in range(len(stack.images))]
 
@@ -95,7 +100,7 @@ def segmentation_task(
 
     def validate() -> Mapping[str, float]:
         rows = []
-        for stack in held_out[::2]:
+        for stack in held_out:
             images = torch.from_numpy(stack.images)
             whole = tuple(n // 16 * 16 for n in images.shape[-2:])
             image, truth = (_centre(x, whole) for x in (images, torch.from_numpy(stack.labels)))
