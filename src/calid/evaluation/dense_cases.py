@@ -31,7 +31,7 @@ ABOVE_VALVE = -14.0
 
 
 MOST_OUTSIDE = 0.02
-"""Largest share of a resliced volume that may be made up by repeating its edge."""
+"""Largest share of a resliced volume that may be made up by mirroring it."""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def own_axis(volume: SliceStack, margin: float) -> SliceAxis:
 class Reslicer:
     """Samples one volume along one axis.
 
-    Cubic splines between voxels; beyond the volume's edge, the edge is repeated.
+    Cubic splines between voxels; the volume is mirrored at its edges.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Reslicer:
         self, volume: SliceStack, axis: SliceAxis, spacing: float, field_of_view: float
     ) -> None:
         self.axis = axis
-        self._knots = ndimage.spline_filter(volume.data[0].astype(np.float64))
+        self._knots = ndimage.spline_filter(volume.data[0].astype(np.float64), mode="mirror")
         self._to_voxels = np.linalg.inv(volume.affine)
         sides = (min(extent, field_of_view) for extent in (axis.height, axis.width))
         down, across = (
@@ -178,6 +178,6 @@ class Reslicer:
     def _sample(self, position: float) -> NDArray[np.float64]:
         return np.asarray(
             ndimage.map_coordinates(
-                self._knots, self._voxels(position), mode="nearest", prefilter=False
+                self._knots, self._voxels(position), mode="mirror", prefilter=False
             )
         )

@@ -1,0 +1,212 @@
+"""Costs: tiny workloads, most of them in this process; one in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from calid.baselines.linear import linear
+from calid.errors import CalidError, UsageError
+from calid.evaluation import cost_worker
+from calid.evaluation.cost import FILM, HEART, METHODS, Costed, Workload, measure_cost
+from calid.evaluation.cost_table import cost_table
+from calid.evaluation.cost_worker import measure, peak_memory
+from calid.evaluation.pixel_diffusion import CODE, PixelUNet
+from calid.inference.reconstruct import densify
+
+SMALL = Workload("heart", slices=3, factor=2, side=32)
+LINEAR = Costed("linear", "linear")
+PIXELS = Costed("pixels", "pixel-diffusion", encode_steps=10, render_steps=7, timed_steps=1, base=4)
+
+
+class FakeModel:
+    """A model that interpolates linearly and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[int, ...], dict[str, object]]] = []
+
+    def reconstruct(self, stack, **options):
+        self.asked.append((stack.shape, options))
+        return densify(stack, lambda *given: linear(*given)[None], options["factor"])
+
+
+@pytest.fixture
+def model(monkeypatch) -> FakeModel:
+    fake = FakeModel()
+    monkeypatch.setattr("calid.inference.model.load_model", lambda preset, device: fake)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def costs():
+    done: list[int] = []
+    found = measure_cost((LINEAR, PIXELS), (SMALL,), "cpu", done.append)
+    assert done == [1, 2]
+    return found
+
+
+def result(method: str, workload: str, seconds: float, **more) -> dict[str, object]:
+    kind = {"linear": "linear", "pixels": "pixel-diffusion"}.get(method, "calid")
+    usual = {"load_seconds": 1.0, "peak_mb": 100.0, "gpu_peak_mb": None, "gpu": None}
+    known = {"extrapolated": False, "basis": "", "seconds": seconds}
+    return {"method": method, "kind": kind, "workload": workload} | usual | known | more
+
+
+def table_of(*results: dict[str, object], workload: Workload = HEART) -> str:
+    work = vars(workload) | {"dense_slices": workload.dense_slices}
+    machine = {"processor": "abacus", "cores": 2, "system": "x"}
+    return cost_table({"machine": machine, "workloads": [work], "results": list(results)})
+
+
+def test_the_workloads_are_those_of_the_benchmark():
+    assert (HEART.slices, HEART.dense_slices, HEART.side, HEART.frames) == (10, 64, 256, 1)
+    assert (FILM.slices, FILM.dense_slices, FILM.side, FILM.frames) == (10, 64, 256, 30)
+    (pixels,) = (m for m in METHODS if m.kind == "pixel-diffusion")
+    assert (pixels.encode_steps, pixels.render_steps, pixels.base) == (100, 100, 128)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"slices": 1}, {"factor": 1}, {"side": 40}, {"side": 0}, {"frames": 2, "timed_frames": 3}],
+)
+def test_impossible_workloads_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Workload(**wrong)
+
+
+def test_every_method_is_measured_in_a_process_of_its_own(costs):
+    ours, theirs = costs["results"]
+    assert [r["method"] for r in costs["results"]] == ["linear", "pixels"]
+    assert costs["workloads"][0]["dense_slices"] == 5
+    for row in (ours, theirs):
+        assert row["seconds"] > 0
+        assert row["load_seconds"] > 0
+        assert 0 < row["loaded_mb"] <= row["peak_mb"]
+        assert row["gpu"] is row["gpu_peak_mb"] is None
+    # This process holds torch and scipy; linear needs neither, and its peak shows that.
+    assert ours["peak_mb"] < 0.7 * peak_memory()
+    assert ours["peak_mb"] < theirs["peak_mb"]
+    assert not ours["extrapolated"]
+    assert theirs["extrapolated"]
+    json.dumps(costs, allow_nan=False)
+
+
+def test_a_failed_measurement_says_which_and_why():
+    broken = Costed("broken", "pixel-diffusion", base=-4)
+    with pytest.raises(CalidError, match=r"broken: .*could not be measured: \w+"):
+        measure_cost((broken,), (SMALL,), "cpu")
+
+
+def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
+    lines = (
+        "from calid.evaluation.cost_worker import peak_memory",
+        "marks = [peak_memory()]",
+        "held = bytearray(b'x') * 300_000_000",
+        "marks.append(peak_memory())",
+        "del held",
+        "marks.append(peak_memory())",
+        "print(*marks)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    before, grown, after = map(float, printed.split())
+    assert before < 200
+    assert grown == pytest.approx(before + 300, abs=5)
+    assert after == pytest.approx(grown, abs=1)  # the kernel counts in batches of pages
+
+
+def test_our_model_is_asked_for_the_whole_heart_with_its_settings(model):
+    method = Costed("ours", "calid", samples=3, steps=5)
+    found = measure(method, SMALL, "cpu")
+    first, heart = model.asked
+    assert heart == ((1, 3, 32, 32), {"factor": 2, "samples": 3, "steps": 5})
+    assert first[0][1] == 2  # the tiny run that loading counts
+    assert not found["extrapolated"]
+    assert found["basis"] == ""
+
+
+def test_a_film_is_extrapolated_from_a_few_of_its_frames(model, monkeypatch):
+    clock = iter(float(t) for t in range(100))
+    monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))
+    film = Workload("film", 3, 2, 32, frames=30, timed_frames=2)
+    found = measure(Costed("ours", "calid"), film, "cpu")
+    assert model.asked[-1][0] == (2, 3, 32, 32)
+    assert found["seconds"] == 15.0  # the clock went on by one while two frames were made
+    assert found["extrapolated"]
+    assert found["basis"] == "2 of 30 frames were made."
+
+
+def test_pixel_diffusion_is_extrapolated_to_all_its_evaluations(monkeypatch):
+    clock = iter(float(t) for t in range(100))
+    monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))
+    found = measure(PIXELS, SMALL, "cpu")
+    # Three slices to encode and two between them to render, a second each.
+    assert found["seconds"] == 3 * 10 + 2 * 7
+    assert "1 of 44 evaluations" in found["basis"]
+    assert "untrained" in found["basis"]
+    film = Workload("film", 3, 2, 32, frames=4)
+    assert measure(PIXELS, film, "cpu")["seconds"] == 4 * 44
+
+
+def test_the_network_has_the_published_size():
+    with torch.device("meta"):
+        network = PixelUNet()
+    size = sum(p.numel() for p in network.parameters())
+    assert 100e6 < size < 200e6
+    widths = [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert max(widths) == 3 * 512  # queries, keys and values of the widest level
+
+
+def test_the_network_attends_where_256_pixels_have_become_16():
+    seen = []
+    network = PixelUNet(4).eval()
+    for module in network.modules():
+        if type(module).__name__ == "_Attention":
+            module.register_forward_hook(lambda m, args, out: seen.append(out.shape[-1]))
+    with torch.no_grad():
+        out = network(torch.zeros(1, 1, 256, 256), torch.zeros(1), torch.zeros(1, CODE))
+    assert out.shape == (1, 1, 256, 256)
+    assert seen == [16, 16, 8, 16, 16, 16]
+
+
+def test_the_network_listens_to_time_and_code():
+    torch.manual_seed(0)
+    network = PixelUNet(8, (1, 2), attend=1).eval()
+    x, t, code = torch.randn(1, 1, 16, 16), torch.full((1,), 0.3), torch.randn(1, CODE)
+    with torch.no_grad():
+        out = network(x, t, code)
+        assert not torch.allclose(out, network(x, t + 0.4, code))
+        assert not torch.allclose(out, network(x, t, code + 1))
+
+
+def test_the_table_begins_with_ratios():
+    text = table_of(
+        result("linear", "heart", 0.5, peak_mb=50.0),
+        result("ours", "heart", 10.0, load_seconds=2.5, peak_mb=200.0),
+        result("pixels", "heart", 4000.0, peak_mb=400.0, extrapolated=True, basis="2 of 6400."),
+    )
+    lines = text.splitlines()
+    assert lines[0].startswith("heart: 10 slices to 64")
+    assert "abacus, 2 core(s)" in lines[0]
+    assert "| ours | 400 | 0.5 | 20 | 10 | 2.5 | 200 |  |" in lines
+    assert "| pixels | 1 | 1 | 8e+03 | 4e+03 * | 1 | 400 |  |" in lines
+    assert "\\* pixels: 2 of 6400." in lines
+
+
+def test_the_table_does_without_what_was_not_measured():
+    text = table_of(result("ours", "heart", 10.0, gpu="GPU 1", gpu_peak_mb=7.0))
+    assert "| ours |  |  |  | 10 | 1 | 100 | 7 |" in text
+    assert "abacus, 2 core(s), GPU 1" in text
+    assert "\\*" not in text
+
+
+def test_every_workload_has_a_table_of_its_own(costs):
+    twice = costs | {"workloads": [*costs["workloads"], costs["workloads"][0] | {"name": "film"}]}
+    film = [r | {"workload": "film", "seconds": 9 * r["seconds"]} for r in costs["results"]]
+    text = cost_table(twice | {"results": costs["results"] + film})
+    assert text.count("| method |") == 2
+    assert text.index("heart: 3 slices to 5") < text.index("film: 3 slices to 5")
