@@ -21,6 +21,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
+from calid.data.labelled import load_labelled
+from calid.evaluation.overlap import dice
+from calid.geometry.grid import PIXEL_SPACING
+from calid.segmentation.labels import CLASSES
+from calid.segmentation.segment import load_segmenter
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PROTOCOLS = ("hidden-slices", "downstream")
@@ -42,6 +50,8 @@ def main() -> None:
     downstream = (RESULTS / "downstream-acdc-val" / "table.md").read_text()
     put(card, "downstream", first_table(downstream))
     put(card, "weights", weights())
+    splits = ("val", "test") if options.publish else ("val",)
+    put(card, "segmentation", segmentation([options.data / "acdc" / s for s in splits]))
     put(ROOT / "README.md", "timing", timing(options.data))
     put(ROOT / "README.md", "demo", demo())
 
@@ -53,6 +63,21 @@ def evaluate(data: Path, baselines: Path | None) -> None:
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
         calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+
+
+def segmentation(folders: list[Path]) -> str:
+    """Dice of the segmentation network on whole real stacks, against manual labels."""
+    segmenter = load_segmenter()
+    lines = ["| stacks | " + " | ".join(CLASSES) + " | mean |", "|---" * (len(CLASSES) + 2) + "|"]
+    for folder in folders:
+        rows = []
+        for stack in load_labelled(folder):
+            found = segmenter.label_slices(stack.images, (PIXEL_SPACING, PIXEL_SPACING))
+            rows.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])
+        means = np.nanmean(np.array(rows), axis=0)
+        cells = " | ".join(f"{m:.3f}" for m in [*means, means.mean()])
+        lines.append(f"| {folder.parent.name}/{folder.name} ({len(rows)}) | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def first_table(text: str) -> str:

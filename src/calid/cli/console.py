@@ -48,6 +48,6 @@ def warnings_shown() -> Iterator[None]:
 @contextmanager
 def frames_bar(total: int, what: str = "reconstructing") -> Iterator[Callable[[int], None]]:
     """Progress bar with the time left; gives a function that takes the number done."""
-    with progress_bar() as progress:
+    with progress_bar(disable=total == 0) as progress:
         job = progress.add_task(what, total=total)
         yield lambda done: progress.update(job, completed=done)

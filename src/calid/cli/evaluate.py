@@ -81,7 +81,7 @@ class Evaluate:
             found = evaluate(protocol, files, contenders, predictions, on_answer)
         results = by_subject(protocol, found.rows)
         facts = {
-            "data": "/".join(self.data.resolve().parts[-2:]),
+            "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
             "n_images": found.targets,
             "seed": self.seed,
             **record(contenders, self.baselines),

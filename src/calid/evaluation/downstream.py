@@ -62,6 +62,7 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
         headline=("dice", "hd95"),
         lower_is_better=frozenset({"hd95", *distances, *errors}),
         ceilings=ceilings,
+        goal="real slice",
         combine=_ejection,
     )
 

@@ -43,6 +43,8 @@ class Protocol:
         Metrics of which that is so.
     ceilings
         Rows that see the truth and compete with no one: name to an answer from the case.
+    goal
+        The ceiling of which the tables say how much of the way from linear is covered.
     combine
         Further figures of a subject from those of its cases, by case name.
     """
@@ -54,6 +56,7 @@ class Protocol:
     headline: tuple[str, ...]
     lower_is_better: frozenset[str] = frozenset()
     ceilings: Mapping[str, Callable[[Case], NDArray[np.float32]]] = field(default_factory=dict)
+    goal: str | None = None
     combine: Callable[[Mapping[str, Figures]], Mapping[str, float]] | None = None
 
 

@@ -40,7 +40,7 @@ def summarise(
         Anything that belongs on the record: data, seed, weights' hashes, machine.
     """
     subjects = sorted({s for own in results.values() for s in own})
-    ceilings = [n for n in protocol.ceilings if n in results]
+    ceilings, goal = [n for n in protocol.ceilings if n in results], protocol.goal
     methods: dict[str, Any] = {}
     for method, own in results.items():
         metrics = dict.fromkeys(m for figures in own.values() for m in figures)
@@ -50,9 +50,9 @@ def summarise(
                 m: _interval(_column(own, m, subjects) - _column(results[BASE], m, subjects))
                 for m in metrics
             }
-            if ceilings:
-                methods[method]["share_of_way_to_ceiling"] = {
-                    m: _share(results, method, m, ceilings[-1], subjects) for m in protocol.headline
+            if protocol.goal in results:
+                methods[method]["share_of_way"] = {
+                    m: _share(results, method, m, goal, subjects) for m in protocol.headline
                 }
     return {
         "protocol": protocol.name,
@@ -62,6 +62,7 @@ def summarise(
         "headline": list(protocol.headline),
         "lower_is_better": sorted(protocol.lower_is_better),
         "ceilings": ceilings,
+        "goal": goal,
         "methods": methods,
         "splits": {
             group: {value: _means(part) for value, part in values.items()}
@@ -76,26 +77,25 @@ def markdown(summary: Mapping[str, Any]) -> str:
     shown = {m: f"{m} ↓" if m in summary["lower_is_better"] else m for m in summary["columns"]}
     columns = [c for c in summary["columns"] if any(c in f for f in methods.values())]
     gains = [f"{shown[m]} over linear" for m in headline] if BASE in methods else []
-    share = any("share_of_way_to_ceiling" in f for f in methods.values())
-    ways = [f"{headline[0]}: share of the way to {summary['ceilings'][-1]}"] if share else []
+    share = any("share_of_way" in f for f in methods.values())
+    ways = [f"{headline[0]}: share of the way to {summary['goal']}"] if share else []
     lines = [_caption(summary), "", _row(["method", *(shown[c] for c in columns), *gains, *ways])]
     lines.append("|---" * (1 + len(columns) + len(gains) + len(ways)) + "|")
     for method, figures in methods.items():
         cells = [_cell(figures.get(c)) for c in columns]
         cells += [_cell(figures.get("over_linear", {}).get(m)) for m in headline if gains]
         if ways:
-            way = figures.get("share_of_way_to_ceiling", {}).get(headline[0])
+            way = figures.get("share_of_way", {}).get(headline[0])
             cells.append("" if way is None else f"{100 * way:.0f} %")
         lines.append(_row([method, *cells]))
     for group, values in summary["splits"].items():
         lines += ["", f"By {group}, means:", ""]
-        heads = [f"{shown[m]}, {v} ({values[v]['n_subjects']})" for m in headline for v in values]
+        split = [m for m in headline if any(_has(part, m) for part in values.values())]
+        heads = [f"{shown[m]}, {v} ({values[v]['n_subjects']})" for m in split for v in values]
         lines += [_row(["method", *heads]), "|---" * (1 + len(heads)) + "|"]
         for method in methods:
             cells = [
-                _number(values[v]["methods"].get(method, {}).get(m))
-                for m in headline
-                for v in values
+                _number(values[v]["methods"].get(method, {}).get(m)) for m in split for v in values
             ]
             lines.append(_row([method, *cells]))
     return "\n".join(lines) + "\n"
@@ -152,6 +152,10 @@ def _means(results: Results) -> dict[str, Any]:
 def _mean(values: NDArray[np.float64]) -> float | None:
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else None
+
+
+def _has(part: Mapping[str, Any], metric: str) -> bool:
+    return any(figures.get(metric) is not None for figures in part["methods"].values())
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
