@@ -50,7 +50,7 @@ def summarise(
                 m: _interval(_column(own, m, subjects) - _column(results[BASE], m, subjects))
                 for m in metrics
             }
-            if protocol.goal in results:
+            if goal is not None and goal in results:
                 methods[method]["share_of_way"] = {
                     m: _share(results, method, m, goal, subjects) for m in protocol.headline
                 }
