@@ -27,7 +27,7 @@ from calid.data.labelled import load_labelled
 from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
 from calid.segmentation.labels import CLASSES
-from calid.segmentation.segment import load_segmenter
+from calid.segmentation.segment import keep_largest, load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -73,6 +73,7 @@ def segmentation(folders: list[Path]) -> str:
         rows = []
         for stack in load_labelled(folder):
             found = segmenter.label_slices(stack.images, (PIXEL_SPACING, PIXEL_SPACING))
+            found = keep_largest(found)
             rows.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])
         means = np.nanmean(np.array(rows), axis=0)
         cells = " | ".join(f"{m:.3f}" for m in [*means, means.mean()])

@@ -17,7 +17,7 @@ from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import load_model
 from calid.segmentation.labels import CLASSES
-from calid.segmentation.segment import load_segmenter
+from calid.segmentation.segment import keep_largest, load_segmenter
 
 pytestmark = pytest.mark.real_data
 
@@ -76,8 +76,9 @@ def test_the_segmentation_agrees_with_manual_labels(real_data):
     scores = []
     for stack in load_labelled(real_data / "acdc" / "val")[::4]:
         found = segmenter.label_slices(stack.images, (PIXEL_SPACING, PIXEL_SPACING))
+        found = keep_largest(found)
         scores.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])
-    assert np.mean(scores) >= 0.87  # a quarter of the stacks; all of them are in the tables
+    assert np.mean(scores) >= 0.88
 
 
 def test_a_clinical_original_keeps_its_slices_and_its_true_spacing(real_data, tmp_path):

@@ -8,16 +8,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
+from calid.inference.model import _turn, _turn_back
 from calid.inference.runtime import choose_device, choose_precision
 from calid.models.layers import channels_last
+from calid.segmentation.labels import CLASSES
 from calid.segmentation.network import SegmentationNetwork, load_segmentation
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
 
-__all__ = ["Segmenter", "load_segmenter"]
+__all__ = ["Segmenter", "keep_largest", "load_segmenter"]
+
+ORIENTATIONS = (0, 2, 5, 7)
+"""Numbers of the orientations in which the network sees every slice."""
 
 
 class Segmenter:
@@ -39,7 +45,7 @@ class Segmenter:
     def label_slices(
         self, images: NDArray[np.float32], spacing: tuple[float, float]
     ) -> NDArray[np.uint8]:
-        """Label every slice on its own.
+        """Label every slice on its own, from four of its orientations.
 
         Parameters
         ----------
@@ -57,21 +63,29 @@ class Segmenter:
         shown = grid.enter(torch.from_numpy(np.ascontiguousarray(images))).clamp(0, CEILING)
         out = []
         for part in shown[:, None].split(8):
-            batch = part.to(self.device, memory_format=torch.channels_last)
-            fast = self.precision != torch.float32
-            with torch.autocast(self.device.type, self.precision, fast):
-                shares = self.network(batch).softmax(1).cpu()
+            shares = self._shares(part)
             # One class at a time: the grid takes stacks of images.
             native = torch.stack([grid.leave(share) for share in shares.unbind(1)], 1)
             out.append(native.argmax(1))
         return np.asarray(torch.cat(out).numpy(), np.uint8)
+
+    def _shares(self, images: Tensor) -> Tensor:
+        """Probability of every label, averaged over two rotations and two reflections."""
+        total = images.new_zeros(())
+        fast = self.precision != torch.float32
+        for number in ORIENTATIONS:
+            turned = _turn(images, number).to(self.device, memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, self.precision, fast):
+                shares = self.network(turned).softmax(1).float().cpu()
+            total = total + _turn_back(shares, number)
+        return total / len(ORIENTATIONS)
 
     def label_volume(
         self,
         volume: SliceStack | Volume,
         on_frame: Callable[[int], None] = lambda frame: None,
     ) -> NDArray[np.uint8]:
-        """Label every frame of a stack or volume, and keep the one largest heart.
+        """Label every frame of a stack or volume, and keep the one heart in it.
 
         Parameters
         ----------
@@ -83,8 +97,7 @@ class Segmenter:
         Returns
         -------
         NDArray
-            uint8, the data's shape; what does not touch the largest labelled piece of its
-            frame is background.
+            uint8, the data's shape; see `keep_largest` for what is dropped.
         """
         window = IntensityWindow.of(volume.data)
         labels = np.empty(volume.data.shape, np.uint8)
@@ -96,13 +109,34 @@ class Segmenter:
 
 
 def keep_largest(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels ``(slices, height, width)`` without the pieces apart from the largest one."""
-    pieces, count = ndimage.label(labels > 0, structure=np.ones((3, 3, 3)))
+    """One heart, and one piece of every label in it.
+
+    Parameters
+    ----------
+    labels
+        Shape ``(slices, height, width)``, neighbouring slices of one frame.
+
+    Returns
+    -------
+    NDArray
+        Labels outside of the largest labelled piece are background, and within it all but
+        the largest piece of each label. Pieces touch at corners, and across slices.
+    """
+    heart = np.where(_largest(labels > 0), labels, 0)
+    kept = np.zeros_like(labels)
+    for label in CLASSES.values():
+        kept[_largest(heart == label)] = label
+    return kept
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected piece of a mask."""
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     if count < 2:
-        return labels
+        return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return np.where(pieces == sizes.argmax(), labels, 0).astype(np.uint8)
+    return np.asarray(pieces == sizes.argmax())
 
 
 def load_segmenter(device: str = "auto") -> Segmenter:
