@@ -119,10 +119,12 @@ def timing(data: Path) -> str:
         record["output"]["shape"],
     )
     settings = record["settings"]
+    drawn = f"{settings['samples']} samples of {settings['steps']} steps"
+    how = drawn if settings["samples"] else "the mean in one pass"
     return (
-        f"{count} slices of {height} x {width} to {slices}, {settings['samples']} samples of "
-        f"{settings['steps']} steps, everything included: {seconds:.0f} s, peak {peak:.1f} GiB, "
-        f"on {settings['device']} ({platform.machine()}, {settings['precision']}, "
+        f"{count} slices of {height} x {width} to {slices}, {how}, everything included: "
+        f"{seconds:.0f} s, peak {peak:.1f} GiB, on {settings['device']} "
+        f"({platform.machine()}, {settings['precision']}, "
         f"{len(os.sched_getaffinity(0))} cores).\n"
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from calid.errors import UsageError
-from calid.inference.model import Model, Sampling, _turn, _turn_back, load_model
+from calid.inference.model import Model, Sampling, load_model
 from calid.inference.runtime import choose_device
 
 
@@ -101,11 +101,3 @@ def test_unknown_devices_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="No CUDA"):
             choose_device("cuda")
-
-
-def test_turning_back_undoes_turning():
-    x = torch.arange(12.0).view(1, 3, 4)
-    turned = [_turn(x, n) for n in range(8)]
-    assert len({tuple(t.flatten().tolist()) + tuple(t.shape) for t in turned}) == 8
-    for n, t in enumerate(turned):
-        torch.testing.assert_close(_turn_back(t, n), x)

@@ -8,7 +8,7 @@ import pytest
 from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.errors import UsageError
-from calid.inference.reconstruct import choose_factor, densify, plan
+from calid.inference.reconstruct import choose_factor, choose_samples, densify, plan
 from calid.stack import SliceStack
 
 
@@ -93,3 +93,24 @@ def test_nearest_and_linear_at_an_acquired_position_are_that_slice():
         np.testing.assert_allclose(method(images, places, places, (1, 1)), images, atol=1e-7)
     quarter = linear(images, places, np.array([11.0]), (1, 1))[0]
     np.testing.assert_allclose(quarter, 0.75 * images[1] + 0.25 * images[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "preset", "uncertainty", "expected"),
+    [
+        (None, "default", False, 0),
+        (None, "paper", False, 1),
+        (None, "default", True, 8),
+        (None, "paper", True, 8),
+        (3, "default", True, 3),
+        (0, "default", False, 0),
+    ],
+)
+def test_the_number_of_samples_fits_what_is_asked_for(samples, preset, uncertainty, expected):
+    assert choose_samples(samples, preset, uncertainty) == expected
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_a_standard_deviation_of_fewer_than_two_samples_is_refused(samples):
+    with pytest.raises(UsageError, match="2 samples"):
+        choose_samples(samples, "default", True)

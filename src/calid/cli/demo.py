@@ -16,8 +16,8 @@ class Demo:
     """Folder for the volume and the picture; made if missing."""
     seed: int = 3
     """Which synthetic heart."""
-    samples: int = 4
-    """Samples to draw and average."""
+    samples: int = 0
+    """Samples to draw and average; 0 is the conditional mean."""
 
     def run(self) -> None:
         """Run the demonstration; the last line is the picture's path."""

@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from calid.errors import UsageError
-
 __all__ = ["Reconstruct"]
 
 NIFTI = (".nii", ".nii.gz")
@@ -33,8 +31,9 @@ class Reconstruct:
     """Cut every gap into this many steps. Without factor or spacing: nearest to isotropic."""
     spacing: float | None = None
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
-    samples: int = 4
-    """Samples to draw and average; 0 is the conditional mean in one pass (default preset)."""
+    samples: int | None = None
+    """Samples to draw and average; 0 is the conditional mean in one pass (default preset).
+    Without: the mean, or 8 for an uncertainty, or one sample of the paper preset."""
     uncertainty: Path | None = None
     """NIfTI file for the standard deviation over samples, in image units."""
     seed: int = 0
@@ -55,13 +54,15 @@ class Reconstruct:
         self._check()
         from calid.cli.console import frames_bar, say
         from calid.inference.model import Sampling, load_model
+        from calid.inference.reconstruct import choose_samples
         from calid.inference.sidecar import record
         from calid.io import read, write_uncertainty, write_volume
         from calid.io.sidecar import write_json
 
+        samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
         stack = read(self.input)
-        sampling = Sampling(self.samples, self.steps, self.temperature, self.seed)
+        sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
         model = load_model(self.preset, self.device)
         loaded = time.perf_counter()
@@ -70,7 +71,7 @@ class Reconstruct:
                 stack,
                 factor=self.factor,
                 spacing=self.spacing,
-                samples=self.samples,
+                samples=samples,
                 steps=self.steps,
                 temperature=self.temperature,
                 seed=self.seed,
@@ -114,11 +115,5 @@ class Reconstruct:
         check_output(self.sidecar, [self.input])
         if self.uncertainty is not None:
             check_output(self.uncertainty, [self.input, self.output], NIFTI)
-            if self.samples < 2:
-                raise UsageError(
-                    "--uncertainty",
-                    f"A standard deviation needs at least 2 samples, not {self.samples}.",
-                    "Add --samples 8.",
-                )
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)

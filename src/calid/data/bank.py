@@ -28,6 +28,9 @@ __all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
 LEVELS = 170
 """uint8 code of window value 1; 255 is then the ceiling of 1.5."""
 
+LEAST = 16
+"""Smallest side of a film in pixels of 1.5 mm."""
+
 _MASKS = ("_label", "_lv", "_gt", "_seg", "_mask")
 
 
@@ -87,6 +90,18 @@ def to_film(stack: SliceStack, subject: str) -> Film:
     return Film(subject, codes, stack.positions)
 
 
+def _usable(film: Film, path: Path) -> Film:
+    """The film, if it is large enough for the smallest crop that the networks take."""
+    height, width = film.frames.shape[-2:]
+    if min(height, width) < LEAST:
+        raise DataError(
+            path,
+            f"It is {height} x {width} pixels of 1.5 mm; training takes {LEAST} or more.",
+            "Leave it out.",
+        )
+    return film
+
+
 def _fingerprint(files: Sequence[Path], extra: str) -> str:
     """Changes whenever a file is added, removed or rewritten."""
     lines = [extra]
@@ -143,7 +158,7 @@ def load_bank(
     films = []
     for path in files:
         try:
-            films.append(to_film(read(path), subject_of(path)))
+            films.append(_usable(to_film(read(path), subject_of(path)), path))
         except CalidError as error:
             on_skip(path, error)
     films += extra

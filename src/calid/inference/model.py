@@ -16,7 +16,8 @@ from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
 from calid.errors import UsageError
 from calid.geometry.grid import NetworkGrid
-from calid.inference.reconstruct import choose_factor, densify
+from calid.geometry.orientation import turn, turn_back
+from calid.inference.reconstruct import choose_factor, choose_samples, densify
 from calid.inference.runtime import choose_device, choose_precision
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
@@ -95,7 +96,7 @@ class Model:
         *,
         factor: int | None = None,
         spacing: float | None = None,
-        samples: int = 1,
+        samples: int | None = None,
         steps: int | None = None,
         temperature: float = 1.0,
         seed: int = 0,
@@ -110,7 +111,9 @@ class Model:
             From `calid.read`.
         factor, spacing
             As `calid.inference.reconstruct.choose_factor`.
-        samples, steps, temperature, seed
+        samples
+            As `calid.inference.reconstruct.choose_samples`.
+        steps, temperature, seed
             As `Sampling`.
         uncertainty
             Keep the standard deviation over samples; needs at least 2.
@@ -122,13 +125,8 @@ class Model:
         UsageError
             If an option is out of range.
         """
-        sampling = Sampling(samples, steps, temperature, seed)
-        if uncertainty and samples < 2:
-            raise UsageError(
-                "uncertainty",
-                f"A standard deviation needs at least 2 samples, not {samples}.",
-                "Draw more, 8 for instance.",
-            )
+        drawn = choose_samples(samples, self.preset, uncertainty)
+        sampling = Sampling(drawn, steps, temperature, seed)
 
         def method(
             images: NDArray[np.float32],
@@ -175,9 +173,9 @@ class Model:
         for number in range(max(sampling.samples, 1)):
             # Every sample sees the stack turned another way: what the networks owe to the
             # orientation of the image averages out with the noise.
-            seen = _turn(acquired, number)
+            seen = turn(acquired, number)
             drawn = self._sample(seen, positions, targets, sampling, number)
-            out.append(grid.leave(_turn_back(drawn, number)))
+            out.append(grid.leave(turn_back(drawn, number)))
         return torch.stack(out).clamp(0, CEILING).numpy()
 
     def _sample(
@@ -251,17 +249,6 @@ class Model:
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
-
-
-def _turn(images: Tensor, number: int) -> Tensor:
-    """One of the eight orientations of a square; number 0 is the image itself."""
-    images = images.flip(-1) if number % 8 >= 4 else images
-    return torch.rot90(images, number % 4, (-2, -1)).contiguous()
-
-
-def _turn_back(images: Tensor, number: int) -> Tensor:
-    images = torch.rot90(images, -number % 4, (-2, -1))
-    return images.flip(-1) if number % 8 >= 4 else images
 
 
 def load_model(preset: Preset = "default", device: str = "auto") -> Model:

@@ -14,7 +14,14 @@ from calid.errors import UsageError
 from calid.geometry.affine import dense_affine
 from calid.stack import SliceStack, Volume
 
-__all__ = ["DensePlan", "SampledMethod", "choose_factor", "densify", "plan"]
+__all__ = [
+    "DensePlan",
+    "SampledMethod",
+    "choose_factor",
+    "choose_samples",
+    "densify",
+    "plan",
+]
 
 
 SampledMethod = Method
@@ -68,6 +75,35 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     ratio = float(stack.gaps.mean()) / wanted
     below = max(1, int(np.floor(ratio)))
     return below if ratio / below < (below + 1) / ratio else below + 1
+
+
+def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
+    """Number of samples to draw.
+
+    Parameters
+    ----------
+    samples
+        Given outright; 0 is the conditional mean.
+    preset
+        ``default`` gives its mean if nothing is said: nearer to hidden slices than an average
+        of samples, and one pass. ``paper`` has no mean and draws one sample.
+    uncertainty
+        Whether a standard deviation is wanted: 8 samples then, if nothing is said.
+
+    Raises
+    ------
+    UsageError
+        If a standard deviation is wanted of fewer than 2 samples.
+    """
+    if samples is None:
+        return 8 if uncertainty else int(preset != "default")
+    if uncertainty and samples < 2:
+        raise UsageError(
+            "--uncertainty",
+            f"A standard deviation needs at least 2 samples, not {samples}.",
+            "Draw more, 8 for instance.",
+        )
+    return samples
 
 
 def plan(positions: NDArray[np.float64], factor: int) -> DensePlan:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
-from calid.inference.model import _turn, _turn_back
+from calid.geometry.orientation import turn, turn_back
 from calid.inference.runtime import choose_device, choose_precision
 from calid.models.layers import channels_last
 from calid.segmentation.labels import CLASSES
@@ -74,10 +74,10 @@ class Segmenter:
         total = images.new_zeros(())
         fast = self.precision != torch.float32
         for number in ORIENTATIONS:
-            turned = _turn(images, number).to(self.device, memory_format=torch.channels_last)
+            turned = turn(images, number).to(self.device, memory_format=torch.channels_last)
             with torch.autocast(self.device.type, self.precision, fast):
                 shares = self.network(turned).softmax(1).float().cpu()
-            total = total + _turn_back(shares, number)
+            total = total + turn_back(shares, number)
         return total / len(ORIENTATIONS)
 
     def label_volume(
