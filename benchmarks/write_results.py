@@ -43,6 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     for split in ("val", "test") if options.publish else ("val",):
         evaluate(options.data / "acdc" / split, options.baselines)
+    synthetic()
     table = (RESULTS / "hidden-slices-acdc-val" / "table.md").read_text()
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
     put(ROOT / "README.md", "results", first_table(table))
@@ -63,6 +64,16 @@ def evaluate(data: Path, baselines: Path | None) -> None:
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
         calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+
+
+def synthetic() -> None:
+    """Dense truth on synthetic hearts, and what a whole heart costs."""
+    methods = "nearest,linear,cubic,registration,calid-mean"
+    common = ("evaluate", "phantoms", "--protocol")
+    calid(*common, "cost", "--out", str(RESULTS / "cost-heart"))
+    dense = ("dense", "--out", str(RESULTS / "dense-phantoms"), "--max-subjects", "5")
+    kept = ("--predictions", str(ROOT / "runs" / "predictions"))
+    calid(*common, *dense, "--methods", methods, *kept)
 
 
 def segmentation(folders: list[Path]) -> str:
