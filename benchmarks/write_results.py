@@ -26,7 +26,7 @@ import numpy as np
 from calid.data.labelled import load_labelled
 from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
-from calid.segmentation.labels import CLASSES
+from calid.labels import CLASSES
 from calid.segmentation.segment import keep_largest, load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]

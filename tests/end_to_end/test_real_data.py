@@ -16,7 +16,7 @@ from calid.evaluation.methods import Roster
 from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import load_model
-from calid.segmentation.labels import CLASSES
+from calid.labels import CLASSES
 from calid.segmentation.segment import keep_largest, load_segmenter
 
 pytestmark = pytest.mark.real_data

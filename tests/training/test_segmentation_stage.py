@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from calid.data.labelled import LabelledStack
-from calid.segmentation.labels import CLASSES
+from calid.labels import CLASSES
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork, load_segmentation
 from calid.segmentation.segment import Segmenter
 from calid.training.loop import FitConfig, Task, fit

@@ -11,7 +11,6 @@ import tyro
 
 __all__ = ["Reconstruct"]
 
-NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -105,15 +104,18 @@ class Reconstruct:
     @property
     def sidecar(self) -> Path:
         """The JSON file beside the output."""
-        return self.output.with_name(self.output.name.split(".nii")[0] + ".json")
+        from calid.io.sidecar import sidecar_of
+
+        return sidecar_of(self.output)
 
     def _check(self) -> None:
         """Everything that can be refused before any work is done."""
         from calid.io.atomic import check_output
+        from calid.io.nifti_write import SUFFIXES
 
-        check_output(self.output, [self.input], NIFTI)
+        check_output(self.output, [self.input], SUFFIXES)
         check_output(self.sidecar, [self.input])
         if self.uncertainty is not None:
-            check_output(self.uncertainty, [self.input, self.output], NIFTI)
+            check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from calid.cli.reconstruct import NIFTI
-
 __all__ = ["Segment"]
 
 
@@ -32,8 +30,9 @@ class Segment:
     def run(self) -> None:
         """Read, label, write; nothing is written unless all of it can be."""
         from calid.io.atomic import check_output
+        from calid.io.nifti_write import SUFFIXES
 
-        check_output(self.output, [self.input], NIFTI)
+        check_output(self.output, [self.input], SUFFIXES)
         check_output(self.sidecar, [self.input])
         from importlib.metadata import version
 
@@ -41,7 +40,7 @@ class Segment:
         from calid.io import read
         from calid.io.labels import write_labels
         from calid.io.sidecar import sha256, write_json
-        from calid.segmentation.labels import CLASSES
+        from calid.labels import CLASSES
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
 
@@ -76,4 +75,6 @@ class Segment:
     @property
     def sidecar(self) -> Path:
         """The JSON file beside the output."""
-        return self.output.with_name(self.output.name.split(".nii")[0] + ".json")
+        from calid.io.sidecar import sidecar_of
+
+        return sidecar_of(self.output)

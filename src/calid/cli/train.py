@@ -47,6 +47,16 @@ class _Training:
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
 
+    def begin(self) -> torch.device:
+        """Seed and threads; the device to train on."""
+        import torch
+
+        from calid.inference.runtime import choose_device
+
+        torch.manual_seed(self.seed)
+        torch.set_num_threads(self.threads or torch.get_num_threads())
+        return choose_device(self.device)
+
     def fit(self, task: Task, device: torch.device) -> None:
         """Train for the given steps in the precision in which the device is fast."""
         from calid.inference.runtime import choose_precision
@@ -80,16 +90,11 @@ class TrainAutoencoder(_FilmTraining):
 
     def run(self) -> None:
         """Train and leave OUT/autoencoder.safetensors."""
-        import torch
-
-        from calid.inference.runtime import choose_device
         from calid.models.autoencoder import Autoencoder, AutoencoderConfig
         from calid.training.autoencoder import autoencoder_task
         from calid.training.setup import gather_films
 
-        device = choose_device(self.device)
-        torch.manual_seed(self.seed)
-        torch.set_num_threads(self.threads or torch.get_num_threads())
+        device = self.begin()
         train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
         task = autoencoder_task(
             Autoencoder(AutoencoderConfig()).to(device),
@@ -117,17 +122,12 @@ class _HiddenSliceTraining(_FilmTraining):
 
     def fit_objective(self, make: Callable[[], TupleObjective], name: str) -> None:
         """Train what ``make`` returns and leave OUT/NAME.safetensors."""
-        import torch
-
-        from calid.inference.runtime import choose_device
         from calid.models.store import load_autoencoder
         from calid.training.interpolator import interpolator_task
         from calid.training.setup import gather_films
         from calid.weights import weights_path
 
-        device = choose_device(self.device)
-        torch.manual_seed(self.seed)
-        torch.set_num_threads(self.threads or torch.get_num_threads())
+        device = self.begin()
         train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
         task = interpolator_task(
             make().to(device),
@@ -159,10 +159,10 @@ class TrainInterpolator(_HiddenSliceTraining):
         from calid.training.interpolator import preset_objective
 
         def make() -> TupleObjective:
-            model = new_interpolator(self.preset)
-            if self.start is not None:
-                model = load_interpolator(self.start, self.preset).train().requires_grad_(True)
-            return preset_objective(model)
+            if self.start is None:
+                return preset_objective(new_interpolator(self.preset))
+            released = load_interpolator(self.start, self.preset)
+            return preset_objective(released.train().requires_grad_(True))
 
         self.fit_objective(make, self.preset)
 
@@ -191,17 +191,12 @@ class TrainSegmentation(_Training):
 
     def run(self) -> None:
         """Train and leave OUT/segmentation.safetensors."""
-        import torch
-
         from calid.data.bank import split_subjects
         from calid.data.labelled import load_labelled
-        from calid.inference.runtime import choose_device
         from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
         from calid.training.segmentation import segmentation_task
 
-        device = choose_device(self.device)
-        torch.manual_seed(self.seed)
-        torch.set_num_threads(self.threads or torch.get_num_threads())
+        device = self.begin()
         train = [stack for folder in self.data for stack in load_labelled(folder)]
         held_out = [stack for folder in self.validation for stack in load_labelled(folder)]
         if not held_out:

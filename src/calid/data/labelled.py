@@ -14,8 +14,9 @@ from calid.errors import DataError
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read
+from calid.stack import SliceStack
 
-__all__ = ["LabelledStack", "label_file", "load_labelled"]
+__all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,24 @@ def label_file(path: Path) -> Path | None:
     return beside if beside.exists() else None
 
 
+def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
+    """Labels of the first frame of a stack, from their file, at 1.5 mm.
+
+    Raises
+    ------
+    DataError
+        If they have another shape than the stack.
+    """
+    mask = read(beside)
+    if mask.data.shape != stack.data.shape:
+        raise DataError(
+            beside,
+            f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
+            "Give labels on the grid of the images.",
+        )
+    return to_network_grid(mask.data[0], stack.pixel_spacing)
+
+
 def load_labelled(folder: Path) -> list[LabelledStack]:
     """All stacks below a folder that have a label file of the same shape beside them.
 
@@ -58,15 +77,9 @@ def load_labelled(folder: Path) -> list[LabelledStack]:
         beside = label_file(path)
         if beside is None:
             continue
-        stack, mask = read(path), read(beside)
-        if mask.data.shape != stack.data.shape:
-            raise DataError(
-                beside,
-                f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
-                "Give labels on the grid of the images.",
-            )
+        stack = read(path)
+        labels = labels_on_grid(beside, stack)
         film = to_film(stack, subject_of(path))
-        labels = to_network_grid(mask.data[0], stack.pixel_spacing)
         images = film.frames[0].astype(np.float32) / LEVELS
         found.append(LabelledStack(film.subject, path.name.split(".nii")[0], images, labels))
     if not found:

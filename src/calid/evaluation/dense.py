@@ -23,7 +23,7 @@ from calid.evaluation.hidden_slices import image_figures, recoded
 from calid.evaluation.metrics import psnr, ssim
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
-from calid.segmentation.labels import LV, RV
+from calid.labels import LV, RV
 from calid.segmentation.measures import slab_widths
 
 __all__ = ["dense", "long_axis_figures", "smoothness"]

@@ -15,7 +15,7 @@ from calid.evaluation.hidden_slices import load_case, recoded
 from calid.evaluation.overlap import dice, hausdorff95
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
-from calid.segmentation.labels import CLASSES, LV, RV
+from calid.labels import CLASSES, LV, RV
 from calid.segmentation.measures import slab_widths
 
 __all__ = ["Labeller", "downstream"]

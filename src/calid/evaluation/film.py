@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from calid.data.bank import subject_of
@@ -17,11 +16,10 @@ from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.case import Case
-from calid.evaluation.hidden_slices import image_figures, recoded, region
+from calid.evaluation.hidden_slices import at_network_spacing, image_figures, recoded, region
 from calid.evaluation.protocol import Figures, Protocol
 from calid.evaluation.temporal import flicker, temporal_error
-from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
-from calid.geometry.resample import resample
+from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
 from calid.io import read
 
@@ -67,9 +65,7 @@ def load_film(path: Path) -> Case:
         )
     kept, hidden = hide_alternate(stack.n_slices)
     window = IntensityWindow.of(stack.data[:, kept])
-    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
-    images = torch.from_numpy(window.normalise(stack.data))
-    fine = resample(images, grid.native, grid.network).clamp(0).numpy()
+    fine = at_network_spacing(window.normalise(stack.data), stack.pixel_spacing)
     fine = fine[(slice(None), *region(fine.shape[-2:], (0.5, 0.5)))]
     positions = stack.positions
     gaps = positions[hidden + 1] - positions[hidden - 1]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calid.data.bank import subject_of
 from calid.data.intensity import IntensityWindow
-from calid.data.labelled import label_file, to_network_grid
+from calid.data.labelled import label_file, labels_on_grid
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.case import Case
@@ -85,21 +85,11 @@ def load_case(path: Path) -> Case:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
     kept, hidden = hide_alternate(stack.n_slices)
     images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
-    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
-    fine = resample(torch.from_numpy(images), grid.native, grid.network).clamp(0).numpy()
+    fine = at_network_spacing(images, stack.pixel_spacing)
     centre = _label_centre(path) or (0.5, 0.5)
     cut = region(fine.shape[-2:], centre)
-    labels = None
     beside = label_file(path)
-    if beside is not None:
-        mask = read(beside)
-        if mask.data.shape != stack.data.shape:
-            raise DataError(
-                beside,
-                f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
-                "Give labels on the grid of the images.",
-            )
-        labels = to_network_grid(mask.data[0], stack.pixel_spacing)[cut]
+    labels = None if beside is None else labels_on_grid(beside, stack)[cut]
     positions = stack.positions
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(
@@ -117,6 +107,15 @@ def load_case(path: Path) -> Case:
             "third": _thirds(hidden, stack.n_slices, labels),
         },
     )
+
+
+def at_network_spacing(
+    images: NDArray[np.float32], spacing: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Images ``(..., height, width)`` with pixels of 1.5 mm, not below 0."""
+    grid = NetworkGrid.of(images.shape[-2:], spacing)
+    fine = resample(torch.from_numpy(images), grid.native, grid.network)
+    return np.asarray(fine.clamp(0).numpy())
 
 
 def region(shape: tuple[int, ...], centre: tuple[float, float]) -> tuple[slice, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calid.errors import GeometryError, IntensityError
 from calid.io.nifti import read_stack
 from calid.io.nifti_write import write_on_grid
-from calid.segmentation.labels import CLASSES
+from calid.labels import CLASSES
 from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = ["check_same_grid", "read_labels", "write_labels"]

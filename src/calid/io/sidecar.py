@@ -13,7 +13,7 @@ import numpy as np
 from calid.errors import InputError
 from calid.io.atomic import atomic
 
-__all__ = ["sha256", "write_json"]
+__all__ = ["sha256", "sidecar_of", "write_json"]
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -31,6 +31,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
         raise InputError(
             path, f"It cannot be read: {error.strerror or error}.", "Check the path."
         ) from error
+
+
+def sidecar_of(output: Path) -> Path:
+    """The JSON file beside a NIfTI output: ``X.json`` of ``X.nii`` or ``X.nii.gz``."""
+    return output.with_name(output.name.split(".nii")[0] + ".json")
 
 
 def write_json(obj: object, path: str | os.PathLike[str]) -> None:

@@ -14,8 +14,8 @@ from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
 from calid.inference.runtime import choose_device, choose_precision
+from calid.labels import CLASSES
 from calid.models.layers import channels_last
-from calid.segmentation.labels import CLASSES
 from calid.segmentation.network import SegmentationNetwork, load_segmentation
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path

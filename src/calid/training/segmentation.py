@@ -16,9 +16,9 @@ from calid.data.labelled import LabelledStack
 from calid.data.sampling import seeded
 from calid.errors import DataError
 from calid.evaluation.overlap import dice
+from calid.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
-from calid.segmentation.labels import CLASSES
 from calid.segmentation.network import KIND, SegmentationNetwork
 from calid.training.loop import Task
 
