@@ -162,9 +162,10 @@ def test_close_to_an_acquired_slice_samples_are_that_slice(model: Interpolator) 
         where = np.array([target])
         assert float(model.residual_size(nearest_context(POSITIONS, where))) < 1e-3
         filled = model.fill(acquired, POSITIONS, where, Draws(), 2, 1.0)
-        assert filled.carried is not None
+        assert filled.known is not None
         torch.testing.assert_close(filled.latents[0], acquired.latents[nearest], rtol=0, atol=0.01)
-        torch.testing.assert_close(filled.carried[0], acquired.images[nearest], rtol=0, atol=0.01)
+        carried = filled.known.around.carried[0]
+        torch.testing.assert_close(carried, acquired.images[nearest], rtol=0, atol=0.01)
     middle = nearest_context(POSITIONS, np.array([16.0]))
     assert float(model.residual_size(middle)) == pytest.approx(0.9 * 6 / np.hypot(6, 5))
 
@@ -192,19 +193,33 @@ def test_a_denser_grid_agrees_where_it_meets_a_coarser_one(model: Interpolator) 
     )
 
 
-def test_the_default_preset_says_how_much_is_invented_and_carries_images(
-    model: Interpolator,
-) -> None:
+def test_the_default_preset_says_what_is_known_beside_what_was_drawn(model: Interpolator) -> None:
     context = nearest_context(POSITIONS, TARGETS)
     with torch.no_grad():
         aligned = model.align(slices(), context)
     for draws in (None, Draws()):
         filled = model.fill(slices(), POSITIONS, TARGETS, draws, 2, 1.0)
-        assert filled.invented is not None
-        assert filled.carried is not None
-        torch.testing.assert_close(filled.invented[:, 0, 0, 0], context.gate, rtol=0, atol=0)
-        assert filled.carried.shape == (3, 1, 32, 32)
-        torch.testing.assert_close(filled.carried, aligned.carried, rtol=0, atol=0)
+        assert filled.known is not None
+        around = filled.known.around
+        torch.testing.assert_close(filled.known.mean, aligned.mean, rtol=0, atol=0)
+        assert torch.equal(filled.latents, filled.known.mean) == (draws is None)
+        torch.testing.assert_close(around.gate[:, 0, 0, 0], context.gate, rtol=0, atol=0)
+        assert around.carried.shape == (3, 1, 32, 32)
+        torch.testing.assert_close(around.carried, aligned.carried, rtol=0, atol=0)
+
+
+def test_surroundings_are_the_nearest_slices_registered(model: Interpolator) -> None:
+    acquired = slices()
+    filled = model.fill(acquired, POSITIONS, TARGETS, None, 1, 1.0)
+    assert filled.known is not None
+    around = filled.known.around
+    for k, target in enumerate(TARGETS):
+        expected = torch.from_numpy(POSITIONS[1:3] - target).float()
+        torch.testing.assert_close(around.distance[k], expected, rtol=0, atol=1e-5)
+    seen = register(acquired, nearest_context(POSITIONS, TARGETS))
+    torch.testing.assert_close(around.moved, seen.images[-6:, 0].view(3, 2, 32, 32))
+    unmoved = acquired.images[1:3, 0].expand_as(around.moved)
+    assert float((around.moved - unmoved).abs().mean()) > 1e-3
 
 
 def test_carried_images_are_made_of_acquired_pixels(model: Interpolator) -> None:
@@ -327,8 +342,7 @@ def test_the_paper_preset_sees_only_the_two_slices_of_the_gap(paper: PaperInterp
 def test_the_paper_preset_aligns_nothing(paper: PaperInterpolator) -> None:
     acquired = dataclasses.replace(slices(), images=torch.empty(0))
     filled = paper.fill(acquired, POSITIONS, TARGETS, Draws(), 2, 1.0)
-    assert filled.carried is None
-    assert filled.invented is None
+    assert filled.known is None
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

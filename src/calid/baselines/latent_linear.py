@@ -43,7 +43,7 @@ class LatentLinear:
         Returns
         -------
         Filled
-            Latents ``(targets, channels, h, w)``; nothing carried.
+            Latents ``(targets, channels, h, w)``; nothing else is known.
         """
         below, above, share = neighbours(acquired.latents, positions, targets)
         return Filled((1 - share) * below + share * above)

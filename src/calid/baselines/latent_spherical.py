@@ -47,7 +47,7 @@ class LatentSpherical:
         Returns
         -------
         Filled
-            Latents ``(targets, channels, h, w)``; nothing carried.
+            Latents ``(targets, channels, h, w)``; nothing else is known.
         """
         below, above, share = neighbours(acquired.latents, positions, targets)
         return Filled(slerp(below, above, share))

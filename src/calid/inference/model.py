@@ -24,12 +24,16 @@ from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
 from calid.models.layers import channels_last
 from calid.models.store import load_autoencoder, load_interpolator
+from calid.models.surroundings import expected, texture
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
 
 __all__ = ["Model", "Preset", "Sampling", "load_model"]
 
 Preset = Literal["default", "paper"]
+
+FEW = 4
+"""Images in one pass: full fields of view at half resolution are the peak of memory."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class Sampling:
     ----------
     samples
         Independent samples, averaged in the image, each from the stack in another of eight
-        orientations; 0 takes the conditional mean, which is one pass without any sampling
-        (``default`` preset only).
+        orientations; 0 draws the conditional mean with the texture of the slices around it,
+        in one pass without any sampling (``default`` preset only).
     steps
         Sampler steps; none for the preset's own.
     temperature
-        Scale of the starting noise: 1 samples the learned distribution.
+        Scale of what is not the conditional mean, the starting noise and the texture carried
+        over from the slices around: 1 samples the learned distribution and looks as crisp as
+        they do; 0 is nearest to the truth in the mean square, and blurred.
     seed
         Of the noise.
     """
@@ -205,7 +211,10 @@ class Model:
                     steps,
                     sampling.temperature,
                 )
-            out.append(self._render(filled))
+            # Texture stands for one of many that could be: an average has as little of it as
+            # an average of independent draws would.
+            vividness = sampling.temperature / max(sampling.samples, 1)
+            out.append(self._render(filled, vividness))
         return torch.cat(out)
 
     @torch.no_grad()
@@ -218,7 +227,7 @@ class Model:
         """
         grid = NetworkGrid.of(images.shape[-2:], spacing)
         latents = self._encode(self._batch(grid.enter(torch.from_numpy(images)).clamp(0, CEILING)))
-        return grid.leave(self._decode(latents)).clamp(0, CEILING).numpy()
+        return grid.leave(self._decode(latents)[:, 0].cpu()).clamp(0, CEILING).numpy()
 
     def _encode(self, images: Tensor) -> Tensor:
         with self._autocast():
@@ -226,23 +235,29 @@ class Model:
         return torch.cat(parts)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        # A few at a time: full fields of view at half resolution are the peak of memory.
         with self._autocast():
-            parts = [self.autoencoder.decode(z)[:, 0].float().cpu() for z in latents.split(4)]
+            parts = [self.autoencoder.decode(z).float() for z in latents.split(FEW)]
         return torch.cat(parts)
 
-    def _render(self, filled: Filled) -> Tensor:
+    def _render(self, filled: Filled, vividness: float) -> Tensor:
         """Images ``(targets, height, width)`` on the networks' grid.
 
-        Near an acquired slice its own pixels, moved along the correspondence, know more than
-        any decoder; they fade out as there is more to invent.
+        What is known is drawn with the acquired pixels in view; what the sampler chose beyond
+        it is added as the difference that it makes.
+
+        Parameters
+        ----------
+        vividness
+            How much of the texture is added; 0 leaves the conditional mean.
         """
-        decoded = self._decode(filled.latents)
-        if filled.carried is None or filled.invented is None:
-            return decoded
-        carried = filled.carried[:, 0].cpu()
-        share = filled.invented[:, 0].cpu()
-        return share * decoded + (1 - share) * carried
+        drawn = self._decode(filled.latents)
+        if filled.known is None:
+            return drawn[:, 0].cpu()
+        mean, around = filled.known.mean, filled.known.around
+        decoded = drawn if mean is filled.latents else self._decode(mean)
+        image = expected(decoded, around)
+        image = image + vividness * texture(image, around) + around.gate * (drawn - decoded)
+        return image[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)

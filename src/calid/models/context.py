@@ -116,6 +116,11 @@ class Registered:
     moved: Tensor
     displacement: Tensor
 
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """The moved images ``(targets, 2, height, width)``, below first, and their signed mm."""
+        images = self.images[self.context.index[:, self.moved], 0]
+        return images, self.context.distance[:, self.moved]
+
 
 @torch.no_grad()
 def register(acquired: Acquired, context: Context) -> Registered:

@@ -21,12 +21,14 @@ from calid.errors import UsageError
 from calid.models.context import Acquired, Context, nearest_context, register
 from calid.models.correspondence import Aligned, Correspondence, SliceEncoder
 from calid.models.denoiser import Denoiser
+from calid.models.surroundings import Surroundings
 
 __all__ = [
     "Draw",
     "Filled",
     "Interpolator",
     "InterpolatorConfig",
+    "Known",
     "LatentFiller",
     "PaperConfig",
     "PaperInterpolator",
@@ -41,6 +43,14 @@ LATENT_RANGE = 4.0
 
 
 @dataclass(frozen=True)
+class Known:
+    """The conditional mean ``(targets, channels, h, w)`` of the latents, and the pixels around."""
+
+    mean: Tensor
+    around: Surroundings
+
+
+@dataclass(frozen=True)
 class Filled:
     """What a model puts into a gap.
 
@@ -48,17 +58,13 @@ class Filled:
     ----------
     latents
         ``(targets, channels, h, w)``.
-    carried
-        Acquired images moved to the targets and blended, ``(targets, 1, height, width)``;
-        absent if the model aligns nothing.
-    invented
-        Shape ``(targets, 1, 1, 1)``; how far each target is from being a copy: 0 on an
-        acquired slice, towards 1 in the middle of a wide gap.
+    known
+        The part of them that is no choice of the sampler: their conditional mean, with what
+        the acquired pixels say; absent if the model aligns nothing.
     """
 
     latents: Tensor
-    carried: Tensor | None = None
-    invented: Tensor | None = None
+    known: Known | None = None
 
 
 class LatentFiller(Protocol):
@@ -142,6 +148,14 @@ class Interpolator(nn.Module):
         """tau_1 on all targets of ``context``."""
         return self.correspondence(register(acquired, context))  # type: ignore[no-any-return]
 
+    def known(self, acquired: Acquired, context: Context) -> tuple[Known, list[Tensor]]:
+        """The conditional mean with what surrounds it, and tau_1's maps for tau_2."""
+        seen = register(acquired, context)
+        aligned: Aligned = self.correspondence(seen)
+        gate = context.gate[:, None, None, None]
+        around = Surroundings(aligned.carried, *seen.neighbours(), gate)
+        return Known(aligned.mean, around), aligned.pyramid
+
     def residual_size(self, context: Context) -> Tensor:
         """Scale of the residual at each target, ``(targets, 1, 1, 1)``."""
         return self.config.residual * context.gate[:, None, None, None]
@@ -159,19 +173,18 @@ class Interpolator(nn.Module):
         """See `LatentFiller.fill`."""
         context = nearest_context(positions, targets, self.config.per_side)
         context = context.to(acquired.latents.device)
-        aligned = self.align(acquired, context)
-        mean, size = aligned.mean, self.residual_size(context)
-        invented = context.gate[:, None, None, None]
+        known, pyramid = self.known(acquired, context)
+        mean = known.mean
         if draw is None:
-            return Filled(mean, aligned.carried, invented)
+            return Filled(mean, known)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return data_from_velocity(self.denoiser(x, t, aligned.pyramid), x, t)
+            return data_from_velocity(self.denoiser(x, t, pyramid), x, t)
 
         times = time_grid(steps, mean.device)
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
         residual = ddim(denoise, noise, rectified_flow, times)
-        return Filled(mean + size * residual, aligned.carried, invented)
+        return Filled(mean + self.residual_size(context) * residual, known)
 
 
 @dataclass(frozen=True)

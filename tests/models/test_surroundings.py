@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from calid.evaluation.metrics import sharpness
+from calid.models.surroundings import NOISE, Surroundings, expected, smooth, texture
+
+SIDE = 40
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def around(gate: float = 1.0, to_below: float = -5.0, to_above: float = 5.0) -> Surroundings:
+    return Surroundings(
+        carried=images(1, 1, seed=1),
+        moved=images(1, 2, seed=2),
+        distance=torch.tensor([[to_below, to_above]]),
+        gate=torch.full((1, 1, 1, 1), gate),
+    )
+
+
+def agreeing(gate: float = 1.0) -> Surroundings:
+    """Both neighbours show the same."""
+    seen = around(gate)
+    return dataclasses.replace(seen, moved=seen.moved[:, :1].expand(-1, 2, -1, -1))
+
+
+def test_the_mean_fades_into_carried_pixels_towards_acquired_slices() -> None:
+    decoded = images(1, 1)
+    for gate in (0.0, 0.25, 1.0):
+        seen = around(gate)
+        wanted = gate * decoded + (1 - gate) * seen.carried
+        torch.testing.assert_close(expected(decoded, seen), wanted, rtol=0, atol=1e-6)
+
+
+def test_nothing_is_added_on_an_acquired_slice() -> None:
+    assert not texture(images(1, 1), around(gate=0.0)).any()
+    assert texture(images(1, 1), around(gate=0.5)).any()
+
+
+def test_texture_of_a_mean_that_has_it_already_is_its_detail_alone() -> None:
+    seen = agreeing()
+    mean = seen.moved[:, :1]
+    added = texture(mean, seen)
+    detail = mean - smooth(mean, 1.5)
+    # Full agreement, but for what might be noise.
+    ratio = (added / detail)[detail.abs() > 0.05]
+    assert float(ratio.min()) > 0.8
+    assert float(ratio.max()) <= 0.95 + 1e-5
+    assert 1e-3 * float(detail.square().mean()) > NOISE
+
+
+def test_detail_on_which_the_neighbours_disagree_stays_out() -> None:
+    seen = agreeing()
+    fog = smooth(seen.moved[:, :1], 4.0)
+    negative = 2 * fog - seen.moved[:, 1:]
+    against = dataclasses.replace(seen, moved=torch.cat([seen.moved[:, :1], negative], 1))
+    crisp = (fog + texture(fog, seen))[:, 0]
+    foggy = (fog + texture(fog, against))[:, 0]
+    truth = seen.moved[:, 0]
+    assert float(sharpness(crisp, truth)) > 0.5
+    assert float(sharpness(foggy, truth)) < 0.05
+
+
+def test_the_nearer_neighbour_counts_more() -> None:
+    seen = around(to_below=-1.0, to_above=9.0)
+    mean = images(1, 1)
+    only_blend = texture(mean, dataclasses.replace(seen, moved=smooth(seen.moved, 8.0)))
+    low = smooth(seen.moved, 8.0)
+    wanted = 0.7 * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
+    torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.02)
+
+
+def test_smoothing_is_a_gaussian_filter_that_repeats_the_border() -> None:
+    x = images(2, 3)
+    for sigma in (1.5, 3.0):
+        radius = round(3 * sigma)
+        wanted = gaussian_filter(
+            x.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=radius / sigma
+        )
+        torch.testing.assert_close(smooth(x, sigma), torch.from_numpy(wanted), rtol=0, atol=1e-5)
