@@ -253,7 +253,7 @@ def _problem(
     if not found.images:
         return InputError(
             path,
-            f"There is no DICOM image with a place in space in {_files(found.files)}.",
+            f"There is no DICOM slice in {_files(found.files)}.",
             "Give the folder, zip or file of a short-axis series.",
         )
     studies = {str(i.header.get("StudyInstanceUID", "")) for i in found.images}
