@@ -53,7 +53,7 @@ class Inspect:
             _print_slices(console, found.report)
             _print_left_out(console, found.report)
         for note in found.warnings:
-            console.print("warning", note.removeprefix(f"{self.input}: "), style="yellow")
+            console.print("warning", note, style="yellow")
         for problem in found.report.problems if found.report else ():
             console.print("problem", problem, style="red")
         if self.json is not None:

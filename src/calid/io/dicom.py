@@ -23,7 +23,7 @@ from calid.errors import CalidError, CalidWarning, GeometryError, InputError, Us
 from calid.io.archive import Limits, members
 from calid.io.dicom_group import Odd, Plane, choose, unshifted
 from calid.io.dicom_pixels import check_budget, read_pixels
-from calid.io.dicom_read import Image, Scan, number, scan
+from calid.io.dicom_read import Image, Scan, number, scan, text
 from calid.io.dicom_report import DicomReport, LeftOut, Slice
 from calid.io.dicom_time import Film, film
 from calid.stack import SliceStack
@@ -256,8 +256,8 @@ def _problem(
             f"There is no DICOM slice in {_files(found.files)}.",
             "Give the folder, zip or file of a short-axis series.",
         )
-    studies = {str(i.header.get("StudyInstanceUID", "")) for i in found.images}
-    people = {str(i.header.get("PatientID", "")) for i in found.images}
+    studies = {text(i.header, "StudyInstanceUID") for i in found.images}
+    people = {text(i.header, "PatientID") for i in found.images}
     if len(studies) > 1 or len(people) > 1:
         return InputError(
             path,
@@ -326,7 +326,7 @@ def _gaps(heights: NDArray[np.float64]) -> list[str]:
 
 
 def _frames_of_reference(cine: Film) -> list[str]:
-    uids = {str(images[0].header.get("FrameOfReferenceUID", "")) for images in cine.images}
+    uids = {text(images[0].header, "FrameOfReferenceUID") for images in cine.images}
     if len(uids) == 1:
         return []
     return [f"slices have {len(uids)} frames of reference: the patient may have moved between them"]
@@ -337,7 +337,7 @@ def _views(others: Sequence[LeftOut]) -> list[str]:
         return []
     images = sum(view.images for view in others)
     what = "1 other view is" if len(others) == 1 else f"{len(others)} other views are"
-    return [f"{what} left out ({images} images); calid inspect lists them"]
+    return [f"{what} left out ({images} images)"]
 
 
 def _files(count: int) -> str:

@@ -12,21 +12,20 @@ used where the scale slopes of images differ.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, config
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from calid.errors import InputError, IntensityError
 from calid.io.archive import Member
-from calid.io.dicom_read import Image, number, parse
+from calid.io.dicom_read import Image, number, parse, quiet, text
 from calid.stack import Intensity
 
 __all__ = ["check_budget", "read_pixels"]
@@ -86,7 +85,8 @@ def read_pixels(
     """
     images = [image for frames in slices for image in frames]
     scales = _scales(images, path)
-    decoded = _decode(images, path)
+    with quiet():
+        decoded = _decode(images, path)
     arrays = [decoded[image.member.label, image.frame] for image in images]
     if len(set(scales)) == 1:
         intensity = Intensity(*scales[0])
@@ -110,7 +110,7 @@ def _decode(images: Sequence[Image], path: Path) -> dict[tuple[str, int], NDArra
     for label, (member, wanted) in files.items():
         dataset = parse(member, path, pixels=True)
         assert dataset is not None  # it has been parsed before
-        if dataset.get("PhotometricInterpretation") != "MONOCHROME2":
+        if text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
             raise IntensityError(
                 path,
                 f"{label.capitalize()} does not hold grey values that grow brighter (MONOCHROME2).",
@@ -133,12 +133,10 @@ def _complete(dataset: Dataset) -> None:
 
 
 def _array(dataset: Dataset, image: Image, path: Path) -> NDArray[Any]:
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = UID(str(dataset.file_meta.TransferSyntaxUID), validation_mode=config.IGNORE)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            index = image.frame if image.multiple else None
-            array = np.asarray(pixel_array(dataset, index=index, raw=True))
+        index = image.frame if image.multiple else None
+        array = np.asarray(pixel_array(dataset, index=index, raw=True))
     except Exception as error:  # decoders raise many things, and quote values
         label = image.member.label.capitalize()
         if syntax.is_transfer_syntax and not syntax.is_compressed:
@@ -147,7 +145,8 @@ def _array(dataset: Dataset, image: Image, path: Path) -> NDArray[Any]:
             ) from error
         raise InputError(
             path,
-            f"The pixels of {label} cannot be decoded ({syntax.name}).",
+            f"The pixels of {label} cannot be decoded "
+            f"({syntax.name if syntax.is_transfer_syntax else 'unknown encoding'}).",
             "Decompress the files, for example with gdcmconv --raw or dcmdjpeg.",
         ) from error
     if array.shape != image.matrix:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,13 +24,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.tag import Tag
 
-from calid.errors import GeometryError, InputError
+from calid.errors import CalidError, GeometryError, InputError
 from calid.io.archive import Member
 from calid.io.dicom_report import LeftOut
 
-__all__ = ["Image", "Scan", "number", "numbers", "parse", "scan"]
+__all__ = ["Image", "Scan", "number", "numbers", "parse", "quiet", "scan", "text"]
 
 _GROUPS = (
     "PixelMeasuresSequence",
@@ -55,6 +57,9 @@ _NEEDED = (
 
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture and its multi-frame kinds: screenshots, which need no geometry."""
+
+_DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
+"""The transfer syntax of a compressed header."""
 
 _MOST_FRAMES = 10_000
 """Of one file: no film is longer, and a damaged header may claim any number."""
@@ -133,22 +138,35 @@ def scan(files: Sequence[Member], path: Path) -> Scan:
     seen: dict[str, Member] = {}
     for member in files:
         dataset = parse(member, path)
-        reason = "not DICOM" if dataset is None else _useless(dataset)
-        if dataset is not None and not reason:
-            uid = str(dataset.get("SOPInstanceUID", id(member)))
-            if _same(seen.setdefault(uid, member), member):
-                reason = "an exact copy of another file"
-        if dataset is None or reason:
+        if dataset is None:
+            reasons["not DICOM"] += 1
+        elif reason := _useless(dataset):
             reasons[reason] += 1
-            continue
-        for frame, multiple, header in _frames(dataset, member, path):
-            reason = _not_magnitude(header)
-            if reason:
-                reasons[reason] += 1
-            else:
-                found.images.append(_image(member, frame, multiple, header, path))
+        elif _same(seen.setdefault(text(dataset, "SOPInstanceUID"), member), member):
+            reasons["an exact copy of another file"] += 1
+        else:
+            for image in _images(dataset, member, path):
+                if isinstance(image, Image):
+                    found.images.append(image)
+                else:
+                    reasons[image] += 1
     found.left_out += [LeftOut(reason, images) for reason, images in reasons.items()]
     return found
+
+
+def _images(dataset: Dataset, member: Member, path: Path) -> list[Image | str]:
+    """Every frame of a file: an image, or the reason why not."""
+    out: list[Image | str] = []
+    try:
+        with quiet():
+            for frame, multiple, header in _frames(dataset, member, path):
+                reason = _not_magnitude(header)
+                out.append(reason or _image(member, frame, multiple, header, path))
+    except CalidError:
+        raise
+    except Exception as error:  # a value that cannot be converted is found out only now
+        raise _damaged(member, path) from error
+    return out
 
 
 def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
@@ -159,31 +177,27 @@ def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
     InputError
         If it says that it is DICOM and cannot be read as such.
     """
-    head = member.read(1024)
+    head = member.read(132)
     marked = head[128:132] == b"DICM"
     # Files without preamble begin with group 8; nothing else is guessed.
     if not marked and head[:2] != b"\x08\x00":
         return None
-    if DeflatedExplicitVRLittleEndian.encode() + b"\x00" in head:
+    content = member.read(-1)
+    if _DEFLATED.search(content):  # it would be unpacked whole, however large
         raise InputError(
             path,
             f"{member.label.capitalize()} is a deflated data set, which is not read.",
             "Convert it to Explicit VR Little Endian, for example with dcmconv +te.",
         )
     try:
-        with _quiet():
+        with quiet():
             dataset = pydicom.dcmread(
-                io.BytesIO(member.read(-1)), stop_before_pixels=not pixels, force=not marked
+                io.BytesIO(content), stop_before_pixels=not pixels, force=not marked
             )
-            len(dataset)
-    except InputError:
-        raise
     except Exception as error:  # damaged files raise anything: struct.error, KeyError, ...
         if not marked:
             return None
-        raise InputError(
-            path, f"{member.label.capitalize()} is DICOM, but damaged.", _DAMAGED
-        ) from error
+        raise _damaged(member, path) from error
     return dataset
 
 
@@ -196,7 +210,7 @@ def number(header: Dataset, keyword: str) -> float | None:
 def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     """``count`` finite numbers of a header, or none."""
     try:
-        with _quiet():
+        with quiet():
             value = header.get(keyword)
             if value is None:
                 return None
@@ -207,30 +221,44 @@ def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
 
+def text(header: Dataset, keyword: str) -> str:
+    """A field as text; empty if it is absent or cannot be read."""
+    try:
+        with quiet():
+            return str(header.get(keyword, ""))
+    except Exception:  # as in `numbers`
+        return ""
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's warnings, which quote values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def quiet() -> Iterator[None]:
+    """Without the library's warnings and log, which quote values."""
+    log = logging.getLogger("pydicom")
+    before, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
 
 
 def _useless(dataset: Dataset) -> str:
     """Why a file cannot show a slice; empty if it can."""
-    kind = str(dataset.get("SOPClassUID", ""))
+    kind = text(dataset, "SOPClassUID")
     if "DirectoryRecordSequence" in dataset:
         return "a DICOMDIR, which is not needed"
     if "Rows" not in dataset and "ImagePositionPatient" not in dataset:
         return "DICOM without an image"
     if kind.startswith(_SECONDARY) and "ImagePositionPatient" not in dataset:
         return "a screenshot"
-    return "a colour image" if dataset.get("SamplesPerPixel", 1) != 1 else ""
+    return "a colour image" if number(dataset, "SamplesPerPixel") not in (None, 1) else ""
 
 
 def _not_magnitude(header: Dataset) -> str:
     words = {str(word).upper() for word in _listed(header.get("ImageType"))[2:]}
     words |= {str(word).upper() for word in _listed(header.get("FrameType"))[2:]}
-    words.add(str(header.get("ComplexImageComponent", "")).upper())
+    words.add(text(header, "ComplexImageComponent").upper())
     return "not a magnitude image (phase or velocity)" if words & _PHASE else ""
 
 
@@ -270,7 +298,8 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     flat = Dataset()
     many = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
     shared, own = (dataset.get(keyword) for keyword in many)
-    flat.update({e.tag: e for e in dataset if e.keyword not in (*many, "NumberOfFrames")})
+    for tag in dataset.keys() - {Tag(keyword) for keyword in (*many, "NumberOfFrames")}:
+        flat[tag] = dataset.get_item(tag)  # as it is in the file: not every value is valid
     for item in [*(shared or [])[:1], *(own or [])[frame : frame + 1]]:
         for keyword in _GROUPS:
             for inner in item.get(keyword) or []:
@@ -312,3 +341,7 @@ def _image(member: Member, frame: int, multiple: bool, header: Dataset, path: Pa
         axes=np.stack([across, down, np.cross(across, down)], axis=1) * to_ras[:, None],
         corner=corner * to_ras,
     )
+
+
+def _damaged(member: Member, path: Path) -> InputError:
+    return InputError(path, f"{member.label.capitalize()} is DICOM, but damaged.", _DAMAGED)

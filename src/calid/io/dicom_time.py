@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.io.dicom_group import SAME_PLACE, Odd, Plane
-from calid.io.dicom_read import Image, number
+from calid.io.dicom_read import Image, number, text
 
 __all__ = ["Film", "film"]
 
@@ -150,7 +150,7 @@ def _tells(planes: Sequence[Plane], reading: Reading, within: bool) -> bool:
 
 
 def _series(plane: Plane) -> set[str]:
-    return {str(image.header.get("SeriesInstanceUID", "")) for image in plane.images}
+    return {text(image.header, "SeriesInstanceUID") for image in plane.images}
 
 
 def _single(plane: Plane, reading: Reading) -> tuple[list[Image], list[Image]]:
@@ -169,7 +169,7 @@ def _single(plane: Plane, reading: Reading) -> tuple[list[Image], list[Image]]:
 def _origin(image: Image) -> tuple[str, float]:
     """What images that were acquired in one go share."""
     return (
-        str(image.header.get("SeriesInstanceUID", "")),
+        text(image.header, "SeriesInstanceUID"),
         round(float(image.corner @ image.axes[:, 2]) / SAME_PLACE),
     )
 

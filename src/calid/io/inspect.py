@@ -19,6 +19,8 @@ from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_report import DicomReport
 from calid.stack import SliceStack
 
+_NIBABEL: Any = nib  # whose functions carry no types
+
 __all__ = ["Inspection", "inspect_input"]
 
 
@@ -67,7 +69,7 @@ def inspect_input(path: str | os.PathLike[str], odd_slices: OddSlices = "refuse"
         If nothing can be said about it: it is missing, damaged, or not safe to read.
     """
     path = Path(path)
-    with _kept_warnings() as notes:
+    with _kept_warnings(path) as notes:
         if not is_dicom(path):
             return Inspection("NIfTI", read_stack(path), None, notes, None)
         with open_dicom(path, odd_slices=odd_slices) as exam:
@@ -79,15 +81,16 @@ def inspect_input(path: str | os.PathLike[str], odd_slices: OddSlices = "refuse"
 
 
 @contextmanager
-def _kept_warnings() -> Iterator[list[str]]:
-    """The package's warnings, in a list instead of on the screen."""
+def _kept_warnings(path: Path) -> Iterator[list[str]]:
+    """The package's warnings about a path, in a list instead of on the screen."""
     kept: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalidWarning)
         try:
             yield kept
         finally:
-            kept += [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
+            texts = [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
+            kept += [text.removeprefix(f"{path}: ") for text in texts]
 
 
 def _facts(stack: SliceStack) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def _facts(stack: SliceStack) -> dict[str, Any]:
         "gaps_mm": stack.gaps.round(4).tolist(),
         "frame_times_s": stack.frame_times.round(6).tolist(),
         "axes": axes(stack),
-        "oblique_deg": round(float(np.degrees(nib.affines.obliquity(stack.affine)).max()), 2),
+        "oblique_deg": round(float(np.degrees(_NIBABEL.affines.obliquity(stack.affine)).max()), 2),
         "affine": stack.affine.tolist(),
         "dtype": str(stack.data.dtype),
         "slope": stack.intensity.slope,
@@ -113,4 +116,4 @@ def _facts(stack: SliceStack) -> dict[str, Any]:
 def axes(stack: SliceStack) -> list[str]:
     """Where columns, rows and slices run to, each by its nearest axis of the body."""
     names = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
-    return [names[str(code)] for code in nib.aff2axcodes(stack.affine)]
+    return [names[str(code)] for code in _NIBABEL.aff2axcodes(stack.affine)]
