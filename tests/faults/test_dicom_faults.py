@@ -117,6 +117,25 @@ def test_a_film_goes_before_a_still_of_as_many_slices(tmp_path):
         assert read_dicom(save(still + short_axis(), tmp_path)).stack.n_frames == 3
 
 
+def test_a_film_goes_before_a_scout_of_the_whole_chest(tmp_path):
+    scout = short_axis(range(0, 120, 10), phases=1, axes=OBLIQUE[:, [2, 0, 1]], series=50)
+    with pytest.warns(CalidWarning, match=r"1 other view is left out \(12 images\)"):
+        assert read_dicom(save(scout + short_axis(), tmp_path)).stack.shape[:2] == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("heights", "phases"),
+    [((10,), 3), ((5, 25), 1), ((5, 25), 8), ((90,), 3)],
+    ids=["at a slice", "stills", "perfusion", "far away"],
+)
+def test_images_that_fill_no_hole_of_the_stack_are_left_out(tmp_path, heights, phases):
+    other = short_axis(heights, phases=phases, matrix=(24, 20), series=50)
+    with pytest.warns(CalidWarning, match="1 other view"):
+        found = read_dicom(save(short_axis() + other, tmp_path))
+    assert found.stack.shape[:2] == (3, 4)
+    assert found.report.left_out[0].reason == "other images near the stack"
+
+
 def test_two_stacks_of_equal_size_are_refused(tmp_path):
     other = short_axis(axes=OBLIQUE[:, [2, 0, 1]], series=50)
     refused(save(short_axis() + other, tmp_path), GeometryError, "two stacks of 4 slices")

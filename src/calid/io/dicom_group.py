@@ -1,13 +1,16 @@
 """Which images of an exam are the short-axis stack: parallel planes, not names.
 
 Images that share orientation, matrix and pixel spacing are a group. The stack is the group
-with the most planes; among equals the one with more images, so that a film wins over a still.
+with the most planes, but a film of three planes or more goes before any still: scouts of the
+whole chest have more planes than a heart. Among equals the one with more images is taken.
 Of the other groups
 
 - those more than `NEAR` degrees away are other views (long-axis, scouts): left out;
 - nearly parallel ones that cover the same depth themselves are other stacks: left out;
-- the remaining, nearly parallel ones are *odd*: slices that should have been in the stack,
-  had they not been turned or given another matrix. So are planes shifted in-plane.
+- nearly parallel ones are *odd* if the stack lacks a slice where they have one, and they
+  are films, or stills, as the stack is: slices that should have been in it, had they not been
+  turned or given another matrix. So are planes shifted in-plane;
+- the rest are other images of the same region: left out.
 
 Odd slices are for the user to decide about: without them the stack has a hole.
 """
@@ -79,7 +82,7 @@ def choose(images: Sequence[Image]) -> tuple[list[Plane], list[LeftOut], list[Od
         Whether another group is as good.
     """
     groups = [(group, _planes(group)) for group in _groups(images)]
-    ranked = sorted(groups, key=lambda g: (len(g[1]), len(g[0])), reverse=True)
+    ranked = sorted(groups, key=_rank, reverse=True)
     if not ranked or len(ranked[0][1]) < 2:
         return [], [describe(*g, "no plane is parallel to it") for g in ranked], [], False
     stack, planes = ranked[0]
@@ -90,11 +93,47 @@ def choose(images: Sequence[Image]) -> tuple[list[Plane], list[LeftOut], list[Od
             left_out.append(describe(other, places, "another view", tilt))
         elif _covers(places, planes):
             left_out.append(describe(other, places, "another stack", tilt))
-        else:
+        elif _lacking(planes, places):
             odd.append(Odd(f"{_count(other, places)} {_difference(stack[0], other[0])}", other))
-    size = len(planes), len(stack)
-    tie = any((len(p), len(g)) == size for g, p in ranked[1:])
+        else:
+            left_out.append(describe(other, places, "other images near the stack", tilt))
+    tie = any(_rank(group) == _rank(ranked[0]) for group in ranked[1:])
     return planes, left_out, odd, tie
+
+
+def _rank(group: tuple[tuple[Image, ...], list[Plane]]) -> tuple[bool, int, int]:
+    """What makes a group the stack."""
+    images, planes = group
+    return len(planes) >= 3 and _frames(planes) > 1, len(planes), len(images)
+
+
+def _frames(planes: Sequence[Plane]) -> int:
+    """Images of the median plane."""
+    return sorted(len(plane.images) for plane in planes)[len(planes) // 2]
+
+
+def _lacking(planes: Sequence[Plane], places: Sequence[Plane]) -> bool:
+    """Whether a stack lacks a slice where nearly parallel images of its kind have one.
+
+    That is within the stack or one gap beyond, and not near a slice that it has. Heights are
+    those of the images' centres, about which slices are turned.
+    """
+    normal = planes[0].images[0].axes[:, 2]
+    own, other = (
+        np.array([_centre(plane.images[0]) @ normal for plane in part]) for part in (planes, places)
+    )
+    gap = float(np.median(np.diff(own)))
+    away = np.abs(other[:, None] - own).min(axis=1)
+    inside = (other > own[0] - 1.5 * gap) & (other < own[-1] + 1.5 * gap)
+    counts = sorted((_frames(planes), _frames(places)))
+    return bool(np.any(inside & (away > gap / 4))) and counts[1] <= 1.5 * counts[0]
+
+
+def _centre(image: Image) -> NDArray[np.float64]:
+    """RAS+ millimetres of the middle of an image."""
+    (rows, columns), (row, column) = image.matrix, image.spacing
+    half = np.array([(columns - 1) * column / 2, (rows - 1) * row / 2])
+    return np.asarray(image.corner + image.axes[:, :2] @ half)
 
 
 def unshifted(planes: list[Plane]) -> tuple[list[Plane], list[Odd], float]:
