@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.io.dicom_read import Image, number
+from calid.io.dicom_fields import number
+from calid.io.dicom_read import Image
 from calid.io.dicom_report import LeftOut
 
 __all__ = ["Odd", "Plane", "choose", "describe", "unshifted"]

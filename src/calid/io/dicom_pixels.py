@@ -25,7 +25,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from calid.errors import InputError, IntensityError
 from calid.io.archive import Member
-from calid.io.dicom_read import Image, number, parse, quiet, text
+from calid.io.dicom_fields import number, quiet, text
+from calid.io.dicom_read import Image, parse
 from calid.stack import Intensity
 
 __all__ = ["check_budget", "read_pixels"]

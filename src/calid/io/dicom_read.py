@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
-import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +24,10 @@ from pydicom.tag import Tag
 
 from calid.errors import CalidError, GeometryError, InputError
 from calid.io.archive import Member
+from calid.io.dicom_fields import number, numbers, quiet, text
 from calid.io.dicom_report import LeftOut
 
-__all__ = ["Image", "Scan", "number", "numbers", "parse", "quiet", "scan", "text"]
+__all__ = ["Image", "Scan", "parse", "scan"]
 
 _GROUPS = (
     "PixelMeasuresSequence",
@@ -199,48 +196,6 @@ def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
             return None
         raise _damaged(member, path) from error
     return dataset
-
-
-def number(header: Dataset, keyword: str) -> float | None:
-    """One finite number of a header, or none."""
-    found = numbers(header, keyword, 1)
-    return None if found is None else found[0]
-
-
-def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    """``count`` finite numbers of a header, or none."""
-    try:
-        with quiet():
-            value = header.get(keyword)
-            if value is None:
-                return None
-            many = [value] if isinstance(value, str | int | float) else list(value)
-            found = [float(v) for v in many]
-    except Exception:  # a value of the wrong kind: pydicom raises many things
-        return None
-    return found if len(found) == count and all(map(math.isfinite, found)) else None
-
-
-def text(header: Dataset, keyword: str) -> str:
-    """A field as text; empty if it is absent or cannot be read."""
-    try:
-        with quiet():
-            return str(header.get(keyword, ""))
-    except Exception:  # as in `numbers`
-        return ""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the library's warnings and log, which quote values."""
-    log = logging.getLogger("pydicom")
-    before, log.disabled = log.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.disabled = before
 
 
 def _useless(dataset: Dataset) -> str:

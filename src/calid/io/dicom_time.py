@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calid.io.dicom_fields import number, text
 from calid.io.dicom_group import SAME_PLACE, Odd, Plane
-from calid.io.dicom_read import Image, number, text
+from calid.io.dicom_read import Image
 
 __all__ = ["Film", "film"]
 
