@@ -133,7 +133,8 @@ class Volume:
     affine
         Shape ``(4, 4)``; its third column is the dense through-plane step.
     positions
-        Shape ``(slices,)``; millimetres on the stack's own axis.
+        Shape ``(slices,)``; millimetres on the stack's own axis. Acquired slices may lie a
+        little beside the even planes of ``affine``: these are their true positions.
     acquired
         Shape ``(slices,)``; true where a slice is the scanner's, false where it is generated.
     frame_times

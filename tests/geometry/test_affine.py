@@ -55,13 +55,19 @@ def test_from_spacing_refuses(bad: float) -> None:
 
 def test_dense_affine_keeps_origin_and_plane() -> None:
     affine = rotation(0.3, 0.2, 0.1) @ from_spacing(STEPS, origin=(5, 6, 7))
-    dense = dense_affine(affine, 4)
+    dense = dense_affine(affine, 2.5)
     np.testing.assert_allclose(spacing(dense), (1.8, 1.8, 2.5))
     np.testing.assert_array_equal(dense[:, [0, 1, 3]], affine[:, [0, 1, 3]])
     # Dense slice 4 is acquired slice 1.
     np.testing.assert_allclose(dense @ [2, 3, 4, 1], affine @ [2, 3, 1, 1])
-    with pytest.raises(GeometryError, match="positive factor"):
+    with pytest.raises(GeometryError, match="positive distance"):
         dense_affine(affine, 0)
+
+
+def test_dense_affine_starts_further_along_the_normal() -> None:
+    affine = rotation(0.3, 0.2, 0.1) @ from_spacing(STEPS, origin=(5, 6, 7))
+    dense = dense_affine(affine, 2.0, start=2.5)
+    np.testing.assert_allclose(dense @ [2, 3, 0, 1], affine @ [2, 3, 0.25, 1])
 
 
 @pytest.mark.parametrize(

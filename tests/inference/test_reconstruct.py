@@ -7,7 +7,8 @@ import pytest
 
 from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
-from calid.errors import UsageError
+from calid.errors import CalidWarning, GeometryError, UsageError
+from calid.geometry.dense_grid import offsets
 from calid.inference.reconstruct import choose_factor, choose_samples, densify, plan
 from calid.stack import SliceStack
 
@@ -62,10 +63,64 @@ def test_the_physical_place_of_every_acquired_voxel_is_kept(small_stack):
     )
 
 
-def test_unequal_gaps_are_cut_each_by_its_own_step():
-    dense = plan(np.array([0.0, 8.0, 20.0]), 4)
-    np.testing.assert_allclose(dense.positions, [0, 2, 4, 6, 8, 11, 14, 17, 20])
-    np.testing.assert_array_equal(np.flatnonzero(dense.acquired), [0, 4, 8])
+def with_positions(stack: SliceStack, positions: list[float]) -> SliceStack:
+    mean = (positions[-1] - positions[0]) / (len(positions) - 1)
+    affine = stack.affine.copy()
+    affine[:3, 2] *= mean / np.linalg.norm(affine[:3, 2])
+    places = np.array(positions)
+    return replace(stack, affine=affine, positions=places, data=stack.data[:, : len(places)])
+
+
+def test_unequal_gaps_are_cut_by_one_step_into_as_many_as_they_hold(small_stack):
+    dense = plan(with_positions(small_stack, [0, 8, 20]), 4)
+    np.testing.assert_allclose(dense.positions, np.arange(0, 21, 2))
+    np.testing.assert_array_equal(np.flatnonzero(dense.acquired), [0, 4, 10])
+
+
+def test_a_missing_slice_is_generated_at_true_distances(small_stack):
+    stack = with_positions(small_stack, [0, 10, 20, 40])
+    asked = []
+
+    def method(images, positions, targets, spacing):
+        asked.append((positions, targets))
+        return linear(images, positions, targets, spacing)[None]
+
+    volume = densify(stack, method, 2)
+    assert volume.spacing[0] == pytest.approx(5)
+    np.testing.assert_array_equal(np.flatnonzero(volume.acquired), [0, 2, 4, 8])
+    np.testing.assert_array_equal(volume.data[:, [0, 2, 4, 8]], stack.data)
+    np.testing.assert_allclose(asked[0][0], [0, 10, 20, 40])
+    np.testing.assert_allclose(asked[0][1], [5, 15, 25, 30, 35])
+    low, high = stack.data[0, 2].astype(float), stack.data[0, 3].astype(float)
+    inside = (np.minimum(low, high) > 5) & (np.maximum(low, high) < 295)
+    np.testing.assert_allclose(
+        volume.data[0, 5][inside], (0.75 * low + 0.25 * high)[inside], atol=0.51
+    )
+
+
+def test_jitter_keeps_slices_untouched_and_true_positions(small_stack):
+    stack = with_positions(small_stack, [0, 10.3, 19.8, 30.2, 39.9])
+    asked = []
+
+    def method(images, positions, targets, spacing):
+        asked.append((positions, targets))
+        return linear(images, positions, targets, spacing)[None]
+
+    with pytest.warns(CalidWarning, match="up to 0.2. mm beside"):
+        volume = densify(stack, method, 5)
+    np.testing.assert_array_equal(volume.data[:, ::5], stack.data)
+    np.testing.assert_array_equal(asked[0][0], stack.positions)
+    np.testing.assert_array_equal(volume.positions[volume.acquired], stack.positions)
+    # Generated slices lie exactly on the planes that the affine says.
+    beside = offsets(volume.positions, volume.affine, stack.affine)
+    np.testing.assert_allclose(beside[~volume.acquired], 0, atol=1e-9)
+    assert 0.2 < np.abs(beside[volume.acquired]).max() < 0.3
+
+
+def test_gaps_that_fit_no_grid_are_refused(small_stack):
+    stack = with_positions(small_stack, [0, 10, 16.7, 31])
+    with pytest.raises(GeometryError, match=r"6.7 to 14.3 mm fit no even planes.*--spacing"):
+        densify(stack, lambda *a: linear(*a)[None], 1)
 
 
 def test_without_a_wish_the_factor_is_the_nearest_to_isotropic(small_stack):

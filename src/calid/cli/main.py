@@ -13,6 +13,7 @@ from calid.cli.console import show_error, warnings_shown
 from calid.cli.demo import Demo
 from calid.cli.evaluate import Evaluate
 from calid.cli.info import Info
+from calid.cli.inspect import Inspect
 from calid.cli.measure import Measure
 from calid.cli.reconstruct import Reconstruct
 from calid.cli.segment import Segment
@@ -49,6 +50,7 @@ Verb = (
     | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )

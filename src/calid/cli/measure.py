@@ -97,7 +97,7 @@ class Measure:
     """
 
     input: Annotated[Path, tyro.conf.Positional]
-    """NIfTI stack: one frame, or a film (4D)."""
+    """NIfTI stack, or a DICOM folder, zip or file: one frame, or a film."""
     es: Path | None = None
     """End-systole on the same grid; INPUT is then end-diastole."""
     labels: Path | None = None

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Reconstruct"]
 
@@ -23,11 +27,11 @@ class Reconstruct:
     """
 
     input: Annotated[Path, tyro.conf.Positional]
-    """NIfTI stack: 3D, or 4D with one volume per frame."""
+    """NIfTI stack (3D, or 4D with one volume per frame), or a DICOM folder, zip or file."""
     output: Annotated[Path, tyro.conf.Positional]
     """NIfTI volume to write (.nii or .nii.gz). OUTPUT.json is written beside it."""
     factor: int | None = None
-    """Cut every gap into this many steps. Without factor or spacing: nearest to isotropic."""
+    """Cut the usual gap into this many steps. Without factor or spacing: nearest to isotropic."""
     spacing: float | None = None
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
     samples: int | None = None
@@ -45,6 +49,8 @@ class Reconstruct:
     """Scale of the starting noise; below 1 samples vary less."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    odd_slices: Literal["refuse", "leave-out"] = "refuse"
+    """DICOM slices that do not fit the others: an error, or left out with a warning."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
 
@@ -60,7 +66,7 @@ class Reconstruct:
 
         samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
-        stack = read(self.input)
+        stack = read(self.input, odd_slices=self.odd_slices)
         sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
         model = load_model(self.preset, self.device)
@@ -93,7 +99,7 @@ class Reconstruct:
         write_json(record(self.input, stack, volume, model, sampling, seconds), self.sidecar)
         through = volume.spacing[0]
         say(
-            f"{stack.n_slices} slices {stack.gaps.mean():.4g} mm apart are now "
+            f"{stack.n_slices} slices {_range(stack.gaps)} mm apart are now "
             f"{len(volume.positions)}, {through:.3g} mm apart"
             f" ({(~volume.acquired).sum()} generated)."
         )
@@ -119,3 +125,9 @@ class Reconstruct:
             check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)
+
+
+def _range(gaps: NDArray[np.float64]) -> str:
+    """``10``, or ``10 to 20`` of unequal gaps."""
+    least, most = f"{gaps.min():.4g}", f"{gaps.max():.4g}"
+    return least if least == most else f"{least} to {most}"

@@ -21,7 +21,7 @@ class Segment:
     """
 
     input: Annotated[Path, tyro.conf.Positional]
-    """NIfTI stack: 3D, or 4D with one volume per frame."""
+    """NIfTI stack (3D, or 4D with one volume per frame), or a DICOM folder, zip or file."""
     output: Annotated[Path, tyro.conf.Positional]
     """NIfTI labels to write, on the input's grid. OUTPUT.json is written beside it."""
     device: str = "auto"

@@ -89,23 +89,31 @@ def spacing(affine: ArrayLike) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
-def dense_affine(affine: ArrayLike, factor: float) -> Affine:
-    """Affine of a stack that was made ``factor`` times denser through-plane.
+def dense_affine(affine: ArrayLike, step: float, start: float = 0.0) -> Affine:
+    """Affine of a denser stack with the same planes.
 
-    The first slice stays where it is, so the origin is unchanged and only the third column
-    is divided.
+    Parameters
+    ----------
+    affine
+        Shape ``(4, 4)``.
+    step
+        mm between its slices.
+    start
+        mm along the normal from the old first slice to the new one.
 
     Raises
     ------
     GeometryError
-        If ``factor`` is not a positive number.
+        If ``step`` is not a positive number.
     """
-    if not (np.isfinite(factor) and factor > 0):
+    if not (np.isfinite(step) and step > 0):
         raise GeometryError(
-            f"factor {factor}", "A stack is made denser by a positive factor.", "Use 2 or more."
+            f"step {step}", "Slices are a positive distance apart.", "Use 1, for example."
         )
     dense = np.array(affine, dtype=np.float64)
-    dense[:3, 2] /= factor
+    normal = dense[:3, 2] / np.linalg.norm(dense[:3, 2])
+    dense[:3, 2] = normal * step
+    dense[:3, 3] += normal * start
     return dense
 
 

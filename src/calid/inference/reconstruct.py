@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.errors import UsageError
+from calid.errors import CalidWarning, UsageError
 from calid.geometry.affine import dense_affine
+from calid.geometry.dense_grid import ROUNDING, dense_grid, usual_gap
 from calid.stack import SliceStack, Volume
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "choose_factor",
     "choose_samples",
     "densify",
+    "fill",
     "plan",
 ]
 
@@ -35,17 +38,20 @@ class DensePlan:
     Parameters
     ----------
     positions
-        Shape ``(dense slices,)``, mm.
+        Shape ``(dense slices,)``, mm: of acquired slices the true ones, else on even planes.
     acquired
         Shape ``(dense slices,)``.
+    affine
+        Shape ``(4, 4)``, of the even planes.
     """
 
     positions: NDArray[np.float64]
     acquired: NDArray[np.bool_]
+    affine: NDArray[np.float64]
 
 
 def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) -> int:
-    """Number of steps into which every gap is cut.
+    """Number of steps into which the usual gap is cut.
 
     Parameters
     ----------
@@ -72,7 +78,7 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
     if not (np.isfinite(wanted) and wanted > 0):
         raise UsageError("--spacing", f"{wanted} mm is not a spacing.", "Give a positive number.")
-    ratio = float(stack.gaps.mean()) / wanted
+    ratio = usual_gap(stack.positions) / wanted
     below = max(1, int(np.floor(ratio)))
     return below if ratio / below < (below + 1) / ratio else below + 1
 
@@ -106,13 +112,36 @@ def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
     return samples
 
 
-def plan(positions: NDArray[np.float64], factor: int) -> DensePlan:
-    """Cut every gap into ``factor`` equal steps: ``(slices - 1) * factor + 1`` slices."""
-    share = np.arange(factor) / factor
-    between = positions[:-1, None] + np.diff(positions)[:, None] * share
-    dense = np.append(between.ravel(), positions[-1])
-    acquired = np.arange(len(dense)) % factor == 0
-    return DensePlan(dense, acquired)
+def plan(stack: SliceStack, factor: int) -> DensePlan:
+    """Planes that cut the usual gap into ``factor`` steps, and all acquired slices on them.
+
+    With equal gaps these are ``(slices - 1) * factor + 1`` slices.
+
+    Raises
+    ------
+    GeometryError
+        If gaps are too uneven; see `calid.geometry.dense_grid`.
+
+    Warns
+    -----
+    CalidWarning
+        If a slice lies beside its plane.
+    """
+    grid = dense_grid(stack.positions, factor, stack.source)
+    places = grid.planes
+    away = float(np.abs(places[grid.index] - stack.positions).max())
+    if away > ROUNDING:
+        warnings.warn(
+            f"{stack.source}: slices lie up to {away:.2g} mm beside the even planes, "
+            f"{grid.step:.4g} mm apart, of the output. They are unchanged; the record beside it "
+            "says where they are.",
+            CalidWarning,
+            stacklevel=2,
+        )
+    places[grid.index] = stack.positions
+    acquired = np.zeros(len(places), np.bool_)
+    acquired[grid.index] = True
+    return DensePlan(places, acquired, dense_affine(stack.affine, grid.step, grid.start))
 
 
 def densify(
@@ -122,14 +151,33 @@ def densify(
     uncertainty: bool = False,
     on_frame: Callable[[int], None] = lambda frame: None,
 ) -> Volume:
-    """Fill every gap of every frame.
+    """Fill every gap of every frame: `plan`, then `fill`.
+
+    Parameters
+    ----------
+    factor
+        Of `choose_factor`; 1 returns the stack itself as a volume if its gaps are equal.
+    method, uncertainty, on_frame
+        As `fill`.
+    """
+    return fill(stack, method, plan(stack, factor), uncertainty, on_frame)
+
+
+def fill(
+    stack: SliceStack,
+    method: SampledMethod,
+    dense: DensePlan,
+    uncertainty: bool = False,
+    on_frame: Callable[[int], None] = lambda frame: None,
+) -> Volume:
+    """Fill the slices of a plan.
 
     Parameters
     ----------
     method
         Gives the slices between; samples are averaged.
-    factor
-        Of `choose_factor`; 1 returns the stack itself as a volume.
+    dense
+        Where.
     uncertainty
         Keep the standard deviation over samples, at least 2.
     on_frame
@@ -138,10 +186,10 @@ def densify(
     Returns
     -------
     Volume
-        Acquired slices, at multiples of ``factor``, are those of the stack bit for bit.
-        Generated ones have its dtype and stay within the range of its values.
+        Acquired slices are those of the stack bit for bit, with equal gaps at multiples of
+        ``factor``. Generated ones are computed at true distances from them, have the stack's
+        dtype and stay within the range of its values.
     """
-    dense = plan(stack.positions, factor)
     frames, _, height, width = stack.shape
     data = np.empty((frames, len(dense.positions), height, width), stack.data.dtype)
     data[:, dense.acquired] = stack.data
@@ -158,7 +206,7 @@ def densify(
         on_frame(frame + 1)
     return Volume(
         data=data,
-        affine=dense_affine(stack.affine, factor),
+        affine=dense.affine,
         positions=dense.positions,
         acquired=dense.acquired,
         frame_times=stack.frame_times,

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from calid.geometry.dense_grid import offsets
 from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
 from calid.stack import SliceStack, Volume
@@ -27,6 +28,7 @@ def record(
     Only what is listed here is written: no file name, no header text, nothing that could
     name a patient.
     """
+    beside = offsets(volume.positions, volume.affine, stack.affine)
     return {
         "software": {"name": "calid", "version": version("calid")},
         "notice": "Generated slices are estimates. Research use only; not a medical device.",
@@ -42,6 +44,8 @@ def record(
             "slice_positions_mm": volume.positions.tolist(),
             "acquired_slices": volume.acquired.nonzero()[0].tolist(),
             "generated_slices": (~volume.acquired).nonzero()[0].tolist(),
+            # Where an acquired slice truly is, seen from the plane that the file shows it on.
+            "acquired_offsets_mm": beside[volume.acquired].round(6).tolist(),
         },
         "settings": {
             "preset": model.preset,

@@ -1,17 +1,21 @@
-"""Files in and out: NIfTI, atomic writing, sidecars."""
+"""Files in and out: NIfTI and DICOM, atomic writing, sidecars."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from calid.errors import InputError
+from calid.errors import UsageError
 from calid.geometry.affine import SpacingFrom
 from calid.io.nifti import MAX_BYTES, read_stack
-from calid.io.nifti_write import write_uncertainty, write_volume
+from calid.io.nifti_write import SUFFIXES, write_uncertainty, write_volume
 from calid.stack import SliceStack
 
-__all__ = ["read", "read_stack", "write_uncertainty", "write_volume"]
+if TYPE_CHECKING:
+    from calid.io.dicom import OddSlices
+
+__all__ = ["is_dicom", "read", "read_stack", "write_uncertainty", "write_volume"]
 
 
 def read(
@@ -20,24 +24,51 @@ def read(
     spacing_from: SpacingFrom = "auto",
     thickness: float | None = None,
     fill: float | None = None,
+    odd_slices: OddSlices = "refuse",
     max_bytes: int = MAX_BYTES,
 ) -> SliceStack:
-    """Read a short-axis stack by the kind of file it is; see `read_stack` for the options.
+    """Read a short-axis stack: NIfTI, or DICOM in a folder, a zip or one file.
+
+    Parameters
+    ----------
+    spacing_from, fill
+        Of NIfTI only; see `read_stack`.
+    odd_slices
+        Of DICOM only; see `calid.io.dicom.read_dicom`.
+    thickness, max_bytes
+        As in both.
 
     Raises
     ------
     InputError
-        If the path is a folder or a DICOM file, which are not read yet, or the file is damaged.
+        If the file or folder is missing, damaged, or neither.
     GeometryError, IntensityError, UsageError
-        As `read_stack`.
+        As `read_stack` and `read_dicom`.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
-        raise InputError(
-            path,
-            "DICOM is not read yet; NIfTI is (.nii and .nii.gz).",
-            "Convert the short-axis series with dcm2niix.",
+    if not is_dicom(path):
+        return read_stack(
+            path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
-    return read_stack(
-        path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
-    )
+    if spacing_from != "auto" or fill is not None:
+        raise UsageError(
+            path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
+        )
+    from calid.io.dicom import read_dicom
+
+    return read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes).stack
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is read as DICOM: folders, zips, and what a file's first bytes say."""
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
+        return True
+    if path.name.lower().endswith(SUFFIXES) or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    return head[128:] == b"DICM" or head[:4] == b"PK\x03\x04"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import GeometryError, IntensityError
+from calid.geometry.dense_grid import TOLERANCE, offsets
 from calid.io.nifti import read_stack
 from calid.io.nifti_write import write_on_grid
 from calid.labels import CLASSES
@@ -36,13 +37,20 @@ def write_labels(labels: NDArray[np.uint8], like: SliceStack, path: str | os.Pat
     Raises
     ------
     GeometryError
-        If labels have another shape.
+        If labels have another shape, or the gaps of the stack are too uneven for NIfTI.
     OutputError
         If it cannot be written there; an older file is then unchanged.
     """
     if labels.shape != like.shape:
         raise GeometryError(
             path, f"Labels {labels.shape} do not fit the stack {like.shape}.", "Label all slices."
+        )
+    away = float(np.abs(offsets(like.positions, like.affine, like.affine)).max())
+    if away > TOLERANCE:
+        raise GeometryError(
+            path,
+            f"NIfTI has equal gaps only; a slice would be {away:.3g} mm from its place.",
+            "Reconstruct the stack first and label the result.",
         )
     on_grid = Volume(
         data=labels.astype(np.uint8, copy=False),
@@ -131,6 +139,7 @@ def check_same_grid(
     ends = [(0, size - 1) for size in reversed(own)]
     corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], np.float64)
     apart = np.linalg.norm(corners @ (stack.affine - reference.affine).T, axis=1).max()
+    apart = max(apart, np.abs(stack.positions - reference.positions).max())
     if apart > min(reference.pixel_spacing) / 2:
         raise GeometryError(
             subject,

@@ -19,11 +19,16 @@ __all__ = ["sha256", "sidecar_of", "write_json"]
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
+    Of a folder, that of the sorted hashes of all files in it, whatever their names.
+
     Raises
     ------
     InputError
         If the file cannot be read.
     """
+    if Path(path).is_dir():
+        inside = sorted(sha256(file) for file in Path(path).rglob("*") if file.is_file())
+        return hashlib.sha256("".join(inside).encode()).hexdigest()
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.inference.reconstruct import SampledMethod, densify
+from calid.inference.reconstruct import DensePlan, fill
 from calid.io.atomic import atomic
 from calid.stack import SliceStack, Volume
 
@@ -39,10 +39,9 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
         One column per method, one row per plane, all on one grey scale and in true
         proportions. The short-axis slice lies midway between two acquired ones.
     """
-    factor = int(np.diff(np.flatnonzero(volume.acquired)).max())
     columns = {
-        "as acquired": densify(stack, _as_samples(nearest), factor).data[0],
-        "linear": densify(stack, _as_samples(linear), factor).data[0],
+        "as acquired": _filled(stack, volume, nearest),
+        "linear": _filled(stack, volume, linear),
         "CaLID": volume.data[0],
     }
     if truth is not None:
@@ -50,7 +49,8 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
     window = IntensityWindow.of(stack.data)
     through, row_step, column_step = volume.spacing
     slices, height, width = volume.data.shape[1:]
-    middle = min(slices // (2 * factor) * factor + factor // 2, slices - 1)
+    real = np.flatnonzero(volume.acquired)
+    middle = int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
     planes = [
         _Plane(
             "short axis,\nbetween two slices", (middle,), height * row_step, width * column_step
@@ -97,8 +97,12 @@ def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
         figure.savefig(file, format=path.suffix.removeprefix("."), dpi=dots_per_inch)
 
 
-def _as_samples(method: Method) -> SampledMethod:
-    return lambda *arguments: method(*arguments)[None]
+def _filled(stack: SliceStack, volume: Volume, method: Method) -> NDArray[np.generic]:
+    """The first frame of a volume with another method's slices between the acquired ones."""
+    still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1])
+    same = DensePlan(volume.positions, volume.acquired, volume.affine)
+    filled = fill(still, lambda *arguments: method(*arguments)[None], same)
+    return np.asarray(filled.data[0])
 
 
 @dataclass(frozen=True)

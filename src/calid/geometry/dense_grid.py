@@ -1,0 +1,137 @@
+"""Even planes through uneven slices: where the slices of a dense volume lie.
+
+Volumes live on a grid of one step, slices may not: one is missing, or they jitter. The step is
+the one nearest to the wanted that puts every acquired slice on a plane, to `ROUNDING`. If there
+is none, slices may lie up to `TOLERANCE` beside their plane; the grid is then fitted to all of
+them. Nothing is moved or resampled: a slice keeps its pixels and its true position, and only the
+plane that a file shows it on is a little off. Beyond that tolerance there is no grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.errors import GeometryError
+from calid.geometry.affine import Affine
+
+__all__ = ["ROUNDING", "TOLERANCE", "DenseGrid", "dense_grid", "offsets", "usual_gap"]
+
+ROUNDING = 0.01
+"""Distance in mm between slice and plane that is put down to rounded headers."""
+TOLERANCE = 0.5
+"""Largest distance in mm between a slice and the plane that it is shown on."""
+_SHARE = 0.4  # of a step: no generated slice may come to lie across an acquired one
+_REACH = 2.0  # ratio to the wanted step within which a step is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class DenseGrid:
+    """Planes at ``start + step * k``.
+
+    Parameters
+    ----------
+    start, step
+        mm on the stack's own axis.
+    index
+        Shape ``(slices,)``: the plane of every acquired slice, increasing, 0 first.
+    """
+
+    start: float
+    step: float
+    index: NDArray[np.intp]
+
+    @property
+    def planes(self) -> NDArray[np.float64]:
+        """Positions of all planes in mm, from the first slice's to the last one's."""
+        return self.start + self.step * np.arange(int(self.index[-1]) + 1, dtype=np.float64)
+
+
+def usual_gap(positions: NDArray[np.float64]) -> float:
+    """The gap in mm that a stack was planned with: the lower median of its gaps."""
+    gaps = np.sort(np.diff(positions))
+    return float(gaps[(len(gaps) - 1) // 2])
+
+
+def dense_grid(positions: NDArray[np.float64], factor: int, source: object) -> DenseGrid:
+    """Planes for slices at any distance.
+
+    Parameters
+    ----------
+    positions
+        Shape ``(slices,)``, mm, strictly increasing.
+    factor
+        Steps into which the usual gap is cut; with equal gaps that is what comes out.
+    source
+        What an error message is about.
+
+    Raises
+    ------
+    GeometryError
+        If no step between half and twice the wanted one fits.
+    """
+    wanted = usual_gap(positions) / factor
+    found = _search(positions, wanted, wanted / _REACH, wanted * _REACH)
+    if found is not None:
+        return found
+    gaps = np.diff(positions)
+    finer = _search(positions, wanted, 0.1, wanted / _REACH)
+    advice = "" if finer is None else f"Ask for thinner slices: --spacing {finer.step:.3g}. Or "
+    raise GeometryError(
+        source,
+        f"Gaps of {gaps.min():.4g} to {gaps.max():.4g} mm fit no even planes near "
+        f"{wanted:.3g} mm: a slice would be shown more than {TOLERANCE:g} mm from its place.",
+        f"{advice}{'leave' if advice else 'Leave'} out the slice that does not fit.",
+    )
+
+
+def offsets(
+    positions: NDArray[np.float64], volume_affine: Affine, stack_affine: Affine
+) -> NDArray[np.float64]:
+    """Distance in mm from the plane on which a volume's file shows a slice to its true place.
+
+    Parameters
+    ----------
+    positions
+        Shape ``(dense slices,)``, mm on the stack's axis.
+    volume_affine, stack_affine
+        Shape ``(4, 4)``.
+    """
+    step = float(np.linalg.norm(volume_affine[:3, 2]))
+    normal = volume_affine[:3, 2] / step
+    start = float(normal @ (volume_affine[:3, 3] - stack_affine[:3, 3]))
+    return np.asarray(positions - start - step * np.arange(len(positions)))
+
+
+def _search(
+    positions: NDArray[np.float64], wanted: float, least: float, most: float
+) -> DenseGrid | None:
+    """The grid whose step, between two bounds, is nearest to the wanted one in ratio."""
+    span = float(positions[-1] - positions[0])
+    steps = np.arange(np.ceil(span / most - 1e-9), np.floor(span / least + 1e-9) + 1)
+    steps = steps[steps >= len(positions) - 1]
+    order = np.argsort(np.abs(np.log(span / steps / wanted)), kind="stable")
+    for fit, tolerance in ((_anchored, ROUNDING), (_fitted, TOLERANCE)):
+        for count in steps[order]:
+            grid = fit(positions, span / count)
+            away = np.abs(positions - grid.planes[grid.index]).max()
+            if np.all(np.diff(grid.index) > 0) and away <= min(tolerance, _SHARE * grid.step):
+                return grid
+    return None
+
+
+def _anchored(positions: NDArray[np.float64], step: float) -> DenseGrid:
+    """Planes from the first slice on."""
+    index = np.rint((positions - positions[0]) / step).astype(np.intp)
+    return DenseGrid(float(positions[0]), step, index)
+
+
+def _fitted(positions: NDArray[np.float64], step: float) -> DenseGrid:
+    """Planes that come nearest to all slices, in the sense of least squares."""
+    index = _anchored(positions, step).index
+    if np.any(np.diff(index) <= 0):
+        return DenseGrid(float(positions[0]), step, index)
+    slope, start = np.polyfit(index.astype(np.float64), positions, 1)
+    return DenseGrid(float(start), float(slope), index)

@@ -1,0 +1,224 @@
+"""Which image of a slice belongs to which phase, and when that is.
+
+Fields that can tell the time, the best first: the trigger time; the offset of a temporal
+position; the frame time of a multi-frame file; then mere ranks, which need the length of the
+cycle: the temporal position, and last, with a warning, the instance number. A field is used
+if every image has it and it tells the images of most slices apart.
+
+Slices are acquired in different heartbeats, so trigger times of the same phase differ a
+little between them: phases are matched by rank, and each gets the median of its times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.io.dicom_fields import number, text
+from calid.io.dicom_group import SAME_PLACE, Odd, Plane
+from calid.io.dicom_read import Image
+
+__all__ = ["Film", "film"]
+
+Reading = Callable[[Image], float | None]
+
+
+def _first(*keywords: str, scale: float = 1.0) -> Reading:
+    def read(image: Image) -> float | None:
+        found = (number(image.header, keyword) for keyword in keywords)
+        return next((value * scale for value in found if value is not None), None)
+
+    return read
+
+
+def _frame_time(image: Image) -> float | None:
+    step = number(image.header, "FrameTime")
+    return None if step is None or not image.multiple else image.frame * step / 1000
+
+
+def _instance(image: Image) -> float | None:
+    value = number(image.header, "InstanceNumber")
+    return None if value is None else value + image.frame / 1e6
+
+
+_TRIGGER = _first(
+    "TriggerTime", "NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime", scale=1e-3
+)
+_TIMES: tuple[tuple[str, Reading], ...] = (
+    ("trigger time", _TRIGGER),
+    ("temporal position offset", _first("TemporalPositionTimeOffset")),
+    ("frame time", _frame_time),
+)
+_RANKS: tuple[tuple[str, Reading], ...] = (
+    ("temporal position", _first("TemporalPositionIndex", "TemporalPositionIdentifier")),
+    ("instance number", _instance),
+)
+_CYCLE = _first(
+    "NominalInterval", "RRIntervalTimeNominal", "CardiacRRIntervalSpecified", scale=1e-3
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Slices whose frames are in order.
+
+    Parameters
+    ----------
+    heights
+        Shape ``(slices,)``, mm along the normal.
+    images
+        ``images[slice][frame]``.
+    times
+        Shape ``(frames,)``, seconds.
+    clock
+        Field that ordered the frames; empty for a still.
+    spread
+        Largest difference between slices in the time of a phase, in seconds.
+    odd
+        Images that had to go for this to be a film.
+    notes
+        What was decided on the user's behalf.
+    """
+
+    heights: NDArray[np.float64]
+    images: list[list[Image]]
+    times: NDArray[np.float64]
+    clock: str
+    spread: float
+    odd: list[Odd]
+    notes: list[str]
+
+
+def film(planes: Sequence[Plane]) -> Film:
+    """Put the images of every slice in order of time, and leave out what does not fit.
+
+    Odd are: images at the same place and time as another (of the series that has most images,
+    the one with the highest number is kept), slices whose images do not lie in one plane, and
+    slices with another number of frames than most.
+    """
+    clock, reading, ranks = _clock(planes)
+    odd: list[Odd] = []
+    slices: list[tuple[float, list[Image]]] = []
+    for plane in planes:
+        images, surplus = _single(plane, reading)
+        at = plane.height - planes[0].height
+        odd += [Odd(f"{_slice(plane, at)} has {_more(surplus)}", tuple(surplus))] if surplus else []
+        heights = [float(i.corner @ planes[0].images[0].axes[:, 2]) for i in images]
+        if np.ptp(heights) > SAME_PLACE:
+            what = f"{_slice(plane, at)} has images up to {np.ptp(heights):.2g} mm apart"
+            odd.append(Odd(what, tuple(images)))
+        else:
+            slices.append((float(np.median(heights)), images))
+    counts = Counter(len(images) for _, images in slices)
+    usual = max(counts, key=lambda n: (counts[n], n), default=0)
+    for height, images in slices:
+        if len(images) != usual:
+            own = Plane(height, tuple(images))
+            what = f"{_slice(own, height - planes[0].height)} has {len(images)} frames, not {usual}"
+            odd.append(Odd(what, tuple(images)))
+    slices = [pair for pair in slices if len(pair[1]) == usual]
+    chosen = [images for _, images in slices]
+    times, spread, notes = _times(chosen, reading, ranks, clock, usual)
+    return Film(np.array([h for h, _ in slices]), chosen, times, clock, spread, odd, notes)
+
+
+def _clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
+    """Name of the field to go by, how to read it, and whether it only ranks."""
+    sizes = sorted(len(plane.images) for plane in planes)
+    if sizes[len(sizes) // 2] > 1:
+        for ranks, fields in ((False, _TIMES), (True, _RANKS)):
+            for name, reading in fields:
+                # Numbers of images count within a series only.
+                within = name == "instance number"
+                if _tells(planes, reading, within):
+                    return name, reading, ranks
+    return "", lambda image: 0.0, False
+
+
+def _tells(planes: Sequence[Plane], reading: Reading, within: bool) -> bool:
+    """Whether a field tells the images of most slices apart that have several."""
+    votes = []
+    for plane in (p for p in planes if len(p.images) > 1):
+        values = {reading(image) for image in plane.images}
+        if None in values:
+            return False
+        votes.append(len(values) > 1 and not (within and len(_series(plane)) > 1))
+    return 2 * sum(votes) > len(votes)
+
+
+def _series(plane: Plane) -> set[str]:
+    return {text(image.header, "SeriesInstanceUID") for image in plane.images}
+
+
+def _single(plane: Plane, reading: Reading) -> tuple[list[Image], list[Image]]:
+    """One image a time, in order; and the surplus."""
+    moments: dict[float, list[Image]] = {}
+    for image in plane.images:
+        moments.setdefault(round(reading(image) or 0.0, 6), []).append(image)
+    sizes = Counter(_origin(image) for image in plane.images)
+    for images in moments.values():
+        # A repeated slice was repeated for a reason: the later one is the better.
+        images.sort(key=lambda i: (sizes[_origin(i)], *_number(i)))
+    kept = [moments[time][-1] for time in sorted(moments)]
+    return kept, [image for images in moments.values() for image in images[:-1]]
+
+
+def _origin(image: Image) -> tuple[str, float]:
+    """What images that were acquired in one go share."""
+    return (
+        text(image.header, "SeriesInstanceUID"),
+        round(float(image.corner @ image.axes[:, 2]) / SAME_PLACE),
+    )
+
+
+def _number(image: Image) -> tuple[float, ...]:
+    keywords = ("SeriesNumber", "AcquisitionNumber", "InstanceNumber")
+    return tuple(number(image.header, keyword) or 0.0 for keyword in keywords)
+
+
+def _times(
+    slices: list[list[Image]], reading: Reading, ranks: bool, clock: str, frames: int
+) -> tuple[NDArray[np.float64], float, list[str]]:
+    """Seconds of every phase, their spread, and what to tell the user."""
+    if not slices:
+        return np.zeros(0), 0.0, []
+    if not clock:
+        known = [time for images in slices if (time := _TRIGGER(images[0])) is not None]
+        return np.array([float(np.median(known or [0.0]))]), 0.0, []
+    if not ranks:
+        table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
+        times = np.asarray(np.median(table, axis=0))
+        steps = np.diff(times)
+        notes = []
+        if len(steps) and steps.max() > 1.5 * steps.min():
+            notes.append(
+                f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
+            )
+        return times, float(np.ptp(table, axis=0).max()), notes
+    notes = []
+    if clock == "instance number":
+        notes.append(
+            "no field tells the time of the frames; they are in the order of InstanceNumber"
+        )
+    cycles = [c for images in slices if (c := _CYCLE(images[0])) is not None and c > 0]
+    rates = [r for images in slices if (r := number(images[0].header, "HeartRate")) and r > 0]
+    if not cycles:
+        cycles = [60 / rate for rate in rates]
+    if not cycles:
+        notes.append("the length of the heart cycle is not known; 1 s is used")
+    cycle = float(np.median(cycles or [1.0]))
+    return np.arange(frames) * cycle / frames, 0.0, notes
+
+
+def _slice(plane: Plane, at: float) -> str:
+    series = f" (series {', '.join(map(str, plane.series))})" if plane.series else ""
+    return f"The slice at {at:.1f} mm{series}"
+
+
+def _more(surplus: Sequence[Image]) -> str:
+    many = len(surplus) > 1
+    return f"{len(surplus)} image{'s' * many} of the same time as {'others' if many else 'another'}"

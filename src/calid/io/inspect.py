@@ -1,0 +1,119 @@
+"""What an input holds, whether it can be read or not, in words and numbers that name nobody."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from calid.errors import CalidError, CalidWarning
+from calid.io import is_dicom, read_stack
+from calid.io.dicom import OddSlices, open_dicom
+from calid.io.dicom_report import DicomReport
+from calid.stack import SliceStack
+
+_NIBABEL: Any = nib  # whose functions carry no types
+
+__all__ = ["Inspection", "inspect_input"]
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """What was found.
+
+    Parameters
+    ----------
+    format
+        ``NIfTI`` or ``DICOM``.
+    stack
+        As it would be read; none if it cannot be.
+    report
+        Of DICOM: what was kept and left out.
+    warnings
+        What reading it would warn about.
+    error
+        Why it cannot be read; none if it can.
+    """
+
+    format: str
+    stack: SliceStack | None
+    report: DicomReport | None
+    warnings: Sequence[str]
+    error: CalidError | None
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        error = self.error
+        return {
+            "format": self.format,
+            "stack": None if self.stack is None else _facts(self.stack),
+            "dicom": None if self.report is None else self.report.facts(),
+            "warnings": list(self.warnings),
+            "error": None if error is None else {"rule": error.rule, "remedy": error.remedy},
+        }
+
+
+def inspect_input(path: str | os.PathLike[str], odd_slices: OddSlices = "refuse") -> Inspection:
+    """Look at an input as `calid.read` would, pixels included, and keep what is wrong with it.
+
+    Raises
+    ------
+    CalidError
+        If nothing can be said about it: it is missing, damaged, or not safe to read.
+    """
+    path = Path(path)
+    with _kept_warnings(path) as notes:
+        if not is_dicom(path):
+            return Inspection("NIfTI", read_stack(path), None, notes, None)
+        with open_dicom(path, odd_slices=odd_slices) as exam:
+            try:
+                return Inspection("DICOM", exam.read().stack, exam.report, notes, None)
+            except CalidError as error:
+                notes.extend(exam.report.warnings)
+                return Inspection("DICOM", None, exam.report, notes, error)
+
+
+@contextmanager
+def _kept_warnings(path: Path) -> Iterator[list[str]]:
+    """The package's warnings about a path, in a list instead of on the screen."""
+    kept: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalidWarning)
+        try:
+            yield kept
+        finally:
+            texts = [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
+            kept += [text.removeprefix(f"{path}: ") for text in texts]
+
+
+def _facts(stack: SliceStack) -> dict[str, Any]:
+    frames, slices, rows, columns = stack.shape
+    return {
+        "slices": slices,
+        "frames": frames,
+        "matrix": [rows, columns],
+        "pixel_spacing_mm": list(stack.pixel_spacing),
+        "thickness_mm": stack.thickness,
+        "positions_mm": stack.positions.round(4).tolist(),
+        "gaps_mm": stack.gaps.round(4).tolist(),
+        "frame_times_s": stack.frame_times.round(6).tolist(),
+        "axes": axes(stack),
+        "oblique_deg": round(float(np.degrees(_NIBABEL.affines.obliquity(stack.affine)).max()), 2),
+        "affine": stack.affine.tolist(),
+        "dtype": str(stack.data.dtype),
+        "slope": stack.intensity.slope,
+        "intercept": stack.intensity.intercept,
+    }
+
+
+def axes(stack: SliceStack) -> list[str]:
+    """Where columns, rows and slices run to, each by its nearest axis of the body."""
+    names = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
+    return [names[str(code)] for code in _NIBABEL.aff2axcodes(stack.affine)]
