@@ -47,6 +47,9 @@ class Reconstruct:
     """auto, cpu or cuda."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
+    dicom: Path | None = None
+    """New folder for the volume as a derived DICOM series, one file per slice and frame. Of a
+    DICOM input it joins the study, with the patient's name and ID; of NIfTI it is anonymous."""
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
@@ -85,6 +88,10 @@ class Reconstruct:
             from calid.report.figure import comparison, save_figure
 
             save_figure(comparison(stack, volume), self.figure)
+        if self.dicom is not None:
+            from calid.io.dicom_write import write_dicom
+
+            write_dicom(volume, self.dicom, thickness=stack.thickness)
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
@@ -97,7 +104,7 @@ class Reconstruct:
             f"{len(volume.positions)}, {through:.3g} mm apart"
             f" ({(~volume.acquired).sum()} generated)."
         )
-        for path in (self.output, self.sidecar, self.uncertainty, self.figure):
+        for path in (self.output, self.sidecar, self.uncertainty, self.figure, self.dicom):
             if path is not None:
                 say(str(path))
 
@@ -119,3 +126,8 @@ class Reconstruct:
             check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)
+        if self.dicom is not None:
+            from calid.io.atomic_folder import check_new_folder
+
+            others = (self.output, self.sidecar, self.uncertainty, self.figure)
+            check_new_folder(self.dicom, [self.input], [path for path in others if path])

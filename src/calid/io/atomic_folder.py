@@ -13,7 +13,7 @@ from pathlib import Path
 from calid.errors import OutputError
 from calid.io.atomic import sync_folder
 
-__all__ = ["atomic_folder", "check_folder"]
+__all__ = ["atomic_folder", "check_new_folder"]
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
 
 
-def check_folder(
+def check_new_folder(
     path: str | os.PathLike[str],
     inputs: Iterable[str | os.PathLike[str]] = (),
     outputs: Iterable[str | os.PathLike[str]] = (),

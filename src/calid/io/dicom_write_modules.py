@@ -102,9 +102,10 @@ def series_level(source: Dataset) -> Dataset:
     # Value 3 is not optional for MR.
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     image.Modality = "MR"
-    image.SeriesNumber = 1000 + int(source.get("SeriesNumber") or 0)
-    described = str(source.get("SeriesDescription") or "")
-    image.SeriesDescription = f"CaLID reconstructed {described}".strip()[:64].strip()
+    _copy(source, image, ("SeriesNumber", "SeriesDescription"))
+    image.SeriesNumber = 1000 + int(image.get("SeriesNumber") or 0)
+    described = image.get("SeriesDescription") or ""
+    image.SeriesDescription = f"CaLID reconstructed {described}"[:64].strip()
     image.Manufacturer = "CaLID"
     image.ManufacturerModelName = "calid"
     image.SoftwareVersions = SOFTWARE
@@ -149,10 +150,12 @@ def own_study(study: str, frame_of_reference: str, patient: str) -> Dataset:
     return source
 
 
-def reference(sop_class: str, instance: str) -> Dataset:
-    """One item of SourceImageSequence."""
+def reference(sop_class: str, instance: str, frame: int | None = None) -> Dataset:
+    """One item of SourceImageSequence; the frame's number, from 1, if it has several."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     purpose = code("121322", "Source image for image processing operation")
     item.PurposeOfReferenceCodeSequence = [purpose]
     return item
