@@ -7,8 +7,11 @@ filed with its study; de-identify the source first if the output is to be shared
 
 from __future__ import annotations
 
+from copy import copy
 from importlib.metadata import version
 
+from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
@@ -98,6 +101,8 @@ def series_level(source: Dataset) -> Dataset:
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image:
             setattr(image, keyword, "")
+    if not image.get("BodyPartExamined"):
+        image.BodyPartExamined = "HEART"
     image.SOPClassUID = MRImageStorage
     # Value 3 is not optional for MR.
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
@@ -118,19 +123,28 @@ def series_level(source: Dataset) -> Dataset:
     return image
 
 
-def technique(source: Dataset, acquired: bool) -> Dataset:
+def technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dataset:
     """Attributes of one slice's acquisition; an unknown sequence is marked as research.
 
     Parameters
     ----------
     acquired
         Whether it is for the slice itself; else for one that was generated above it.
+    trigger_time
+        ms after the R wave; none if it was not gated.
     """
     image = Dataset()
     image.ScanningSequence, image.SequenceVariant = "RM", "NONE"
     image.ScanOptions = image.RepetitionTime = image.EchoTime = image.EchoTrainLength = None
     image.MRAcquisitionType = "2D"
     _copy(source, image, TECHNIQUE + (ACQUISITION if acquired else ()))
+    if trigger_time is not None:
+        image.TriggerTime = trigger_time
+        options = image.ScanOptions or []
+        options = [options] if isinstance(options, str) else list(options)
+        # A time after the R wave is allowed only where the heart gates the scan.
+        if not {"CG", "PPG"} & set(options):
+            image.ScanOptions = [*options, "CG"]
     return image
 
 
@@ -146,7 +160,6 @@ def own_study(study: str, frame_of_reference: str, patient: str) -> Dataset:
     source.PatientName, source.PatientID = "CaLID^Anonymous", patient
     source.StudyID = "1"
     source.StudyInstanceUID, source.FrameOfReferenceUID = study, frame_of_reference
-    source.BodyPartExamined = "HEART"
     return source
 
 
@@ -169,10 +182,17 @@ def code(value: str, meaning: str) -> Dataset:
 
 
 def _copy(source: Dataset, target: Dataset, keywords: tuple[str, ...]) -> None:
+    """Copy what is there; text as it is, numbers only if they are numbers."""
     for keyword in keywords:
-        try:
-            if keyword in source:
-                target[keyword] = source[keyword]
-        except (ValueError, TypeError, OverflowError):
-            # A value that pydicom cannot read is left out: none of them is needed to go on.
+        if keyword not in source:
             continue
+        # A copy: setting a value later would change the source's element in place.
+        element = copy(source[keyword])
+        if element.VR in ("DS", "IS"):
+            try:
+                element = DataElement(
+                    element.tag, element.VR, element.value, validation_mode=config.RAISE
+                )
+            except (ValueError, TypeError, OverflowError):
+                continue
+        target[keyword] = element

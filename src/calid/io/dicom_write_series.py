@@ -104,8 +104,6 @@ class Series:
         if frames > 1:
             image.TemporalPositionIdentifier = frame + 1
             image.NumberOfTemporalPositions = image.CardiacNumberOfImages = frames
-        if frames > 1 or self.sources is not None:
-            image.TriggerTime = _ds(self.volume.frame_times[frame] * 1000)
         pixels = self.pixels.data[frame, place]
         image.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         image["PixelData"].VR = "OW"
@@ -120,13 +118,13 @@ class Series:
         acquired = bool(self.volume.acquired[place])
         parents = [above] if acquired else [above - 1, above]
         if self.sources is None:
-            image = technique(Dataset(), acquired)
+            image = technique(Dataset(), acquired, self._trigger_time(frame))
             # Without source images, a generated slice refers to the acquired ones beside it.
             found = [] if acquired else [self._instance(frame, int(real[i])) for i in parents]
             references = [reference(MRImageStorage, uid) for uid in found]
         else:
             headers = [self.sources[frame][index] for index in parents]
-            image = technique(headers[0], acquired)
+            image = technique(headers[0], acquired, self._trigger_time(frame))
             references = [
                 reference(h.SOPClassUID, h.SOPInstanceUID, h.get("ReferencedFrameNumber"))
                 for h in headers
@@ -143,6 +141,13 @@ class Series:
         image.ImageComments = f"CaLID reconstructed series: {mark}"
         image.DerivationDescription = f"{SOFTWARE}: {how}"
         return image
+
+    def _trigger_time(self, frame: int) -> str | None:
+        """Of films, and of single frames whose sources have one."""
+        known = self.sources is not None and "TriggerTime" in self.sources[frame][0]
+        if self.volume.data.shape[0] == 1 and not known:
+            return None
+        return _ds(self.volume.frame_times[frame] * 1000)
 
     def _instance(self, frame: int, place: int) -> UID:
         return _uid(self.identity, f"image {frame} {place}")
