@@ -48,8 +48,8 @@ class Reconstruct:
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
     dicom: Path | None = None
-    """New folder for the volume as a derived DICOM series, one file per slice and frame. Of a
-    DICOM input it joins the study, with the patient's name and ID; of NIfTI it is anonymous."""
+    """New folder for a derived DICOM series: one file per slice and frame.
+    Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
