@@ -28,7 +28,6 @@ def make_volume(
     affine: np.ndarray | None = None,
     data: np.ndarray | None = None,
     frames: int = 1,
-    positions: np.ndarray | None = None,
     **others: object,
 ) -> Volume:
     """Seven slices of 4 x 6 pixels, every third acquired."""
@@ -39,7 +38,7 @@ def make_volume(
     return Volume(
         data=data,
         affine=affine,
-        positions=np.arange(7) * step if positions is None else positions,
+        positions=np.arange(7) * step,
         acquired=np.arange(7) % 3 == 0,
         frame_times=np.arange(len(data)) * 0.04 + 0.01,
         rank=3 if len(data) == 1 else 4,
@@ -47,7 +46,7 @@ def make_volume(
     )
 
 
-def make_headers(volume: Volume) -> list[list[Dataset]]:
+def make_headers(volume: Volume, start: float = 0.0) -> list[list[Dataset]]:
     """What a scanner would have said about the acquired slices, against their order here."""
     axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
     headers = []
@@ -70,7 +69,7 @@ def make_headers(volume: Volume) -> list[list[Dataset]]:
             header.RepetitionTime = f"{30 + len(row)}"
             header.AcquisitionTime = f"1200{frame:02d}"
             header.private_block(0x0021, "VENDOR", create=True).add_new(1, "LO", "secret")
-            corner = RAS_TO_LPS @ (volume.affine[:3, 3] + axes[:, 2] * position)
+            corner = RAS_TO_LPS @ (volume.affine[:3, 3] + axes[:, 2] * (position - start))
             header.ImagePositionPatient = [round(value, 4) for value in corner]
             row.append(header)
         headers.append(row)
@@ -160,13 +159,24 @@ def test_a_series_is_found_and_ordered_by_position(tmp_path: Path) -> None:
     assert [Path(name).name for name in names] == [f"slice-{n:03d}.dcm" for n in range(1, 8)]
 
 
-def test_unequal_gaps_keep_their_places(tmp_path: Path) -> None:
-    positions = np.array([0, 1, 2, 3, 5, 7, 9.0])
-    volume = make_volume(np.diag([1.0, 1.0, 1.5, 1.0]), positions=positions)
-    write_dicom(volume, tmp_path / "series", make_headers(volume))
+@pytest.mark.parametrize("factor", [3, 1])
+def test_slices_beside_the_even_planes_keep_their_places(factor: int, tmp_path: Path) -> None:
+    even = 0.2 + 1.5 * np.arange(7)
+    true = even.copy()
+    true[::factor] += np.array([-0.2, 0.3, 0.0, 0.1, -0.3, 0.3, -0.2])[: len(true[::factor])]
+    affine = oblique()
+    affine[:3, 2] *= 1.5 / 2.9
+    acquired = np.arange(7) % factor == 0
+    volume = replace(make_volume(affine), positions=true, acquired=acquired)
+    write_dicom(volume, tmp_path / "series", make_headers(volume, start=0.2), thickness=6.0)
     images = written(tmp_path / "series")
-    np.testing.assert_allclose([i.ImagePositionPatient[2] for i in images], positions)
-    np.testing.assert_allclose(np.diff([i.SliceLocation for i in images]), np.diff(positions))
+    corners = np.array([image.ImagePositionPatient for image in images], float)
+    first = RAS_TO_LPS @ affine[:3, 3]
+    direction = RAS_TO_LPS @ affine[:3, 2] / 1.5
+    np.testing.assert_allclose((corners - first) @ direction, true - 0.2, atol=1e-6)
+    np.testing.assert_allclose(
+        np.abs(np.diff([i.SliceLocation for i in images])), np.diff(true), atol=1e-6
+    )
     assert not any("SpacingBetweenSlices" in image for image in images)
 
 

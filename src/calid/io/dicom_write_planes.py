@@ -70,13 +70,18 @@ def planes(volume: Volume) -> Planes:
     # DICOM wants right angles; an affine may be off by as much as `check` tolerates.
     column = column - (column @ row) * row
     column /= np.linalg.norm(column)
-    along = volume.positions - volume.positions[0]
-    corners = _TO_LPS @ affine[:3, 3] + along[:, None] * direction
-    steps = np.diff(along)
+    # The affine's planes are even; acquired slices may lie beside theirs, generated ones do not.
+    step = float(np.linalg.norm(affine[:3, 2]))
+    along = volume.positions - step * np.arange(len(volume.positions))
+    on_plane = np.ones_like(volume.acquired) if volume.acquired.all() else ~volume.acquired
+    heights = volume.positions - along[on_plane].mean()
+    corners = _TO_LPS @ affine[:3, 3] + heights[:, None] * direction
+    steps = np.diff(heights)
     equal = steps.size > 0 and float(np.ptp(steps)) <= EQUAL_STEPS * float(steps.mean())
     return Planes(
-        orientation=np.concatenate([row, column]) + 0.0,  # no minus zero
-        corners=corners + 0.0,
+        # Rounded far below any scanner's precision, and without minus zeros.
+        orientation=np.concatenate([row, column]).round(12) + 0.0,
+        corners=corners.round(9) + 0.0,
         direction=direction,
         spacing=volume.pixel_spacing,
         step=float(steps.mean()) if equal else None,
