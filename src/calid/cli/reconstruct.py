@@ -53,6 +53,9 @@ class Reconstruct:
     """DICOM slices that do not fit the others: an error, or left out with a warning."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
+    dicom: Path | None = None
+    """New folder for a derived DICOM series: one file per slice and frame.
+    Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
@@ -91,6 +94,10 @@ class Reconstruct:
             from calid.report.figure import comparison, save_figure
 
             save_figure(comparison(stack, volume), self.figure)
+        if self.dicom is not None:
+            from calid.io.dicom_write import write_dicom
+
+            write_dicom(volume, self.dicom, thickness=stack.thickness)
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
@@ -103,7 +110,7 @@ class Reconstruct:
             f"{len(volume.positions)}, {through:.3g} mm apart"
             f" ({(~volume.acquired).sum()} generated)."
         )
-        for path in (self.output, self.sidecar, self.uncertainty, self.figure):
+        for path in (self.output, self.sidecar, self.uncertainty, self.figure, self.dicom):
             if path is not None:
                 say(str(path))
 
@@ -125,6 +132,11 @@ class Reconstruct:
             check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)
+        if self.dicom is not None:
+            from calid.io.atomic_folder import check_new_folder
+
+            others = (self.output, self.sidecar, self.uncertainty, self.figure)
+            check_new_folder(self.dicom, [self.input], [path for path in others if path])
 
 
 def _range(gaps: NDArray[np.float64]) -> str:

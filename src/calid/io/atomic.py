@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_output"]
+__all__ = ["atomic", "check_output", "sync_folder"]
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise OutputError(
             path,
@@ -122,7 +122,7 @@ def _exist(*paths: Path) -> bool:
     return all(path.exists() for path in paths)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
