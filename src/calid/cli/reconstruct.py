@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from calid.cli.reading import Reading
+
 __all__ = ["Reconstruct"]
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -47,6 +49,7 @@ class Reconstruct:
     """auto, cpu or cuda."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
+    reading: Reading = Reading()
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
@@ -55,12 +58,12 @@ class Reconstruct:
         from calid.inference.model import Sampling, load_model
         from calid.inference.reconstruct import choose_samples
         from calid.inference.sidecar import record
-        from calid.io import read, write_uncertainty, write_volume
+        from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
 
         samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
-        stack = read(self.input)
+        stack = self.reading.read(self.input)
         sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
         model = load_model(self.preset, self.device)
@@ -90,7 +93,8 @@ class Reconstruct:
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        write_json(record(self.input, stack, volume, model, sampling, seconds), self.sidecar)
+        facts = record(self.input, stack, volume, model, sampling, seconds)
+        write_json(facts | {"reading": self.reading.facts()}, self.sidecar)
         through = volume.spacing[0]
         say(
             f"{stack.n_slices} slices {stack.gaps.mean():.4g} mm apart are now "
