@@ -8,7 +8,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,7 +114,7 @@ class Measure:
     """Reconstruct, and measure that too; without, the acquired slices only."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, measure, print; files are written last, and only if all went well."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,7 +49,7 @@ class Reconstruct:
     """auto, cpu or cuda."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,7 @@ class Segment:
     """NIfTI labels to write, on the input's grid. OUTPUT.json is written beside it."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, label, write; nothing is written unless all of it can be."""

@@ -43,6 +43,9 @@ ORIGIN_TOLERANCE = 0.1
 PLAUSIBLE_SPACING = (0.2, 50.0)
 """Voxel sizes in mm that a cardiac scan can have."""
 
+LARGEST = 1e6
+"""Largest distance in mm (1 km) in an affine: beyond it is a damaged header, not a scanner."""
+
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI unit codes: metre, millimetre, micron
 _OPTION = "--spacing-from"
 
@@ -122,8 +125,9 @@ def check(affine: ArrayLike, source: object) -> Affine:
     Raises
     ------
     GeometryError
-        If it has another shape or last row, is not finite, is singular, or if two axes are
-        more than 0.57 degrees (cosine `SHEAR_TOLERANCE`) away from a right angle.
+        If it has another shape or last row, is not finite or beyond `LARGEST`, is singular,
+        or if two axes are more than 0.57 degrees (cosine `SHEAR_TOLERANCE`) away from a right
+        angle.
     """
     remedy = "Convert the scan again from DICOM, for example with dcm2niix."
     matrix = np.asarray(affine, dtype=np.float64)
@@ -131,6 +135,8 @@ def check(affine: ArrayLike, source: object) -> Affine:
         raise GeometryError(source, "An affine is 4 x 4 and ends with the row 0 0 0 1.", remedy)
     if not np.all(np.isfinite(matrix)):
         raise GeometryError(source, "The affine holds values that are not numbers.", remedy)
+    if np.max(np.abs(matrix)) > LARGEST:
+        raise GeometryError(source, f"The affine reaches beyond {LARGEST:g} mm.", remedy)
     lengths = np.asarray(spacing(matrix))
     if np.any(lengths == 0) or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
         raise GeometryError(source, "The affine is singular: two axes coincide.", remedy)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
-from calid.errors import InputError
+from calid.errors import CalidWarning, InputError
 from calid.geometry.affine import SpacingFrom
+from calid.io.contrast import flat_images
 from calid.io.nifti import MAX_BYTES, read_stack
 from calid.io.nifti_write import write_uncertainty, write_volume
 from calid.stack import SliceStack
@@ -28,8 +30,13 @@ def read(
     ------
     InputError
         If the path is a folder or a DICOM file, which are not read yet, or the file is damaged.
-    GeometryError, IntensityError, UsageError
+    GeometryError, IntensityError, ResourceError, UsageError
         As `read_stack`.
+
+    Warns
+    -----
+    CalidWarning
+        As `read_stack`, and if images are without any contrast.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
@@ -38,6 +45,9 @@ def read(
             "DICOM is not read yet; NIfTI is (.nii and .nii.gz).",
             "Convert the short-axis series with dcm2niix.",
         )
-    return read_stack(
+    stack = read_stack(
         path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
     )
+    for note in flat_images(stack):
+        warnings.warn(note, CalidWarning, stacklevel=2)
+    return stack
