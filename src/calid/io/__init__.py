@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from calid.errors import CalidWarning, InputError
@@ -39,7 +40,10 @@ def read(
         As `read_stack`, and if images are without any contrast.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
+    folder = False
+    with suppress(OSError):  # of names that are too long; they are refused below
+        folder = path.is_dir()
+    if folder or path.suffix.lower() in (".dcm", ".ima", ".zip"):
         raise InputError(
             path,
             "DICOM is not read yet; NIfTI is (.nii and .nii.gz).",
