@@ -48,6 +48,7 @@ LARGEST = 1e6
 
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI unit codes: metre, millimetre, micron
 _OPTION = "--spacing-from"
+_HALF_TURN = 1e-7  # squared cosine of half the angle
 
 
 class Header(Protocol):
@@ -258,7 +259,9 @@ def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: obj
         raise GeometryError(
             source, "The qform is not a rotation.", "Convert the scan again from DICOM."
         )
-    rotation = Rotation.from_quat([b, c, d, np.sqrt(max(rest, 0.0))]).as_matrix()
+    # As in NIfTI's own code: what single precision leaves of a half turn's cosine is nothing.
+    cosine = 0.0 if rest < _HALF_TURN else np.sqrt(rest)
+    rotation = Rotation.from_quat([b, c, d, cosine]).as_matrix()
     affine = np.eye(4)
     affine[:3, :3] = rotation * steps
     affine[:3, 3] = [float(header[f"qoffset_{axis}"]) * unit for axis in "xyz"]

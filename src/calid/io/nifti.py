@@ -100,7 +100,11 @@ def read_stack(
     size = 0
     try:
         _check_file(path)
-        with cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream:
+        with (
+            cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream,
+            # Numbers that overflow are refused by name below; numpy need not warn of them.
+            np.errstate(over="ignore", invalid="ignore"),
+        ):
             header = _read_header(stream, path)
             shape, rank = _shape(header, path)
             dtype = _dtype(header, path)
@@ -110,8 +114,8 @@ def read_stack(
             affine, notes = resolve(header, path, spacing_from)
             times, time_notes = _frame_times(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
-        data, fill_notes = _finite(data, fill, path)
-        _check_range(data, intensity, path)
+            data, fill_notes = _finite(data, fill, path)
+            _check_range(data, intensity, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, f"The file cannot be read ({error}).", _DAMAGED) from error
     except MemoryError as error:
