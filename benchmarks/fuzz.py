@@ -5,8 +5,8 @@ cut out, doubled or exchanged, before and after compression) and read with a sma
 a cap on memory and with a watchdog. What is read is written and read again.
 
 An input fails if anything but `calid.errors.CalidError` comes out, if it takes longer than
-5 seconds of CPU time, if it needs more memory than the cap, if a library's own warning reaches the user, or
-if what was read is not finite, too large, or changed by writing.
+5 seconds of CPU time, if it needs more memory than the cap, if a library's own warning reaches
+the user, or if what was read is not finite, too large, or changed by writing.
 
     python benchmarks/fuzz.py --minutes 10
     python benchmarks/fuzz.py --kind nifti --only 1234    # one input again, with its traceback
