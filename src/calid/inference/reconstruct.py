@@ -191,7 +191,9 @@ def _shown(data: NDArray[np.generic], window: IntensityWindow) -> NDArray[np.flo
 
     Wide integers on a large offset and floats near the smallest would lose their contrast.
     """
-    scaled = (data.astype(np.float64) - window.low) / (window.high - window.low)
+    scaled = data.astype(np.float64)
+    scaled -= window.low
+    scaled /= window.high - window.low
     return IntensityWindow(0.0, 1.0).normalise(scaled)
 
 
@@ -199,10 +201,12 @@ def _stored(
     images: NDArray[np.float32], window: IntensityWindow, like: NDArray[np.generic]
 ) -> NDArray[np.generic]:
     """Window units in the stored dtype, within the range that the stack itself has."""
-    values = images.astype(np.float64) * (window.high - window.low) + window.low
-    values = np.clip(values, *_bounds(like))
+    values = images.astype(np.float64)  # in place from here on: this is a whole dense frame
+    values *= window.high - window.low
+    values += window.low
+    np.clip(values, *_bounds(like), out=values)
     if np.issubdtype(like.dtype, np.integer):
-        values = np.rint(values)
+        np.rint(values, out=values)
     return values.astype(like.dtype)
 
 

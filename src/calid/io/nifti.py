@@ -35,11 +35,19 @@ __all__ = ["MAX_BYTES", "read_stack"]
 MAX_BYTES = 4 * 2**30
 """Largest size of the voxels in memory, in bytes, that is read unless asked otherwise."""
 
-_MAX_EXTENSIONS = 64 * 2**20  # bytes between header and voxels
-_MAX_TRAILING = 2**20  # decompressed bytes after the voxels
+MAX_EXTENSIONS = 64 * 2**20
+"""Most bytes from the start of the file to its voxels."""
+
+MAX_TRAILING = 2**20
+"""Most decompressed bytes after the last voxel."""
+
+LONGEST = 3600.0
+"""Longest time in seconds between two frames, and latest first frame, that is believed."""
+
+LARGEST_VALUE = float(np.finfo(np.float32).max)
+"""Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
+
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
-_LONGEST = 3600.0  # seconds: a longer film, or a later start, is a damaged header
-_SINGLE = float(np.finfo(np.float32).max)  # networks and uncertainties are in single precision
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _DAMAGED = "Copy or download the file again."
 
@@ -227,7 +235,7 @@ def _check_budget(header: Any, size: int, path: Path, limit: int) -> None:
     """Compare what the header claims with what is allowed and what the file can hold."""
     start = float(header["vox_offset"])
     least = int(header["sizeof_hdr"]) + 4
-    if not least <= start <= _MAX_EXTENSIONS:
+    if not least <= start <= MAX_EXTENSIONS:
         raise InputError(path, f"The voxels cannot start at byte {start:g}.", _DAMAGED)
     if size > limit:
         raise InputError(
@@ -266,10 +274,10 @@ def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float
     unit = _SECONDS.get(units, 1.0)
     start, step = float(header["toffset"]) * unit, float(header["pixdim"][4]) * unit
     notes = []
-    if frames > 1 and not 0 < step <= _LONGEST:
+    if frames > 1 and not 0 < step <= LONGEST:
         notes.append(f"{path}: the time between frames is {step:g} s in the header. 1 s is used.")
         step = 1.0
-    if not abs(start) <= _LONGEST:
+    if not abs(start) <= LONGEST:
         if frames > 1:
             notes.append(f"{path}: the first frame is at {start:g} s in the header. 0 s is used.")
         start = 0.0
@@ -291,7 +299,7 @@ def _read_voxels(
                 path, f"The file is cut off: {done} of {raw.size} voxel bytes are there.", _DAMAGED
             )
         done += count
-    if is_gz(path) and len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
+    if is_gz(path) and len(stream.read(MAX_TRAILING + 1)) > MAX_TRAILING:
         raise InputError(path, "The file goes on for long after its last voxel.", _DAMAGED)
     # NIfTI's first axis runs fastest, so in C order the axes come reversed.
     return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -323,9 +331,10 @@ def _check_range(data: NDArray[Any], intensity: Intensity, path: Path) -> None:
     """Refuse values, stored or scaled, that single precision cannot hold."""
     largest = max(abs(float(data.min())), abs(float(data.max())))
     scaled = largest * abs(intensity.slope) + abs(intensity.intercept)
-    if not max(largest, scaled) <= _SINGLE:
+    if not max(largest, scaled) <= LARGEST_VALUE:
         raise IntensityError(
             path,
-            f"Voxels reach {max(largest, scaled):.3g}; single precision ends at {_SINGLE:.3g}.",
+            f"Voxels reach {max(largest, scaled):.3g}; {LARGEST_VALUE:.3g} is the limit of single "
+            "precision.",
             "Rescale the image.",
         )
