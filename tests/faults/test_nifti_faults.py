@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calid.errors import CalidError, CalidWarning, GeometryError, InputError, IntensityError
-from calid.io import read
+from calid.io import read, read_stack
 
 SIZE = 352 + 6 * 5 * 4 * 2
 
@@ -146,6 +146,11 @@ def test_the_fault_writer_is_sound(tmp_path: Path) -> None:
 def test_folder_names_dicom(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dcm2niix"):
         read(tmp_path)
+
+
+def test_folder_is_no_nifti(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder"):
+        read_stack(tmp_path)
 
 
 def test_pipe_does_not_hang(tmp_path: Path) -> None:
