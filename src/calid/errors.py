@@ -72,6 +72,12 @@ class DataError(CalidError):
     exit_code = 8
 
 
+class CohortError(CalidError):
+    """Some subjects of a cohort could not be reconstructed; the others are complete."""
+
+    exit_code = 9
+
+
 class ResourceError(CalidError):
     """The machine has too little memory for what was asked."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from calid.baselines.linear import linear
 from calid.cli.main import main
-from calid.errors import CalidWarning
+from calid.errors import CalidWarning, WeightsError
 from calid.geometry.affine import spacing
 from calid.inference.reconstruct import densify
 from calid.io import read, write_uncertainty, write_volume
@@ -269,6 +269,7 @@ def test_reading_options_reach_every_verb(
     outputs = [] if verb == "measure" else [str(tmp_path / "b.nii")]
     for option, value, code in (
         ("--max-bytes", "100", 3),
+        ("--max-bytes", "0", 2),
         ("--thickness", "-1", 2),
         ("--spacing-from", "sform", 2),
     ):
@@ -277,6 +278,29 @@ def test_reading_options_reach_every_verb(
         assert stop.value.code == code
         assert option in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e30", "-1"])
+def test_an_impossible_temperature_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    path = save(tmp_path / "a.nii", voxels(6, 5, 4))
+    options = ("--samples", 1, "--steps", 1, "--temperature", value)
+    assert reconstruct(path, tmp_path / "b.nii", *options) == 2
+    assert "--temperature" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
+
+
+def test_answers_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
+    stack = read(save(tmp_path / "a.nii", voxels(6, 5, 4)))
+
+    def broken(*args: Any) -> np.ndarray:
+        answer = linear(*args)[None]
+        answer[0, 1, 2, 3] = np.nan
+        return answer
+
+    with pytest.raises(WeightsError, match="not numbers"):
+        densify(stack, broken, 2)
 
 
 @pytest.mark.parametrize("option", [("--factor", 10**9), ("--spacing", 1e-320)])

@@ -231,8 +231,12 @@ def test_fill(tmp_path: Path) -> None:
     with pytest.warns(CalidWarning, match="1 voxels were NaN or infinite and are now 3"):
         stack = read_stack(path, fill=3.0)
     assert stack.data[0, 0, 2, 1] == 3.0
-    with pytest.raises(UsageError, match="finite"):
-        read_stack(path, fill=float("nan"))
+    for fill, rule in ((float("nan"), "not a finite number"), (1e300, "float32 cannot hold it")):
+        with pytest.raises(UsageError, match=rule):
+            read_stack(path, fill=fill)
+    sound = save(tmp_path / "b.nii", values((3, 3, 2)))
+    with pytest.raises(UsageError, match="not a finite number"):
+        read_stack(sound, fill=float("inf"))
 
 
 @pytest.mark.parametrize("value", [0, 7])

@@ -31,6 +31,9 @@ __all__ = ["Model", "Preset", "Sampling", "load_model"]
 
 Preset = Literal["default", "paper"]
 
+HOTTEST = 10.0
+"""Largest temperature: far beyond any use, and far from where numbers overflow."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -64,6 +67,10 @@ class Sampling:
         ):
             if not value >= least:
                 raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+        if self.temperature > HOTTEST:
+            raise UsageError(
+                "--temperature", f"{self.temperature} is too large.", f"Use {HOTTEST:g} or less."
+            )
 
 
 class Model:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.errors import UsageError
+from calid.errors import UsageError, WeightsError
 from calid.geometry.affine import dense_affine
 from calid.stack import SliceStack, Volume
 
@@ -158,6 +158,11 @@ def densify(
     Volume
         Acquired slices, at multiples of ``factor``, are those of the stack bit for bit.
         Generated ones have its dtype and stay within the range of its values.
+
+    Raises
+    ------
+    WeightsError
+        If the method answers with values that are not finite.
     """
     dense = plan(stack.positions, factor)
     frames, _, height, width = stack.shape
@@ -169,6 +174,12 @@ def densify(
     for frame in range(frames if len(targets) else 0):
         images = _shown(stack.data[frame], window)
         samples = method(images, stack.positions, targets, stack.pixel_spacing)
+        if not np.isfinite(samples).all():
+            raise WeightsError(
+                f"frame {frame}",
+                "The networks answered with values that are not numbers.",
+                "Check the weights, and sample with --temperature 1.",
+            )
         if spread is not None:
             scale = np.float32((window.high - window.low) * abs(stack.intensity.slope))
             spread[frame, ~dense.acquired] = samples.std(axis=0, ddof=1) * scale

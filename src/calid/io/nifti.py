@@ -105,6 +105,10 @@ def read_stack(
         raise UsageError(
             f"--thickness {thickness}", "A slice has a positive thickness.", "Give it in mm."
         )
+    if fill is not None and not math.isfinite(fill):
+        raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
+    if max_bytes < 1:
+        raise UsageError(f"--max-bytes {max_bytes}", "This is no size.", "Give bytes, 1 or more.")
     size = 0
     try:
         _check_file(path)
@@ -322,7 +326,9 @@ def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray
             "Repair the export, or name a value for them with --fill.",
         )
     if not np.isfinite(data.dtype.type(fill)):
-        raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
+        raise UsageError(
+            f"--fill {fill}", f"Voxels of {data.dtype} cannot hold it.", "Use 0, for example."
+        )
     data[bad] = fill
     return data, [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
 
