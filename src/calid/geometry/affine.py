@@ -46,6 +46,9 @@ PLAUSIBLE_SPACING = (0.2, 50.0)
 LARGEST = 1e6
 """Largest distance in mm (1 km) in an affine: beyond it is a damaged header, not a scanner."""
 
+SMALLEST = 1e-6
+"""Smallest voxel size in mm (1 nm) of a header that is not damaged."""
+
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI unit codes: metre, millimetre, micron
 _OPTION = "--spacing-from"
 _HALF_TURN = 1e-7  # squared cosine of half the angle
@@ -79,7 +82,7 @@ def from_spacing(
     Raises
     ------
     GeometryError
-        If a step is not a positive number.
+        If a step is not a number from `SMALLEST` to `LARGEST`.
     """
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, :3] *= _positive(steps, source)
@@ -270,10 +273,11 @@ def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: obj
 
 def _positive(steps: Sequence[float], source: object) -> NDArray[np.float64]:
     values = np.array(steps, dtype=np.float64)
-    if values.shape != (3,) or not np.all(np.isfinite(values)) or np.any(values <= 0):
+    if values.shape != (3,) or not np.all((values >= SMALLEST) & (values <= LARGEST)):
         raise GeometryError(
             source,
-            f"A voxel has three positive sizes; these are {_text(values)}.",
+            f"A voxel has three positive sizes, {SMALLEST:g} to {LARGEST:g} mm; these are "
+            f"{_text(values)}.",
             f"Correct the header; if its sform is right, use {_OPTION} affine.",
         )
     return values
