@@ -93,7 +93,7 @@ def watched() -> Iterator[None]:
 
     signal.signal(signal.SIGPROF, bark)
     signal.setitimer(signal.ITIMER_PROF, PATIENCE)
-    faulthandler.dump_traceback_later(12 * PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(60 * PATIENCE, exit=True)
     try:
         yield
     finally:

@@ -69,6 +69,7 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "flipped bit": ("a.nii.gz", flipped(STORED, 500), InputError, "CRC"),
     "bad checksum": ("a.nii.gz", flipped(STORED, len(STORED) - 6), InputError, "CRC"),
     "garbage after gz": ("a.nii.gz", STORED + b"rubbish", InputError, "cannot be read"),
+    "zeros after gz": ("a.nii.gz", STORED + bytes(2**21), InputError, "1 MiB of zeros"),
     "not gzip": ("a.nii.gz", GOOD, InputError, "not gzip"),
     "gzip named nii": ("a.nii", gzip.compress(GOOD), InputError, "name it .nii.gz"),
     "not nifti": ("a.nii", b"PNG" * 500, InputError, "not NIfTI"),

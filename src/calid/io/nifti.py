@@ -174,6 +174,18 @@ def _check_file(path: Path) -> None:
             f"The content is {inside}, which the name denies.",
             f"If it is NIfTI, name it {name}.",
         )
+    if zipped and _padded(path):
+        # Python's gzip would skip the padding byte by byte.
+        raise InputError(path, "The file ends with more than 1 MiB of zeros.", _DAMAGED)
+
+
+def _padded(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= MAX_TRAILING:
+            return False
+        file.seek(size - MAX_TRAILING)
+        return not any(file.read(MAX_TRAILING))
 
 
 def _read_header(stream: BinaryIO, path: Path) -> Any:
