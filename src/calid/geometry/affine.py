@@ -142,7 +142,9 @@ def check(affine: ArrayLike, source: object) -> Affine:
     if np.max(np.abs(matrix)) > LARGEST:
         raise GeometryError(source, f"The affine reaches beyond {LARGEST:g} mm.", remedy)
     lengths = np.asarray(spacing(matrix))
-    if np.any(lengths == 0) or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+    with np.errstate(divide="ignore", invalid="ignore"):  # of axes that nearly vanish
+        share = abs(np.linalg.det(matrix[:3, :3] / lengths))
+    if not (np.all(lengths > 0) and share >= 1e-6):
         raise GeometryError(source, "The affine is singular: two axes coincide.", remedy)
     axes = matrix[:3, :3] / lengths
     cosine = float(np.max(np.abs(axes.T @ axes - np.eye(3))))
