@@ -47,8 +47,8 @@ class SliceStack:
     intensity
         Slope and intercept of the stored values.
     rank
-        Number of axes of the file it came from (3 or 4), so that a film of one frame is
-        written as it was read.
+        Number of axes of the file it came from (3 to 7; those after the fourth have length 1),
+        so that a film of one frame is written as it was read.
     source
         Where it came from, for messages. Never written to any output.
 
@@ -142,7 +142,7 @@ class Volume:
     intensity
         Slope and intercept of the stored values.
     rank
-        Number of axes when written (3 or 4).
+        Number of axes when written (3 to 7).
     uncertainty
         Standard deviation over samples in image units, same shape as ``data``, zero on
         acquired slices; absent unless it was asked for.

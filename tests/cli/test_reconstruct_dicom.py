@@ -55,3 +55,26 @@ def test_folders_are_refused_before_any_work(name, stack_file, tmp_path, capsys)
     assert code == 6
     assert sorted(tmp_path.rglob("*")) == before
     assert name in capsys.readouterr().err
+
+
+def test_a_series_of_a_dicom_input_joins_its_study(stack_file, tmp_path):
+    assert run(stack_file, tmp_path / "first.nii.gz", "--dicom", tmp_path / "first") == 0
+    source = {
+        image.InstanceNumber: image
+        for image in map(pydicom.dcmread, (tmp_path / "first").iterdir())
+    }
+    assert run(tmp_path / "first", tmp_path / "second.nii.gz", "--dicom", tmp_path / "second") == 0
+    images = [pydicom.dcmread(path) for path in sorted((tmp_path / "second").iterdir())]
+    assert len(images) == 9 * 2
+    for number, image in enumerate(images):
+        frame, place = divmod(number, 9)
+        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
+            assert image[keyword].value == source[1][keyword].value
+        assert image.SeriesInstanceUID != source[1].SeriesInstanceUID
+        beside = {place // 2, (place + 1) // 2}
+        parents = [source[frame * 5 + index + 1] for index in sorted(beside)]
+        assert [item.ReferencedSOPInstanceUID for item in image.SourceImageSequence] == [
+            parent.SOPInstanceUID for parent in parents
+        ]
+        if place % 2 == 0:
+            np.testing.assert_array_equal(image.pixel_array, parents[0].pixel_array)

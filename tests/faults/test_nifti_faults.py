@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calid.errors import CalidError, CalidWarning, GeometryError, InputError, IntensityError
-from calid.io import read
+from calid.io import read, read_stack
 
 SIZE = 352 + 6 * 5 * 4 * 2
 
@@ -69,6 +69,7 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "flipped bit": ("a.nii.gz", flipped(STORED, 500), InputError, "CRC"),
     "bad checksum": ("a.nii.gz", flipped(STORED, len(STORED) - 6), InputError, "CRC"),
     "garbage after gz": ("a.nii.gz", STORED + b"rubbish", InputError, "cannot be read"),
+    "zeros after gz": ("a.nii.gz", STORED + bytes(2**21), InputError, "1 MiB of zeros"),
     "not gzip": ("a.nii.gz", GOOD, InputError, "not gzip"),
     "gzip named nii": ("a.nii", gzip.compress(GOOD), InputError, "name it .nii.gz"),
     "not nifti": ("a.nii", b"PNG" * 500, InputError, "not NIfTI"),
@@ -86,6 +87,18 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "unknown type": ("a.nii", nifti(code=77), IntensityError, "code 77"),
     "bits": ("a.nii", nifti(code=1), IntensityError, "code 1"),
     "infinite slope": ("a.nii", nifti(at112_f4=np.inf), IntensityError, "Slope inf"),
+    "beyond single precision": (
+        "a.nii",
+        nifti(code=64, data=np.linspace(0, 1e300, 120, dtype="<f8").tobytes()),
+        IntensityError,
+        "1e+300",
+    ),
+    "beyond single precision once scaled": (
+        "a.nii",
+        nifti(at112_f4=3e38),
+        IntensityError,
+        "single precision",
+    ),
     "nan": ("a.nii", floats(np.nan), IntensityError, "2 voxels.*slice 2, row 3, column 4"),
     "inf": ("a.nii", floats(-np.inf), IntensityError, "2 voxels.*slice 2, row 3, column 4.*--fill"),
     "one slice": ("a.nii", nifti((6, 5, 1)), GeometryError, "at least 2 slices"),
@@ -99,6 +112,7 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "nan affine": ("a.nii", nifti(at280_f4=np.nan), GeometryError, "not numbers"),
     "singular affine": ("a.nii", nifti(at312_f4=[0, 0, 0]), GeometryError, "singular"),
     "sheared affine": ("a.nii", nifti(at288_f4=1.0), GeometryError, "sheared"),
+    "affine beyond a kilometre": ("a.nii", nifti(at292_f4=2e6), GeometryError, "beyond"),
     "zero pixdim": ("a.nii", nifti(at80_f4=0), GeometryError, "pixdim"),
     "negative pixdim": ("a.nii", nifti(at88_f4=-8), GeometryError, "pixdim"),
     "nan pixdim": ("a.nii", nifti(at84_f4=np.nan), GeometryError, "pixdim"),
@@ -133,6 +147,11 @@ def test_the_fault_writer_is_sound(tmp_path: Path) -> None:
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no DICOM slice in 0 files"):
         read(tmp_path)
+
+
+def test_folder_is_no_nifti(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder"):
+        read_stack(tmp_path)
 
 
 def test_pipe_does_not_hang(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calid.errors import CalidWarning, GeometryError, IntensityError, OutputError, UsageError
+from calid.errors import (
+    CalidWarning,
+    GeometryError,
+    IntensityError,
+    OutputError,
+    ResourceError,
+    UsageError,
+)
 from calid.geometry.affine import from_spacing, spacing
 from calid.io import read, read_stack, write_uncertainty, write_volume
 from calid.stack import Intensity, SliceStack, Volume
@@ -170,8 +177,9 @@ def test_nifti2_is_read(tmp_path: Path) -> None:
     [
         ((4, 3, 2), 3, (4, 3, 2)),
         ((4, 3, 2, 1), 4, (4, 3, 2, 1)),
-        ((4, 3, 2, 1, 1), 4, (4, 3, 2, 1)),
-        ((4, 3, 2, 3, 1), 4, (4, 3, 2, 3)),
+        ((4, 3, 2, 1, 1), 5, (4, 3, 2, 1, 1)),
+        ((4, 3, 2, 3, 1), 5, (4, 3, 2, 3, 1)),
+        ((4, 3, 2, 1, 1, 1, 1), 7, (4, 3, 2, 1, 1, 1, 1)),
     ],
 )
 def test_number_of_axes_is_kept(
@@ -223,14 +231,52 @@ def test_fill(tmp_path: Path) -> None:
     with pytest.warns(CalidWarning, match="1 voxels were NaN or infinite and are now 3"):
         stack = read_stack(path, fill=3.0)
     assert stack.data[0, 0, 2, 1] == 3.0
-    with pytest.raises(UsageError, match="finite"):
-        read_stack(path, fill=float("nan"))
+    for fill, rule in ((float("nan"), "not a finite number"), (1e300, "float32 cannot hold it")):
+        with pytest.raises(UsageError, match=rule):
+            read_stack(path, fill=fill)
+    sound = save(tmp_path / "b.nii", values((3, 3, 2)))
+    with pytest.raises(UsageError, match="not a finite number"):
+        read_stack(sound, fill=float("inf"))
 
 
-def test_constant_image_is_read_and_said(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii", np.zeros((3, 3, 2), "i2"))
-    with pytest.warns(CalidWarning, match="same value"):
-        assert read_stack(path).shape == (1, 2, 3, 3)
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_image_is_read_and_said(tmp_path: Path, value: int) -> None:
+    path = save(tmp_path / "a.nii", np.full((3, 3, 2), value, "i2"))
+    with pytest.warns(CalidWarning, match="all voxels have the same value"):
+        assert read(path).shape == (1, 2, 3, 3)
+
+
+def test_constant_slices_are_read_and_said(tmp_path: Path) -> None:
+    film = values((3, 3, 4, 2))
+    film[:, :, 1, 1] = film[:, :, 3, 0] = 5
+    path = save(tmp_path / "a.nii", film)
+    with pytest.warns(CalidWarning, match="2 of 8 images .* in frame 0, slice 3 ") as caught:
+        assert read(path).shape == (2, 4, 3, 3)
+    assert len(caught) == 1
+
+
+def test_absurd_times_are_replaced_and_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", values((3, 3, 2, 3)), dt=1e30, toffset=-1e30)
+    with pytest.warns(CalidWarning) as caught:
+        stack = read_stack(path)
+    assert [str(w.message).split(": ")[1][:20] for w in caught] == [
+        "the time between fra",
+        "the first frame is a",
+    ]
+    np.testing.assert_array_equal(stack.frame_times, [0, 1, 2])
+    static = save(tmp_path / "b.nii", values((3, 3, 2)), toffset=np.nan)
+    np.testing.assert_array_equal(read_stack(static).frame_times, [0])
+
+
+def test_missing_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.nii", values((30, 30, 20)))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("calid.io.nifti.np.empty", refuse)
+    with pytest.raises(ResourceError, match=r"a\.nii.*memory for its 3\.4e-05 GiB"):
+        read_stack(path)
 
 
 def test_nothing_of_the_inputs_text_is_written(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 
 from calid.errors import CalidError, CalidWarning
 from calid.progress import progress_bar
@@ -22,7 +23,7 @@ def say(line: str) -> None:
 def show_error(error: CalidError) -> None:
     """What it was about, the rule, the remedy: three lines on stderr."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print("[bold red]error[/]", error.subject, markup=True)
+    console.print("[bold red]error[/]", escape(error.subject), markup=True)
     console.print("  " + error.rule, markup=False)
     console.print("  " + error.remedy, style="green", markup=False)
 
@@ -37,7 +38,7 @@ def warnings_shown() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
             if issubclass(category, CalidWarning):
-                console.print("[yellow]warning[/]", str(message), markup=True)
+                console.print("[yellow]warning[/]", escape(str(message)), markup=True)
             else:
                 fallback(message, category, *rest)  # type: ignore[arg-type]
 

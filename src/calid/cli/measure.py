@@ -8,13 +8,14 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from calid.cli.reading import Reading
 from calid.errors import CalidWarning, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Measure:
     """Reconstruct, and measure that too; without, the acquired slices only."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, measure, print; files are written last, and only if all went well."""
@@ -131,6 +133,7 @@ class Measure:
             "rule": "Sum of discs (Simpson's rule); both ways cover the same depth.",
             "inputs_sha256": {name: sha256(path) for name, path in self._inputs().items()},
             "weights_sha256": {name: sha256(weights_path(name)) for name in weights},
+            "reading": self.reading.facts(),
             "measures": {way: column.facts() for way, column in columns.items()},
         }
         if self.out is not None:
@@ -173,9 +176,9 @@ class Measure:
 
     def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]]]:
         """Stacks, and the manual labels of each, if they are given."""
-        from calid.io import read
-        from calid.io.labels import check_same_grid, read_labels
+        from calid.io.labels import check_same_grid
 
+        read, read_labels = self.reading.read, self.reading.read_labels
         stacks = [read(path) for path in (self.input, self.es) if path is not None]
         for stack in stacks if self.es is not None else ():
             if stack.n_frames > 1:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from calid.cli.reading import Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +51,12 @@ class Reconstruct:
     """Scale of the starting noise; below 1 samples vary less."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    odd_slices: Literal["refuse", "leave-out"] = "refuse"
-    """DICOM slices that do not fit the others: an error, or left out with a warning."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
     dicom: Path | None = None
     """New folder for a derived DICOM series: one file per slice and frame.
     Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
@@ -64,12 +65,12 @@ class Reconstruct:
         from calid.inference.model import Sampling, load_model
         from calid.inference.reconstruct import choose_samples
         from calid.inference.sidecar import record
-        from calid.io import read, write_uncertainty, write_volume
+        from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
 
         samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
-        stack = read(self.input, odd_slices=self.odd_slices)
+        stack, headers = self.reading.read_with_headers(self.input)
         sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
         model = load_model(self.preset, self.device)
@@ -97,13 +98,14 @@ class Reconstruct:
         if self.dicom is not None:
             from calid.io.dicom_write import write_dicom
 
-            write_dicom(volume, self.dicom, thickness=stack.thickness)
+            write_dicom(volume, self.dicom, headers, thickness=stack.thickness)
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        write_json(record(self.input, stack, volume, model, sampling, seconds), self.sidecar)
+        facts = record(self.input, stack, volume, model, sampling, seconds)
+        write_json(facts | {"reading": self.reading.facts()}, self.sidecar)
         through = volume.spacing[0]
         say(
             f"{stack.n_slices} slices {_range(stack.gaps)} mm apart are now "

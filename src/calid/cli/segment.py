@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from calid.cli.reading import Reading
 
 __all__ = ["Segment"]
 
@@ -26,6 +28,7 @@ class Segment:
     """NIfTI labels to write, on the input's grid. OUTPUT.json is written beside it."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, label, write; nothing is written unless all of it can be."""
@@ -37,14 +40,13 @@ class Segment:
         from importlib.metadata import version
 
         from calid.cli.console import frames_bar, say
-        from calid.io import read
         from calid.io.labels import write_labels
         from calid.io.sidecar import sha256, write_json
         from calid.labels import CLASSES
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
 
-        stack = read(self.input)
+        stack = self.reading.read(self.input)
         segmenter = load_segmenter(self.device)
         started = time.perf_counter()
         with frames_bar(stack.n_frames, "labelling") as on_frame:
@@ -64,6 +66,7 @@ class Segment:
                 "device": str(segmenter.device),
                 "precision": str(segmenter.precision).removeprefix("torch."),
             },
+            "reading": self.reading.facts(),
             "weights_sha256": {"segmentation": sha256(weights_path("segmentation"))},
             "seconds": {"segment": round(time.perf_counter() - started, 3)},
         }

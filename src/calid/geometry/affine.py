@@ -43,8 +43,15 @@ ORIGIN_TOLERANCE = 0.1
 PLAUSIBLE_SPACING = (0.2, 50.0)
 """Voxel sizes in mm that a cardiac scan can have."""
 
+LARGEST = 1e6
+"""Largest distance in mm (1 km) in an affine: beyond it is a damaged header, not a scanner."""
+
+SMALLEST = 1e-6
+"""Smallest voxel size in mm (1 nm) of a header that is not damaged."""
+
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI unit codes: metre, millimetre, micron
 _OPTION = "--spacing-from"
+_HALF_TURN = 1e-7  # squared cosine of half the angle
 
 
 class Header(Protocol):
@@ -75,7 +82,7 @@ def from_spacing(
     Raises
     ------
     GeometryError
-        If a step is not a positive number.
+        If a step is not a number from `SMALLEST` to `LARGEST`.
     """
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, :3] *= _positive(steps, source)
@@ -130,8 +137,9 @@ def check(affine: ArrayLike, source: object) -> Affine:
     Raises
     ------
     GeometryError
-        If it has another shape or last row, is not finite, is singular, or if two axes are
-        more than 0.57 degrees (cosine `SHEAR_TOLERANCE`) away from a right angle.
+        If it has another shape or last row, is not finite or beyond `LARGEST`, is singular,
+        or if two axes are more than 0.57 degrees (cosine `SHEAR_TOLERANCE`) away from a right
+        angle.
     """
     remedy = "Convert the scan again from DICOM, for example with dcm2niix."
     matrix = np.asarray(affine, dtype=np.float64)
@@ -139,8 +147,12 @@ def check(affine: ArrayLike, source: object) -> Affine:
         raise GeometryError(source, "An affine is 4 x 4 and ends with the row 0 0 0 1.", remedy)
     if not np.all(np.isfinite(matrix)):
         raise GeometryError(source, "The affine holds values that are not numbers.", remedy)
+    if np.max(np.abs(matrix)) > LARGEST:
+        raise GeometryError(source, f"The affine reaches beyond {LARGEST:g} mm.", remedy)
     lengths = np.asarray(spacing(matrix))
-    if np.any(lengths == 0) or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+    with np.errstate(divide="ignore", invalid="ignore"):  # of axes that nearly vanish
+        share = abs(np.linalg.det(matrix[:3, :3] / lengths))
+    if not (np.all(lengths > 0) and share >= 1e-6):
         raise GeometryError(source, "The affine is singular: two axes coincide.", remedy)
     axes = matrix[:3, :3] / lengths
     cosine = float(np.max(np.abs(axes.T @ axes - np.eye(3))))
@@ -260,7 +272,9 @@ def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: obj
         raise GeometryError(
             source, "The qform is not a rotation.", "Convert the scan again from DICOM."
         )
-    rotation = Rotation.from_quat([b, c, d, np.sqrt(max(rest, 0.0))]).as_matrix()
+    # As in NIfTI's own code: what single precision leaves of a half turn's cosine is nothing.
+    cosine = 0.0 if rest < _HALF_TURN else np.sqrt(rest)
+    rotation = Rotation.from_quat([b, c, d, cosine]).as_matrix()
     affine = np.eye(4)
     affine[:3, :3] = rotation * steps
     affine[:3, 3] = [float(header[f"qoffset_{axis}"]) * unit for axis in "xyz"]
@@ -269,10 +283,11 @@ def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: obj
 
 def _positive(steps: Sequence[float], source: object) -> NDArray[np.float64]:
     values = np.array(steps, dtype=np.float64)
-    if values.shape != (3,) or not np.all(np.isfinite(values)) or np.any(values <= 0):
+    if values.shape != (3,) or not np.all((values >= SMALLEST) & (values <= LARGEST)):
         raise GeometryError(
             source,
-            f"A voxel has three positive sizes; these are {_text(values)}.",
+            f"A voxel has three positive sizes, {SMALLEST:g} to {LARGEST:g} mm; these are "
+            f"{_text(values)}.",
             f"Correct the header; if its sform is right, use {_OPTION} affine.",
         )
     return values

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from calid.errors import GeometryError
 from calid.geometry.resample import Grid, resample
 
-__all__ = ["PIXEL_SPACING", "NetworkGrid"]
+__all__ = ["FINEST", "LONGEST_SIDE", "PIXEL_SPACING", "NetworkGrid"]
 
 PIXEL_SPACING = 1.5
 """In-plane spacing in mm at which the networks work."""
+
+FINEST = 0.05
+"""Smallest in-plane spacing in mm that is taken to the networks' grid."""
+
+LONGEST_SIDE = 1500.0
+"""Longest side of a slice in mm: more than any scanner's field of view. Memory grows with its
+square, so that a header in wrong units would ask for all there is."""
 
 TILE = 16
 """Sides are padded to a multiple of this: every network halves its maps at most four times."""
@@ -36,7 +45,21 @@ class NetworkGrid:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], spacing: tuple[float, float]) -> NetworkGrid:
-        """Grid for images of a shape ``(height, width)`` and ``(row, column)`` spacing in mm."""
+        """Grid for images of a shape ``(height, width)`` and ``(row, column)`` spacing in mm.
+
+        Raises
+        ------
+        GeometryError
+            If pixels are finer than `FINEST` or a side is longer than `LONGEST_SIDE`.
+        """
+        sides = [n * s for n, s in zip(shape, spacing, strict=True)]
+        if not (np.min(spacing) >= FINEST and np.max(sides) <= LONGEST_SIDE):
+            raise GeometryError(
+                f"slices of {sides[0]:.4g} x {sides[1]:.4g} mm",
+                f"Pixels have {FINEST} mm or more and sides {LONGEST_SIDE:g} mm or less; these "
+                f"pixels have {spacing[0]:.3g} x {spacing[1]:.3g} mm.",
+                "Correct the header's units or voxel size, or try --spacing-from.",
+            )
         sizes = [max(1, round(n * s / PIXEL_SPACING)) for n, s in zip(shape, spacing, strict=True)]
         spare = [-n % TILE for n in sizes]
         return cls(

@@ -34,6 +34,8 @@ Preset = Literal["default", "paper"]
 
 FEW = 4
 """Images in one pass: full fields of view at half resolution are the peak of memory."""
+HOTTEST = 10.0
+"""Largest temperature: far beyond any use, and far from where numbers overflow."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Sampling:
         ):
             if not value >= least:
                 raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+        if self.temperature > HOTTEST:
+            raise UsageError(
+                "--temperature", f"{self.temperature} is too large.", f"Use {HOTTEST:g} or less."
+            )
 
 
 class Model:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.errors import CalidWarning, UsageError
+from calid.errors import CalidWarning, UsageError, WeightsError
 from calid.geometry.affine import dense_affine
 from calid.geometry.dense_grid import ROUNDING, dense_grid, usual_gap
 from calid.stack import SliceStack, Volume
 
 __all__ = [
+    "MAX_SLICES",
     "DensePlan",
     "SampledMethod",
     "choose_factor",
@@ -26,6 +27,9 @@ __all__ = [
     "plan",
 ]
 
+
+MAX_SLICES = 4096
+"""Most slices of a dense volume; a heart of 20 cm is then cut every 0.05 mm."""
 
 SampledMethod = Method
 """A `Method` with one more axis in front of its answer: ``(samples, targets, height, width)``."""
@@ -65,7 +69,8 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     Raises
     ------
     UsageError
-        If both are given, or one is not positive.
+        If both are given, one is not positive, or the volume would have more than
+        `MAX_SLICES` slices.
     """
     if factor is not None and spacing is not None:
         raise UsageError(
@@ -74,13 +79,26 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     if factor is not None:
         if factor < 1:
             raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
-        return factor
+        return _affordable(stack, factor)
     wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
     if not (np.isfinite(wanted) and wanted > 0):
         raise UsageError("--spacing", f"{wanted} mm is not a spacing.", "Give a positive number.")
-    ratio = usual_gap(stack.positions) / wanted
+    # More than the limit is refused below, however much more it is.
+    ratio = min(usual_gap(stack.positions) / wanted, 2.0 * MAX_SLICES)
     below = max(1, int(np.floor(ratio)))
-    return below if ratio / below < (below + 1) / ratio else below + 1
+    near = below if ratio / below < (below + 1) / ratio else below + 1
+    return _affordable(stack, near)
+
+
+def _affordable(stack: SliceStack, factor: int) -> int:
+    if (stack.n_slices - 1) * factor + 1 > MAX_SLICES:
+        raise UsageError(
+            "--factor or --spacing",
+            f"Steps of {float(stack.gaps.mean()) / factor:.3g} mm make more than {MAX_SLICES} "
+            "slices.",
+            "Ask for fewer slices; if the spacing looks wrong, see --spacing-from.",
+        )
+    return factor
 
 
 def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
@@ -189,6 +207,11 @@ def fill(
         Acquired slices are those of the stack bit for bit, with equal gaps at multiples of
         ``factor``. Generated ones are computed at true distances from them, have the stack's
         dtype and stay within the range of its values.
+
+    Raises
+    ------
+    WeightsError
+        If the method answers with values that are not finite.
     """
     frames, _, height, width = stack.shape
     data = np.empty((frames, len(dense.positions), height, width), stack.data.dtype)
@@ -197,12 +220,18 @@ def fill(
     window = IntensityWindow.of(stack.data)
     targets = dense.positions[~dense.acquired]
     for frame in range(frames if len(targets) else 0):
-        images = window.normalise(stack.data[frame])
+        images = _shown(stack.data[frame], window)
         samples = method(images, stack.positions, targets, stack.pixel_spacing)
+        if not np.isfinite(samples).all():
+            raise WeightsError(
+                f"frame {frame}",
+                "The networks answered with values that are not numbers.",
+                "Check the weights, and sample with --temperature 1.",
+            )
         if spread is not None:
-            scale = (window.high - window.low) * abs(stack.intensity.slope)
+            scale = np.float32((window.high - window.low) * abs(stack.intensity.slope))
             spread[frame, ~dense.acquired] = samples.std(axis=0, ddof=1) * scale
-        data[frame, ~dense.acquired] = _stored(window.restore(samples.mean(axis=0)), stack.data)
+        data[frame, ~dense.acquired] = _stored(samples.mean(axis=0), window, stack.data)
         on_frame(frame + 1)
     return Volume(
         data=data,
@@ -216,9 +245,39 @@ def fill(
     )
 
 
-def _stored(values: NDArray[np.float32], like: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Values in the stored dtype, within the range that the stack itself has."""
-    values = np.clip(values, like.min(), like.max())
+def _shown(data: NDArray[np.generic], window: IntensityWindow) -> NDArray[np.float32]:
+    """Stored units to window units, in double precision until they are of the order of 1.
+
+    Wide integers on a large offset and floats near the smallest would lose their contrast.
+    """
+    scaled = data.astype(np.float64)
+    scaled -= window.low
+    scaled /= window.high - window.low
+    return IntensityWindow(0.0, 1.0).normalise(scaled)
+
+
+def _stored(
+    images: NDArray[np.float32], window: IntensityWindow, like: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    """Window units in the stored dtype, within the range that the stack itself has."""
+    values = images.astype(np.float64)  # in place from here on: this is a whole dense frame
+    values *= window.high - window.low
+    values += window.low
+    np.clip(values, *_bounds(like), out=values)
     if np.issubdtype(like.dtype, np.integer):
-        values = np.rint(values)
+        np.rint(values, out=values)
     return values.astype(like.dtype)
+
+
+def _bounds(like: NDArray[np.generic]) -> tuple[float, float]:
+    """Smallest and largest value, as doubles that are not outside of them.
+
+    The nearest double to a 64-bit integer can lie beyond it, where the cast back wraps round.
+    """
+    low, high = like.min(), like.max()
+    least, most = float(low), float(high)
+    if least < low.item():
+        least = float(np.nextafter(least, np.inf))
+    if most > high.item():
+        most = float(np.nextafter(most, -np.inf))
+    return least, most

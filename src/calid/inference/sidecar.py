@@ -37,6 +37,7 @@ def record(
             "shape": list(stack.shape),
             "pixel_spacing_mm": list(stack.pixel_spacing),
             "slice_positions_mm": stack.positions.tolist(),
+            "slice_thickness_mm": stack.thickness,
         },
         "output": {
             "shape": list(volume.data.shape),

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calid.errors import UsageError
+from calid.errors import CalidWarning, UsageError
 from calid.geometry.affine import SpacingFrom
+from calid.io.contrast import flat_images
 from calid.io.nifti import MAX_BYTES, read_stack
 from calid.io.nifti_write import SUFFIXES, write_uncertainty, write_volume
 from calid.stack import SliceStack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    from pydicom import Dataset
+
     from calid.io.dicom import OddSlices
 
-__all__ = ["is_dicom", "read", "read_stack", "write_uncertainty", "write_volume"]
+    Headers: TypeAlias = Sequence[Sequence[Dataset]]
+
+__all__ = [
+    "is_dicom",
+    "read",
+    "read_stack",
+    "read_with_headers",
+    "write_uncertainty",
+    "write_volume",
+]
 
 
 def read(
@@ -42,31 +59,67 @@ def read(
     ------
     InputError
         If the file or folder is missing, damaged, or neither.
-    GeometryError, IntensityError, UsageError
+    GeometryError, IntensityError, ResourceError, UsageError
         As `read_stack` and `read_dicom`.
+
+    Warns
+    -----
+    CalidWarning
+        As `read_stack` and `read_dicom`, and if images are without any contrast.
     """
-    path = Path(path)
+    return read_with_headers(
+        path,
+        spacing_from=spacing_from,
+        thickness=thickness,
+        fill=fill,
+        odd_slices=odd_slices,
+        max_bytes=max_bytes,
+    )[0]
+
+
+def read_with_headers(
+    path: str | os.PathLike[str],
+    *,
+    spacing_from: SpacingFrom = "auto",
+    thickness: float | None = None,
+    fill: float | None = None,
+    odd_slices: OddSlices = "refuse",
+    max_bytes: int = MAX_BYTES,
+) -> tuple[SliceStack, Headers | None]:
+    """As `read`, and of DICOM the header of every image in the stack: ``[frame][slice]``.
+
+    Headers hold everything that the files hold but pixels, the patient's name included.
+    """
+    path, headers = Path(path), None
     if not is_dicom(path):
-        return read_stack(
+        stack = read_stack(
             path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
-    if spacing_from != "auto" or fill is not None:
+    elif spacing_from != "auto" or fill is not None:
         raise UsageError(
             path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
         )
-    from calid.io.dicom import read_dicom
+    else:
+        from calid.io.dicom import read_dicom
 
-    return read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes).stack
+        found = read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes)
+        stack, headers = found.stack, found.headers
+    for note in flat_images(stack):
+        warnings.warn(note, CalidWarning, stacklevel=2)
+    return stack, headers
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a path is read as DICOM: folders, zips, and what a file's first bytes say."""
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima", ".zip"):
+    with suppress(OSError):  # of names that are too long; reading refuses them
+        if path.is_dir():
+            return True
+    if path.suffix.lower() in (".dcm", ".ima", ".zip"):
         return True
-    if path.name.lower().endswith(SUFFIXES) or not path.is_file():
-        return False
     try:
+        if path.name.lower().endswith(SUFFIXES) or not path.is_file():
+            return False
         with path.open("rb") as file:
             head = file.read(132)
     except OSError:

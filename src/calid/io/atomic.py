@@ -95,13 +95,13 @@ def check_output(
         raise OutputError(
             path, "The name has the wrong ending.", f"Use one of: {', '.join(endings)}."
         )
-    if path.is_dir():
+    if _folder_at(path):
         raise OutputError(path, "This is a folder.", "Give the name of a file in it.")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise OutputError(path, f"The folder {folder} does not exist.", "Create it first.")
     for source in map(Path, inputs):
-        if source.resolve() == path.resolve() or (_exist(source, path) and source.samefile(path)):
+        if source.resolve() == path.resolve() or _same(source, path):
             raise OutputError(
                 path, "The output is also the input.", "Choose another name: inputs are kept."
             )
@@ -118,8 +118,20 @@ def check_output(
     return path
 
 
-def _exist(*paths: Path) -> bool:
-    return all(path.exists() for path in paths)
+def _folder_at(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise OutputError(
+            path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
+        ) from error
+
+
+def _same(one: Path, two: Path) -> bool:
+    try:
+        return one.samefile(two)
+    except OSError:  # one of them is not there
+        return False
 
 
 def sync_folder(folder: Path) -> None:

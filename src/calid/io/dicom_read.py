@@ -255,6 +255,7 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     shared, own = (dataset.get(keyword) for keyword in many)
     for tag in dataset.keys() - {Tag(keyword) for keyword in (*many, "NumberOfFrames")}:
         flat[tag] = dataset.get_item(tag)  # as it is in the file: not every value is valid
+    flat.ReferencedFrameNumber = frame + 1  # for whoever refers to the source image
     for item in [*(shared or [])[:1], *(own or [])[frame : frame + 1]]:
         for keyword in _GROUPS:
             for inner in item.get(keyword) or []:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import GeometryError, IntensityError
+from calid.geometry.affine import SpacingFrom
 from calid.geometry.dense_grid import TOLERANCE, offsets
-from calid.io.nifti import read_stack
+from calid.io.nifti import MAX_BYTES, read_stack
 from calid.io.nifti_write import write_on_grid
 from calid.labels import CLASSES
 from calid.stack import Intensity, SliceStack, Volume
@@ -64,7 +65,13 @@ def write_labels(labels: NDArray[np.uint8], like: SliceStack, path: str | os.Pat
     write_on_grid(on_grid.data, on_grid, Intensity(0.0, 0.0), "CaLID labels", path)
 
 
-def read_labels(path: str | os.PathLike[str], like: SliceStack) -> NDArray[np.uint8]:
+def read_labels(
+    path: str | os.PathLike[str],
+    like: SliceStack,
+    *,
+    spacing_from: SpacingFrom = "auto",
+    max_bytes: int = MAX_BYTES,
+) -> NDArray[np.uint8]:
     """Read labels that belong to a stack.
 
     Parameters
@@ -73,6 +80,8 @@ def read_labels(path: str | os.PathLike[str], like: SliceStack) -> NDArray[np.ui
         NIfTI file of integers, of any type, 0 to 3.
     like
         The stack that was labelled.
+    spacing_from, max_bytes
+        As for the stack; see `calid.io.read`.
 
     Returns
     -------
@@ -88,7 +97,7 @@ def read_labels(path: str | os.PathLike[str], like: SliceStack) -> NDArray[np.ui
     InputError
         If the file is missing or damaged.
     """
-    found = read_stack(path)
+    found = read_stack(path, spacing_from=spacing_from, max_bytes=max_bytes)
     if found.n_frames != like.n_frames:
         raise GeometryError(
             path,

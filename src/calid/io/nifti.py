@@ -18,7 +18,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.errors import CalidWarning, GeometryError, InputError, IntensityError, UsageError
+from calid.errors import (
+    CalidWarning,
+    GeometryError,
+    InputError,
+    IntensityError,
+    ResourceError,
+    UsageError,
+)
 from calid.geometry.affine import SpacingFrom, resolve, spacing
 from calid.io.nifti_write import SUFFIXES, is_gz
 from calid.stack import Intensity, SliceStack
@@ -28,8 +35,18 @@ __all__ = ["MAX_BYTES", "read_stack"]
 MAX_BYTES = 4 * 2**30
 """Largest size of the voxels in memory, in bytes, that is read unless asked otherwise."""
 
-_MAX_EXTENSIONS = 64 * 2**20  # bytes between header and voxels
-_MAX_TRAILING = 2**20  # decompressed bytes after the voxels
+MAX_EXTENSIONS = 64 * 2**20
+"""Most bytes from the start of the file to its voxels."""
+
+MAX_TRAILING = 2**20
+"""Most decompressed bytes after the last voxel."""
+
+LONGEST = 3600.0
+"""Longest time in seconds between two frames, and latest first frame, that is believed."""
+
+LARGEST_VALUE = float(np.finfo(np.float32).max)
+"""Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
+
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _DAMAGED = "Copy or download the file again."
@@ -73,34 +90,53 @@ def read_stack(
         If the shape is not that of a stack, or the header's geometry is broken.
     IntensityError
         If voxels are not real numbers, or not finite.
+    ResourceError
+        If the memory of this machine cannot hold the voxels.
     UsageError
         If an option has an impossible value.
 
     Warns
     -----
     CalidWarning
-        If the header contradicts itself, lacks the frame time, or the image is constant.
+        If the header contradicts itself or lacks the frame time.
     """
     path = Path(path)
     if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
-        raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
+        raise UsageError(
+            f"--thickness {thickness}", "A slice has a positive thickness.", "Give it in mm."
+        )
+    if fill is not None and not math.isfinite(fill):
+        raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
+    if max_bytes < 1:
+        raise UsageError(f"--max-bytes {max_bytes}", "This is no size.", "Give bytes, 1 or more.")
+    size = 0
     try:
         _check_file(path)
-        with cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream:
+        with (
+            cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream,
+            # Numbers that overflow are refused by name below; numpy need not warn of them.
+            np.errstate(over="ignore", invalid="ignore"),
+        ):
             header = _read_header(stream, path)
             shape, rank = _shape(header, path)
             dtype = _dtype(header, path)
-            _check_budget(header, math.prod(shape) * dtype.itemsize, path, max_bytes)
+            size = math.prod(shape) * dtype.itemsize
+            _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
             times, time_notes = _frame_times(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
+            data, fill_notes = _finite(data, fill, path)
+            _check_range(data, intensity, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, f"The file cannot be read ({error}).", _DAMAGED) from error
-    data, fill_notes = _finite(data, fill, path)
+    except MemoryError as error:
+        raise ResourceError(
+            path,
+            f"There is not enough memory for its {size / 2**30:.2g} GiB of voxels.",
+            "Crop the scan, split it by frames, or use a machine with more memory.",
+        ) from error
     notes += time_notes + fill_notes
-    if data.min() == data.max():
-        notes.append(f"{path}: all voxels have the same value. Is this the right file?")
     for note in notes:
         warnings.warn(note, CalidWarning, stacklevel=2)
     step = spacing(affine)[2]
@@ -138,6 +174,18 @@ def _check_file(path: Path) -> None:
             f"The content is {inside}, which the name denies.",
             f"If it is NIfTI, name it {name}.",
         )
+    if zipped and _padded(path):
+        # Python's gzip would skip the padding byte by byte.
+        raise InputError(path, "The file ends with more than 1 MiB of zeros.", _DAMAGED)
+
+
+def _padded(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= MAX_TRAILING:
+            return False
+        file.seek(size - MAX_TRAILING)
+        return not any(file.read(MAX_TRAILING))
 
 
 def _read_header(stream: BinaryIO, path: Path) -> Any:
@@ -163,7 +211,7 @@ def _read_header(stream: BinaryIO, path: Path) -> Any:
 
 
 def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
-    """``(frames, slices, height, width)`` and the number of axes, 3 or 4."""
+    """``(frames, slices, height, width)`` and the number of axes, from 3 to 7."""
     dim = [int(size) for size in header["dim"]]
     sizes = dim[1 : dim[0] + 1]
     if not 1 <= dim[0] <= 7 or min(sizes) < 1:
@@ -181,7 +229,7 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
             "Give the whole short-axis stack in one file.",
         )
     width, height, slices, frames = (*sizes, 1)[:4]
-    return (frames, slices, height, width), min(dim[0], 4)
+    return (frames, slices, height, width), dim[0]
 
 
 def _dtype(header: Any, path: Path) -> np.dtype[Any]:
@@ -203,14 +251,14 @@ def _check_budget(header: Any, size: int, path: Path, limit: int) -> None:
     """Compare what the header claims with what is allowed and what the file can hold."""
     start = float(header["vox_offset"])
     least = int(header["sizeof_hdr"]) + 4
-    if not least <= start <= _MAX_EXTENSIONS:
+    if not least <= start <= MAX_EXTENSIONS:
         raise InputError(path, f"The voxels cannot start at byte {start:g}.", _DAMAGED)
     if size > limit:
         raise InputError(
             path,
             f"The header claims {size / 2**30:.1f} GiB of voxels; the limit is "
             f"{limit / 2**30:.1f} GiB.",
-            "Crop the scan or split it by frames.",
+            "Crop the scan, split it by frames, or raise the limit with --max-bytes.",
         )
     on_disk = path.stat().st_size
     if int(start) + size > on_disk * (_DEFLATE_RATIO if is_gz(path) else 1):
@@ -242,11 +290,14 @@ def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float
     unit = _SECONDS.get(units, 1.0)
     start, step = float(header["toffset"]) * unit, float(header["pixdim"][4]) * unit
     notes = []
-    if frames > 1 and not (math.isfinite(step) and step > 0):
+    if frames > 1 and not 0 < step <= LONGEST:
         notes.append(f"{path}: the time between frames is {step:g} s in the header. 1 s is used.")
         step = 1.0
-    first = start if math.isfinite(start) else 0.0
-    return first + np.arange(frames, dtype=np.float64) * (step if frames > 1 else 1.0), notes
+    if not abs(start) <= LONGEST:
+        if frames > 1:
+            notes.append(f"{path}: the first frame is at {start:g} s in the header. 0 s is used.")
+        start = 0.0
+    return start + np.arange(frames, dtype=np.float64) * (step if frames > 1 else 1.0), notes
 
 
 def _read_voxels(
@@ -264,7 +315,7 @@ def _read_voxels(
                 path, f"The file is cut off: {done} of {raw.size} voxel bytes are there.", _DAMAGED
             )
         done += count
-    if is_gz(path) and len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
+    if is_gz(path) and len(stream.read(MAX_TRAILING + 1)) > MAX_TRAILING:
         raise InputError(path, "The file goes on for long after its last voxel.", _DAMAGED)
     # NIfTI's first axis runs fastest, so in C order the axes come reversed.
     return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -287,6 +338,21 @@ def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray
             "Repair the export, or name a value for them with --fill.",
         )
     if not np.isfinite(data.dtype.type(fill)):
-        raise UsageError(f"--fill {fill}", "This is not a finite number.", "Use 0, for example.")
+        raise UsageError(
+            f"--fill {fill}", f"Voxels of {data.dtype} cannot hold it.", "Use 0, for example."
+        )
     data[bad] = fill
     return data, [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
+
+
+def _check_range(data: NDArray[Any], intensity: Intensity, path: Path) -> None:
+    """Refuse values, stored or scaled, that single precision cannot hold."""
+    largest = max(abs(float(data.min())), abs(float(data.max())))
+    scaled = largest * abs(intensity.slope) + abs(intensity.intercept)
+    if not max(largest, scaled) <= LARGEST_VALUE:
+        raise IntensityError(
+            path,
+            f"Voxels reach {max(largest, scaled):.3g}; {LARGEST_VALUE:.3g} is the limit of single "
+            "precision.",
+            "Rescale the image.",
+        )

@@ -103,7 +103,8 @@ def _new_header(
     new_header: Any = nib.Nifti1Header  # nibabel's constructors carry no types
     header = new_header(endianness="<")
     frames = data.shape[0]
-    shape = data.shape[:0:-1] if frames == 1 and volume.rank == 3 else data.shape[::-1]
+    film = frames > 1 or volume.rank > 3
+    shape = data.shape[::-1] + (1,) * (volume.rank - 4) if film else data.shape[:0:-1]
     if max(shape) > np.iinfo(np.int16).max:
         raise GeometryError(path, f"NIfTI-1 cannot hold an axis of {max(shape)}.", "Crop it.")
     try:

@@ -85,24 +85,33 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
         raise WeightsError(
             path, f"This file holds {meta.get('kind')!r}, not {kind!r}.", "Give the right file."
         )
-    sizes = json.loads(meta["config"])
+    try:
+        sizes = dict(json.loads(meta["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            path, "The file does not say how its network is built.", "Install calid again."
+        ) from error
     return state, {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
 
 
 def fill(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load a state into a module of the same shape, or say which file does not fit."""
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
+    _compare(module, state, path)
+    module.load_state_dict(state)
+
+
+def _compare(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in state.items()}:
         raise WeightsError(
             path, "The parameters do not fit their configuration.", "Install calid again."
-        ) from error
+        )
 
 
 def _build(path: Path, make: Callable[[], Network]) -> Network:
     try:
         return make()
-    except TypeError as error:
+    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
             path, "The configuration is of another version of calid.", "Install calid again."
         ) from error
@@ -127,6 +136,9 @@ def load_network(path: Path, kind: str, build: Callable[..., Network]) -> Networ
         If the file is missing, damaged, or of another kind or version.
     """
     state, config = load_tensors(path, kind)
+    with torch.device("meta"):  # sizes are compared before memory is taken for them
+        outline = _build(path, lambda: build(**config))
+    _compare(outline, state, path)
     model = _build(path, lambda: build(**config))
     fill(model, state, path)
     return model.eval().requires_grad_(False)

@@ -1,0 +1,246 @@
+"""Damaged files for `fuzz`: sound NIfTI and DICOM inputs, and what is done to their bytes."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+__all__ = ["makers"]
+
+NUMBERS = (0, 1, -1, 2, 3, 5, 7, 127, 128, 255, 256, 348, 540, 32767, -32768, 65535, 2**31 - 1)
+NUMBERS += (-(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63))
+FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 3e38, -3e38, 1e6, 0.5, float("inf"), float("nan"))
+
+Bytes = bytes | bytearray
+
+
+# Sound inputs -------------------------------------------------------------------------------
+
+
+def nifti_seeds() -> list[bytes]:
+    """Uncompressed NIfTI files of both versions, byte orders and several types."""
+    rng = np.random.default_rng(0)
+    made = []
+    for kind, order, dtype, shape in (
+        (nib.Nifti1Header, "<", "i2", (6, 5, 4)),
+        (nib.Nifti1Header, ">", "f4", (4, 3, 3, 2)),
+        (nib.Nifti1Header, "<", "u1", (5, 4, 2, 3)),
+        (nib.Nifti2Header, "<", "f8", (3, 4, 3)),
+        (nib.Nifti2Header, ">", "u2", (3, 4, 3, 1)),
+    ):
+        header = kind(endianness=order)
+        header.set_data_dtype(dtype)
+        header.set_data_shape(shape)
+        affine = np.diag([-1.5, -1.25, 8.0, 1.0])
+        affine[:3, 3] = (40, -30, 12)
+        header.set_sform(affine, 1)
+        header.set_qform(affine, 1)
+        header.set_xyzt_units("mm", "sec")
+        if len(shape) > 3:
+            header["pixdim"][4] = 0.04
+        header["vox_offset"] = int(header["sizeof_hdr"]) + 4
+        voxels = rng.integers(0, 200, shape).astype(np.dtype(dtype).newbyteorder(order))
+        made.append(header.binaryblock + bytes(4) + voxels.tobytes("F"))
+    return made
+
+
+def dicom_seed() -> dict[str, bytes]:
+    """A film of three slices and two frames, one file an image."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    study, series, frame = (generate_uid(entropy_srcs=[name]) for name in ("a", "b", "c"))
+    files = {}
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        height, phase = divmod(number, 2)
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        image.SOPClassUID = MRImageStorage
+        image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+        image.FrameOfReferenceUID = frame
+        image.Modality, image.SeriesDescription = "MR", "cine_sax"
+        image.SeriesNumber, image.InstanceNumber = 5, number + 1
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        image.Rows, image.Columns = 8, 6
+        image.PixelSpacing, image.SliceThickness = [1.4, 1.4], 8
+        image.SpacingBetweenSlices = 10
+        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        image.ImagePositionPatient = [-60, -70, 10 * height]
+        image.TriggerTime, image.CardiacNumberOfImages = 40 * phase, 2
+        image.RescaleSlope, image.RescaleIntercept = 1, 0
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
+        image.PixelRepresentation = 0
+        image.PixelData = rng.integers(0, 900, (8, 6)).astype("<u2").tobytes()
+        buffer = io.BytesIO()
+        image.save_as(buffer, enforce_file_format=True)
+        files[f"IM{number:03d}.dcm"] = buffer.getvalue()
+    return files
+
+
+# Mutations ----------------------------------------------------------------------------------
+
+
+def flip_bits(raw: bytearray, rng: random.Random) -> None:
+    """Flip one bit or a few."""
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+
+
+def set_bytes(raw: bytearray, rng: random.Random) -> None:
+    """Overwrite neighbouring bytes."""
+    start = rng.randrange(len(raw))
+    for place in range(start, min(len(raw), start + rng.choice((1, 2, 4, 16)))):
+        raw[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+
+
+def set_number(raw: bytearray, rng: random.Random) -> None:
+    """Put a number that often breaks arithmetic at a place where a number may be."""
+    order, kind = rng.choice("<>"), rng.choice("hiqfd")
+    size = struct.calcsize(kind)
+    place = 2 * rng.randrange(max(1, min(len(raw), 540) - size) // 2 + 1)
+    if kind in "fd":
+        packed = struct.pack(order + kind, rng.choice(FLOATS))
+    else:
+        packed = (rng.choice(NUMBERS) % 256**size).to_bytes(
+            size, "little" if order == "<" else "big"
+        )
+    raw[place : place + size] = packed
+
+
+def truncate(raw: bytearray, rng: random.Random) -> None:
+    """Drop the end."""
+    del raw[rng.randrange(len(raw)) :]
+
+
+def lengthen(raw: bytearray, rng: random.Random) -> None:
+    """Add zeros or noise at the end."""
+    raw += rng.choice((bytes(64), rng.randbytes(64), bytes(2**21)))
+
+
+def cut_out(raw: bytearray, rng: random.Random) -> None:
+    """Drop a piece."""
+    start = rng.randrange(len(raw))
+    del raw[start : start + rng.choice((1, 2, 8, 100))]
+
+
+def double(raw: bytearray, rng: random.Random) -> None:
+    """Repeat a piece, once or often."""
+    start = rng.randrange(len(raw))
+    raw[start:start] = raw[start : start + rng.choice((1, 4, 100))] * rng.choice((1, 1, 50))
+
+
+def exchange(raw: bytearray, rng: random.Random) -> None:
+    """Exchange two pieces."""
+    size = rng.choice((1, 2, 4, 32))
+    one, two = (rng.randrange(max(1, len(raw) - size)) for _ in range(2))
+    if abs(one - two) >= size:
+        raw[one : one + size], raw[two : two + size] = (
+            raw[two : two + size],
+            raw[one : one + size],
+        )
+
+
+MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
+    flip_bits,
+    set_bytes,
+    set_number,
+    set_number,
+    set_number,
+    truncate,
+    lengthen,
+    cut_out,
+    double,
+    exchange,
+)
+
+
+def mutated(content: Bytes, rng: random.Random) -> bytes:
+    """A copy with one or more kinds of damage."""
+    raw = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        if raw:
+            rng.choice(MUTATIONS)(raw, rng)
+    return bytes(raw)
+
+
+# Inputs -------------------------------------------------------------------------------------
+
+Maker = Callable[[Path, random.Random], Path]
+"""Writes one damaged input into an empty folder and returns its path."""
+
+
+def nifti_maker() -> Maker:
+    """Damage before or after compression, or without any."""
+    seeds = nifti_seeds()
+
+    def make(folder: Path, rng: random.Random) -> Path:
+        way = rng.choice((0, 0, 0, 1, 1, 2, 3))
+        raw = rng.choice(seeds)
+        if way < 2:  # damage inside, sound around
+            raw = mutated(raw, rng)
+        path = folder / ("a.nii.gz" if way else "a.nii")
+        if way:
+            raw = gzip.compress(raw, compresslevel=rng.choice((0, 6)), mtime=0)
+        if way > 1:
+            raw = mutated(raw, rng)
+        path.write_bytes(raw)
+        return path
+
+    return make
+
+
+def dicom_maker() -> Maker:
+    """Damage in one file, in a folder or zip of files, or in the zip itself."""
+    seed = dicom_seed()
+
+    def make(folder: Path, rng: random.Random) -> Path:
+        files = dict(seed)
+        way = rng.randrange(4)
+        if way < 3:
+            names = sorted(files)
+            for name in rng.sample(names, rng.choice((1, 1, 2, len(names)))):
+                files[name] = mutated(files[name], rng)
+        if way == 0:
+            path = folder / "IM.dcm"
+            path.write_bytes(files[rng.choice(sorted(files))])
+            return path
+        if way == 1:
+            path = folder / "exam"
+            path.mkdir()
+            for name, content in files.items():
+                (path / name).write_bytes(content)
+            return path
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(zipfile.ZipInfo(name), content)
+        path = folder / "exam.zip"
+        path.write_bytes(buffer.getvalue() if way == 2 else mutated(buffer.getvalue(), rng))
+        return path
+
+    return make
+
+
+def makers(kind: str) -> dict[str, Maker]:
+    """Makers of the kinds that this version reads, by name."""
+    made: dict[str, Maker] = {}
+    if kind in ("nifti", "all"):
+        made["nifti"] = nifti_maker()
+    if kind in ("dicom", "all") and importlib.util.find_spec("calid.io.dicom"):
+        made["dicom"] = dicom_maker()
+    return made

@@ -1,0 +1,31 @@
+"""A few hundred damaged files: the short, repeatable form of ``benchmarks/fuzz.py``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="caps memory by address space")
+@pytest.mark.parametrize(("kind", "inputs"), [("nifti", 500)])
+def test_damaged_files_give_a_stack_or_a_typed_error(kind: str, inputs: int) -> None:
+    # A process of its own: the cap on memory cannot be lifted again.
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--kind", kind, "--inputs", str(inputs), "--minutes", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    assert found["failures"] == []
+    assert done.returncode == 0
+    assert found["inputs"] == inputs
+    assert found["read"] > inputs / 10
+    assert {"InputError", "GeometryError", "IntensityError"} <= found["errors"].keys()
