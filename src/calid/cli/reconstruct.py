@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,6 +58,7 @@ class Reconstruct:
         from calid.inference.sidecar import record
         from calid.io import read, write_uncertainty, write_volume
         from calid.io.sidecar import write_json
+        from calid.io.together import together
 
         samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
@@ -78,19 +80,24 @@ class Reconstruct:
                 on_frame=on_frame,
             )
         done = time.perf_counter()
-        write_volume(volume, self.output)
-        if self.uncertainty is not None:
-            write_uncertainty(volume, self.uncertainty)
-        if self.figure is not None:
-            from calid.report.figure import comparison, save_figure
-
-            save_figure(comparison(stack, volume), self.figure)
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        write_json(record(self.input, stack, volume, model, sampling, seconds), self.sidecar)
+        content = record(self.input, stack, volume, model, sampling, seconds)
+        with together() as write:
+            files = {"output": write(self.output, partial(write_volume, volume))}
+            if self.uncertainty is not None:
+                wanted = partial(write_uncertainty, volume)
+                files["uncertainty"] = write(self.uncertainty, wanted)
+            if self.figure is not None:
+                from calid.report.figure import comparison, save_figure
+
+                picture = partial(save_figure, comparison(stack, volume))
+                files["figure"] = write(self.figure, picture)
+            # Last: a record that fits its output says that the run came to its end.
+            write(self.sidecar, partial(write_json, content | {"files_sha256": files}))
         through = volume.spacing[0]
         say(
             f"{stack.n_slices} slices {stack.gaps.mean():.4g} mm apart are now "

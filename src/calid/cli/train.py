@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from calid.errors import OutputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -52,7 +54,9 @@ class _Training:
         import torch
 
         from calid.inference.runtime import choose_device
+        from calid.io.atomic import check_folder
 
+        check_folder(self.out)
         torch.manual_seed(self.seed)
         torch.set_num_threads(self.threads or torch.get_num_threads())
         return choose_device(self.device)
@@ -70,7 +74,14 @@ class _Training:
             validate_every=self.validate_every,
             precision=choose_precision(device),
         )
-        fit(task, self.out, config, device, self.resume)
+        try:
+            fit(task, self.out, config, device, self.resume)
+        except OSError as error:  # the log is written line by line
+            raise OutputError(
+                self.out,
+                f"The log of the training could not be written: {error.strerror or error}.",
+                "Free some space and go on with --resume.",
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
