@@ -211,4 +211,9 @@ def test_the_three_files_hold_the_same_figures_and_the_summary_is_json(tmp_path)
         ["linear", "b", "20", "nan", ""],
         ["better", "a", "11.1235", "nan", "1"],
     ]
-    assert {p.name for p in tmp_path.iterdir()} == {"summary.json", "table.md", "per_subject.csv"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "summary.json",
+        "table.md",
+        "per_subject.csv",
+        "dot.png",
+    }

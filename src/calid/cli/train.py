@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from calid.errors import OutputError
+from calid.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,13 @@ class _Training:
         from calid.io.atomic import check_folder
 
         check_folder(self.out)
+        if not self.resume and (self.out / "checkpoint.safetensors").exists():
+            # Killed before its own first checkpoint, a new training would resume as the old one.
+            raise UsageError(
+                self.out,
+                "It holds the checkpoint of an earlier training.",
+                "Go on with --resume, or choose another folder.",
+            )
         torch.manual_seed(self.seed)
         torch.set_num_threads(self.threads or torch.get_num_threads())
         return choose_device(self.device)
