@@ -29,12 +29,13 @@ class Demo:
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
-        from calid.inference.model import load_model
+        from calid.inference.model import Sampling, load_model
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together
         from calid.report.figure import comparison, save_figure
 
+        Sampling(self.samples)  # refuses what it cannot be, before any work
         check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         factor, gap = 7, 10.0

@@ -75,12 +75,12 @@ def logged(verb: object, path: Path | None) -> Iterator[None]:
 
 def log_refusal(arguments: Sequence[str], exit_code: int) -> None:
     """Log a command line that could not be understood, if it names a log."""
-    name: str | None = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    name = ""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         if option.replace("_", "-") == "--log-json":
             name = value if equals else following
-    if name is not None:
+    if name:
         with suppress(OutputError), _writing(Path(name), []) as log:
             _add(log, logging.ERROR, "error", error=UsageError.__name__, exit_code=exit_code)
 
