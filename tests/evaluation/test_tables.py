@@ -189,7 +189,9 @@ def test_the_three_files_hold_the_same_figures_and_the_summary_is_json(tmp_path)
         columns=("psnr", "ef"), headline=("psnr", "ef"), ceilings=CEILING, goal="real slice"
     )
     summary = summarise(protocol, results, SPLITS, FACTS | {"machine": {"cores": 2}})
-    write_results(results, summary, tmp_path)
+    pictures = {"dot.png": lambda path: path.write_bytes(b"picture")}
+    write_results(results, summary, pictures, tmp_path)
+    assert (tmp_path / "dot.png").read_bytes() == b"picture"
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -209,4 +211,9 @@ def test_the_three_files_hold_the_same_figures_and_the_summary_is_json(tmp_path)
         ["linear", "b", "20", "nan", ""],
         ["better", "a", "11.1235", "nan", "1"],
     ]
-    assert {p.name for p in tmp_path.iterdir()} == {"summary.json", "table.md", "per_subject.csv"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "summary.json",
+        "table.md",
+        "per_subject.csv",
+        "dot.png",
+    }

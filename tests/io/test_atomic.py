@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from calid.errors import InputError, OutputError
-from calid.io.atomic import atomic, check_output
+from calid.io.atomic import LEFTOVER_AGE, atomic, check_folder, check_output
 from calid.io.sidecar import sha256, write_json
 
 
@@ -87,6 +88,26 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert all(name == "a.bin" or name.endswith(".part") for name in names(tmp_path))
 
 
+def test_leftovers_of_killed_runs_are_removed_and_those_of_live_ones_kept(tmp_path: Path) -> None:
+    ages = {".calid-old.part": LEFTOVER_AGE + 60, ".calid-new.part": 0, "old.part": 10**6}
+    for name, age in ages.items():
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with atomic(tmp_path / "a.bin") as file:
+        file.write(b"x")
+    assert names(tmp_path) == [".calid-new.part", "a.bin", "old.part"]
+
+
+def test_check_folder_makes_nothing_and_refuses_files(tmp_path: Path) -> None:
+    assert check_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_folder(tmp_path) == tmp_path
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_bytes(b"x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="is a file, not a folder"):
+            check_folder(path)
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     real, link = tmp_path / "real.bin", tmp_path / "link.bin"
     link.symlink_to(real)
@@ -129,6 +150,8 @@ def test_check_output_refuses(tmp_path: Path) -> None:
 def test_folder_that_refuses_files() -> None:
     with pytest.raises(OutputError, match="refuses new files"):
         check_output("/proc/out.nii")
+    with pytest.raises(OutputError, match="refuses new files"):
+        check_folder("/proc/out/below")
     with pytest.raises(OutputError, match="could not be written"), atomic("/proc/out.nii"):
         pass
 

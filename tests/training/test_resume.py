@@ -95,6 +95,26 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
     assert whole.exported[-1] == rest.exported[-1]
 
 
+@pytest.mark.parametrize("step", [4, 8, 10])
+def test_a_run_that_was_cut_off_within_a_validation_does_it_again(
+    tmp_path: Path, step: int
+) -> None:
+    whole, cut, rest = LineRun(), LineRun(), LineRun(seed=7)
+    config = FitConfig(steps=10, rate=0.05, warmup=2, save_every=2, validate_every=4)
+    whole.fit(tmp_path / "whole", resume=False, config=config)
+
+    def power_cut(figures: Mapping[str, float]) -> None:
+        if figures["step"] == step:
+            raise PowerCutError
+
+    task = Task(cut.line, cut.batch, cut.validate, power_cut)
+    with pytest.raises(PowerCutError):
+        fit(task, tmp_path / "cut", config, CPU, resume=False)
+    rest.fit(tmp_path / "cut", resume=True, config=config)
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    assert rest.exported[-1] == whole.exported[-1]
+
+
 def test_a_run_can_be_cut_off_twice(tmp_path: Path) -> None:
     LineRun().fit(tmp_path / "whole", resume=False)
     for stop in (4, 7):

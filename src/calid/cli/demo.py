@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 __all__ = ["Demo"]
@@ -28,10 +29,14 @@ class Demo:
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
-        from calid.inference.model import load_model
+        from calid.inference.model import Sampling, load_model
         from calid.io import write_volume
+        from calid.io.atomic import check_folder
+        from calid.io.together import together
         from calid.report.figure import comparison, save_figure
 
+        Sampling(self.samples)  # refuses what it cannot be, before any work
+        check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         factor, gap = 7, 10.0
         phantom = HeartPhantom(self.seed)
@@ -67,8 +72,10 @@ class Demo:
             pair = torch.from_numpy(images), torch.from_numpy(expected)
             figures = [float(np.mean(f(*pair).numpy())) for f in (psnr, ssim, sharpness)]
             say(f"{name:8}{figures[0]:9.2f}{figures[1]:8.3f}{figures[2]:11.2f}")
-        write_volume(volume, self.out / "reconstruction.nii.gz")
         picture = self.out / "comparison.png"
-        save_figure(comparison(stack, volume, truth), picture)
+        figure = comparison(stack, volume, truth)
+        with together() as write:
+            write(self.out / "reconstruction.nii.gz", partial(write_volume, volume))
+            write(picture, partial(save_figure, figure))
         say(f"{self.out / 'reconstruction.nii.gz'}")
         say(str(picture))

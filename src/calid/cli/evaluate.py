@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,6 +51,11 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
+        from calid.io.atomic import check_folder
+
+        check_folder(self.out)
+        if self.predictions is not None:
+            check_folder(self.predictions)
         if self.protocol == "cost":
             self._cost()
         else:
@@ -87,12 +93,12 @@ class Evaluate:
             **record(contenders, self.baselines),
         }
         summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
-        write_results(results, summary, self.out)
-        save_figure(example_rows(found.truths, found.answers), self.out / "examples.png")
-        save_figure(
-            paired_differences(results, protocol.headline, list(protocol.ceilings)),
-            self.out / "differences.png",
-        )
+        differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
+        pictures = {
+            "examples.png": partial(save_figure, example_rows(found.truths, found.answers)),
+            "differences.png": partial(save_figure, differences),
+        }
+        write_results(results, summary, pictures, self.out)
         say(markdown(summary))
         for name in (n for n in NAMES if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
@@ -131,15 +137,15 @@ class Evaluate:
         from calid.cli.console import frames_bar, say
         from calid.evaluation.cost import METHODS, measure_cost
         from calid.evaluation.cost_table import cost_table
-        from calid.io.atomic import atomic
-        from calid.io.sidecar import write_json
+        from calid.io.sidecar import write_json, write_text
+        from calid.io.together import together
 
         self.out.mkdir(parents=True, exist_ok=True)
         with frames_bar(len(METHODS), "timing") as on_method:
             costs = measure_cost(device=self.device, on_result=on_method)
-        write_json(costs, self.out / "summary.json")
         table = cost_table(costs)
-        with atomic(self.out / "table.md") as file:
-            file.write(table.encode())
+        with together() as write:
+            write(self.out / "table.md", partial(write_text, table))
+            write(self.out / "summary.json", partial(write_json, costs))
         say(table)
         say(str(self.out / "table.md"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -14,6 +15,7 @@ from calid.cli.demo import Demo
 from calid.cli.evaluate import Evaluate
 from calid.cli.info import Info
 from calid.cli.inspect import Inspect
+from calid.cli.log import log_refusal, logged
 from calid.cli.measure import Measure
 from calid.cli.reconstruct import Reconstruct
 from calid.cli.segment import Segment
@@ -56,21 +58,43 @@ Verb = (
 )
 
 
+@dataclass(frozen=True)
+class Command:
+    """One verb, and what all verbs share."""
+
+    verb: Verb
+    log_json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Log to append to, one JSON object a line; it holds no text, no path and no name."""
+
+
+def _parse(arguments: Sequence[str]) -> Command:
+    try:
+        return tyro.cli(
+            Command,
+            prog="calid",
+            description=(
+                "Cardiac Latent Interpolation Diffusion: a dense heart from a few short-axis "
+                "slices. Research use only; not a medical device."
+            ),
+            args=arguments,
+            config=(
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.CascadeSubcommandArgs,  # options of all verbs stand behind the verb
+            ),
+        )
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code:
+            log_refusal(arguments, stop.code)
+        raise
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; exit with its code (see `calid.errors`), 130 when interrupted."""
-    verb = tyro.cli(
-        Verb,
-        prog="calid",
-        description=(
-            "Cardiac Latent Interpolation Diffusion: a dense heart from a few short-axis "
-            "slices. Research use only; not a medical device."
-        ),
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-    )
+    command = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        with warnings_shown():
-            verb.run()
+        with warnings_shown(), logged(command.verb, command.log_json):
+            command.verb.run()
     except CalidError as error:
         show_error(error)
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,8 +123,8 @@ class Measure:
         from importlib.metadata import version
 
         from calid.cli.console import say
-        from calid.io.atomic import atomic
-        from calid.io.sidecar import sha256, write_json
+        from calid.io.sidecar import sha256, write_json, write_text
+        from calid.io.together import together
         from calid.weights import weights_path
 
         columns, weights = self._measure()
@@ -138,9 +139,9 @@ class Measure:
         }
         if self.out is not None:
             self.out.mkdir(exist_ok=True)
-            write_json(content, self.out / JSON)
-            with atomic(self.out / CSV) as file:
-                file.write(as_csv(columns).encode())
+            with together() as write:
+                write(self.out / CSV, partial(write_text, as_csv(columns)))
+                write(self.out / JSON, partial(write_json, content))
         if self.json:
             say(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -67,6 +68,7 @@ class Reconstruct:
         from calid.inference.sidecar import record
         from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
+        from calid.io.together import together
 
         samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
         started = time.perf_counter()
@@ -88,24 +90,29 @@ class Reconstruct:
                 on_frame=on_frame,
             )
         done = time.perf_counter()
-        write_volume(volume, self.output)
-        if self.uncertainty is not None:
-            write_uncertainty(volume, self.uncertainty)
-        if self.figure is not None:
-            from calid.report.figure import comparison, save_figure
-
-            save_figure(comparison(stack, volume), self.figure)
-        if self.dicom is not None:
-            from calid.io.dicom_write import write_dicom
-
-            write_dicom(volume, self.dicom, headers, thickness=stack.thickness)
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        facts = record(self.input, stack, volume, model, sampling, seconds)
-        write_json(facts | {"reading": self.reading.facts()}, self.sidecar)
+        content = record(self.input, stack, volume, model, sampling, seconds)
+        content |= {"reading": self.reading.facts()}
+        with together() as write:
+            files = {"output": write(self.output, partial(write_volume, volume))}
+            if self.uncertainty is not None:
+                wanted = partial(write_uncertainty, volume)
+                files["uncertainty"] = write(self.uncertainty, wanted)
+            if self.figure is not None:
+                from calid.report.figure import comparison, save_figure
+
+                picture = partial(save_figure, comparison(stack, volume))
+                files["figure"] = write(self.figure, picture)
+            if self.dicom is not None:
+                from calid.io.dicom_write import write_dicom
+
+                write_dicom(volume, self.dicom, headers, thickness=stack.thickness)
+            # Last: a record that fits its output says that the run came to its end.
+            write(self.sidecar, partial(write_json, content | {"files_sha256": files}))
         through = volume.spacing[0]
         say(
             f"{stack.n_slices} slices {_range(stack.gaps)} mm apart are now "

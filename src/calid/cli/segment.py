@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ class Segment:
         from calid.cli.console import frames_bar, say
         from calid.io.labels import write_labels
         from calid.io.sidecar import sha256, write_json
+        from calid.io.together import together
         from calid.labels import CLASSES
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
@@ -70,8 +72,10 @@ class Segment:
             "weights_sha256": {"segmentation": sha256(weights_path("segmentation"))},
             "seconds": {"segment": round(time.perf_counter() - started, 3)},
         }
-        write_labels(labels, stack, self.output)
-        write_json(record, self.sidecar)
+        with together() as write:
+            files = {"output": write(self.output, partial(write_labels, labels, stack))}
+            # Last: a record that fits its output says that the run came to its end.
+            write(self.sidecar, partial(write_json, record | {"files_sha256": files}))
         for path in (self.output, self.sidecar):
             say(str(path))
 

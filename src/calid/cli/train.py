@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from calid.errors import OutputError, UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -52,7 +54,16 @@ class _Training:
         import torch
 
         from calid.inference.runtime import choose_device
+        from calid.io.atomic import check_folder
 
+        check_folder(self.out)
+        if not self.resume and (self.out / "checkpoint.safetensors").exists():
+            # Killed before its own first checkpoint, a new training would resume as the old one.
+            raise UsageError(
+                self.out,
+                "It holds the checkpoint of an earlier training.",
+                "Go on with --resume, or choose another folder.",
+            )
         torch.manual_seed(self.seed)
         torch.set_num_threads(self.threads or torch.get_num_threads())
         return choose_device(self.device)
@@ -70,7 +81,14 @@ class _Training:
             validate_every=self.validate_every,
             precision=choose_precision(device),
         )
-        fit(task, self.out, config, device, self.resume)
+        try:
+            fit(task, self.out, config, device, self.resume)
+        except OSError as error:  # the log is written line by line
+            raise OutputError(
+                self.out,
+                f"The log of the training could not be written: {error.strerror or error}.",
+                "Free some space and go on with --resume.",
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

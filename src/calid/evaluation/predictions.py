@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
-from calid.io.atomic import atomic
+from calid.io.atomic import atomic, check_folder
 
 __all__ = ["Predictions"]
 
@@ -42,6 +42,7 @@ class Predictions:
                 for images in case.images
             ]
             kept = np.stack(answers).astype(np.float16)
+            check_folder(path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as file:
                 np.savez_compressed(file, answer=kept)

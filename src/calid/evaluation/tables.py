@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from calid.evaluation.aggregate import Results
 from calid.evaluation.protocol import Protocol
 from calid.evaluation.statistics import bootstrap
-from calid.io.atomic import atomic
-from calid.io.sidecar import write_json
+from calid.io.sidecar import write_json, write_text
+from calid.io.together import together
 
 __all__ = ["markdown", "summarise", "write_results"]
 
@@ -101,10 +102,19 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_results(results: Results, summary: Mapping[str, Any], folder: Path) -> None:
-    """Write the three files into ``folder``."""
-    write_json(summary, folder / "summary.json")
-    _write_text(markdown(summary), folder / "table.md")
+def write_results(
+    results: Results,
+    summary: Mapping[str, Any],
+    pictures: Mapping[str, Callable[[Path], None]],
+    folder: Path,
+) -> None:
+    """Write the report into ``folder``: all of its files, summary.json last, or none.
+
+    Parameters
+    ----------
+    pictures
+        File names to what writes them.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     everyone = [figures for own in results.values() for figures in own.values()]
@@ -114,7 +124,12 @@ def write_results(results: Results, summary: Mapping[str, Any], folder: Path) ->
         for subject, figures in sorted(own.items()):
             cells = (f"{figures[m]:.6g}" if m in figures else "" for m in metrics)
             writer.writerow([method, subject, *cells])
-    _write_text(buffer.getvalue(), folder / "per_subject.csv")
+    with together() as write:
+        for name, picture in pictures.items():
+            write(folder / name, picture)
+        write(folder / "table.md", partial(write_text, markdown(summary)))
+        write(folder / "per_subject.csv", partial(write_text, buffer.getvalue()))
+        write(folder / "summary.json", partial(write_json, summary))
 
 
 def _column(
@@ -183,8 +198,3 @@ def _number(value: float | None) -> str:
 
 def _digits(value: float) -> int:
     return 2 if abs(value) >= 1.5 else 3
-
-
-def _write_text(text: str, path: Path) -> None:
-    with atomic(path) as file:
-        file.write(text.encode())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_output", "sync_folder"]
+__all__ = ["atomic", "check_folder", "check_output", "new_name", "sync_folder"]
+
+LEFTOVER_AGE = 3600.0
+"""Seconds after which a temporary file belongs to a run that was killed: writing renews its age."""
 
 
 @contextmanager
@@ -22,7 +27,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The bytes go to a hidden temporary file beside the target; when the block ends well, it is
     flushed to disk and renamed. When it does not, the temporary file is removed and an older
     file under the same name is as it was. After a power cut or ``kill -9`` the temporary
-    file (``.calid-*.part``) stays behind; the target is still the old one.
+    file (``.calid-*.part``) stays behind; the target is still the old one. The next file that
+    is written into that folder removes it, once it is an hour old.
 
     Parameters
     ----------
@@ -42,7 +48,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     # Not tempfile.mkstemp: its files are private to the user, ours follow the umask.
-    temporary = target.parent / f".calid-{secrets.token_hex(8)}.part"
+    temporary = new_name(target.parent)
+    _remove_leftovers(target.parent)
     try:
         try:
             with temporary.open("xb") as file:
@@ -105,8 +112,56 @@ def check_output(
             raise OutputError(
                 path, "The output is also the input.", "Choose another name: inputs are kept."
             )
+    _try_writing(folder, path)
+    return path
+
+
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """Refuse a folder for outputs that cannot be used or made, before any work is done.
+
+    Parameters
+    ----------
+    path
+        It may be missing, and so may the folders above it: nothing is made here.
+
+    Returns
+    -------
+    Path
+        The same path.
+
+    Raises
+    ------
+    OutputError
+        If the path, or one above it, is a file, or it refuses new files.
+    """
+    path = Path(path)
+    there = Path(os.path.realpath(path))
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(path, f"{there} is a file, not a folder.", "Choose another folder.")
+    _try_writing(there, path)
+    return path
+
+
+def new_name(folder: Path, ending: str = ".part") -> Path:
+    """A name for a temporary file, hidden and unlike any other; it tells nothing of the target."""
+    return folder / f".calid-{secrets.token_hex(8)}{ending}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _try_writing(folder: Path, path: Path) -> None:
+    """Permission bits do not stop root, and read-only disks have none: try it."""
     try:
-        # Permission bits do not stop root, and read-only disks have none: try it.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -115,7 +170,6 @@ def check_output(
             f"The folder {folder} refuses new files: {error.strerror or error}.",
             "Choose a folder that you may write to.",
         ) from error
-    return path
 
 
 def _folder_at(path: Path) -> bool:
@@ -134,11 +188,13 @@ def _same(one: Path, two: Path) -> bool:
         return False
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs have left behind, and leave that of runs that live."""
+    for path in folder.glob(".calid-*"):
+        with suppress(OSError):  # another run may be cleaning up as well
+            if time.time() - path.stat().st_mtime <= LEFTOVER_AGE:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -13,7 +13,7 @@ import numpy as np
 from calid.errors import InputError
 from calid.io.atomic import atomic
 
-__all__ = ["sha256", "sidecar_of", "write_json"]
+__all__ = ["sha256", "sidecar_of", "write_json", "write_text"]
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -58,8 +58,19 @@ def write_json(obj: object, path: str | os.PathLike[str]) -> None:
     text = json.dumps(
         obj, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_plain
     )
+    write_text(f"{text}\n", path)
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write text atomically, in UTF-8.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
     with atomic(path) as file:
-        file.write(f"{text}\n".encode())
+        file.write(text.encode())
 
 
 def _plain(value: object) -> Any:

@@ -85,7 +85,8 @@ def texture(mean: Tensor, around: Surroundings) -> Tensor:
     agreement = both / (smooth(below.square() + above.square(), LOCAL) + NOISE)
     detail = share[:, :1] * below + share[:, 1:] * above
     added = SHARE * (blended - mean) + DETAIL * agreement.clamp(0, 1) * detail
-    return around.gate * added
+    result: Tensor = around.gate * added
+    return result
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:

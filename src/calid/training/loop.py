@@ -134,8 +134,6 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
             log.write({"step": step + 1, **figures})
             bar.update(job, advance=1, loss=figures["loss"])
             done = step + 1 == config.steps
-            if done or (step + 1) % config.save_every == 0:
-                save_checkpoint(checkpoint, module, average, optimizer, step + 1)
             if done or (step + 1) % config.validate_every == 0:
                 with average.applied(module), torch.no_grad(), autocast():
                     validation = task.validate()
@@ -143,6 +141,9 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
                 log.write({"step": step + 1, "validation": dict(validation)})
                 shown = "  ".join(f"{k} {v:.4g}" for k, v in validation.items())
                 bar.console.print(f"step {step + 1}: {shown}")
+            # After the validation: a run that is killed within it does it again.
+            if done or (step + 1) % config.save_every == 0:
+                save_checkpoint(checkpoint, module, average, optimizer, step + 1)
     if parallel:
         dist.barrier()
 

@@ -1,0 +1,165 @@
+"""What is left when a run is killed, the disk is full or the folder read-only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from calid.cli.main import main
+from calid.io.sidecar import sha256
+
+HARNESS = Path(__file__).parents[2] / "benchmarks" / "kill.py"
+NOWHERE = Path("/proc/calid")  # refuses even root
+
+resource = pytest.importorskip("resource", reason="limits the size of files")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not HARNESS.exists(), reason="comes with the repository only")
+def test_killed_runs_leave_whole_files_and_end_as_if_nothing_had_happened():
+    command = [sys.executable, str(HARNESS), "--times", "6"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.stdout.splitlines()[-1:] == ["6 of 6"], done.stdout + done.stderr
+
+
+@pytest.fixture
+def stack_file(tmp_path: Path) -> Path:
+    voxels = np.random.default_rng(0).integers(0, 400, (40, 36, 3)).astype(np.int16)
+    image = nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 10.0, 1.0]))
+    image.header.set_xyzt_units("mm", "sec")
+    path = tmp_path / "data" / "p1_ED.nii.gz"
+    path.parent.mkdir()
+    nib.save(image, path)
+    return path
+
+
+@contextmanager
+def disk_for(size: int) -> Iterator[None]:
+    """Files may not become larger than ``size`` bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def reconstruct(source: Path, out: Path, *more: object) -> int:
+    files = ("--uncertainty", out / "std.nii.gz", "--figure", out / "cut.png")
+    command = ("reconstruct", source, out / "dense.nii.gz", *files, "--factor", 2, "--samples", 2)
+    return run(*command, "--steps", 1, "--device", "cpu", *more)
+
+
+def run(*arguments: object) -> int:
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code)
+    return 0
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_full_disk_leaves_nothing_or_what_was_there(stack_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    # The disk is full within the volume, and when volume and uncertainty stand already.
+    for size in (1000, 25_000):
+        with disk_for(size):
+            assert reconstruct(stack_file, out) == 6
+        assert content(out) == {}
+        assert "could not be written: File too large" in capsys.readouterr().err
+    assert reconstruct(stack_file, out) == 0
+    before = content(out)
+    assert len(before["dense.nii.gz"]) < 25_000 > len(before["std.nii.gz"])
+    assert len(before["cut.png"]) > 25_000
+    with disk_for(25_000):
+        assert reconstruct(stack_file, out, "--seed", 1) == 6
+    assert content(out) == before
+    assert ".calid-" not in capsys.readouterr().err
+
+
+def test_a_record_holds_the_hashes_of_all_files_of_its_run(stack_file, tmp_path):
+    assert reconstruct(stack_file, tmp_path) == 0
+    files = json.loads((tmp_path / "dense.json").read_text())["files_sha256"]
+    named = {"output": "dense.nii.gz", "uncertainty": "std.nii.gz", "figure": "cut.png"}
+    assert files == {role: sha256(tmp_path / name) for role, name in named.items()}
+    assert run("segment", stack_file, tmp_path / "labels.nii.gz") == 0
+    record = json.loads((tmp_path / "labels.json").read_text())
+    assert record["files_sha256"] == {"output": sha256(tmp_path / "labels.nii.gz")}
+
+
+def verbs(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
+    """A command for every verb that writes, with all of its files in ``out``."""
+    stack = data / "p1_ED.nii.gz"
+    folders = ("--data", data, "--validation", data, "--out", out)
+    return {
+        "reconstruct": ("reconstruct", stack, out / "dense.nii.gz"),
+        "segment": ("segment", stack, out / "labels.nii.gz"),
+        "measure": ("measure", stack, "--out", out),
+        "evaluate": ("evaluate", data, "--methods", "linear", "--out", out),
+        "cost": ("evaluate", "phantoms", "--protocol", "cost", "--out", out),
+        "demo": ("demo", "--out", out),
+        "autoencoder": ("train", "autoencoder", *folders),
+        "interpolator": ("train", "interpolator", *folders),
+        "baseline": ("train", "baseline", "--method", "regression", *folders),
+        "segmentation": ("train", "segmentation", *folders),
+    }
+
+
+VERBS = tuple(verbs(Path(), Path()))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_file_in_the_place_of_the_folder_is_an_output_error(verb, stack_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.write_text("a file")
+    assert run(*verbs(stack_file.parent, out)[verb]) == 6
+    assert out.read_text() == "a file"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that refuses root")
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_read_only_folder_is_an_output_error(verb, stack_file, capsys):
+    assert run(*verbs(stack_file.parent, NOWHERE)[verb]) == 6
+    message = capsys.readouterr().err
+    assert str(NOWHERE) in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "autoencoder"])
+def test_a_disk_that_fills_up_on_the_way_is_an_output_error(verb, stack_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    short = ("--steps", 1, "--size", 32, "--batch", 2) if verb == "autoencoder" else ()
+    validation = tmp_path / "held" / "p2_ED.nii.gz"
+    validation.parent.mkdir()
+    validation.write_bytes(stack_file.read_bytes())
+    command = [*verbs(stack_file.parent, out)[verb], *short]
+    if verb == "autoencoder":
+        command[command.index("--validation") + 1] = validation.parent
+    with disk_for(20_000):  # answers and films fit, pictures and checkpoints do not
+        assert run(*command) == 6
+    left = {p.name for p in out.rglob("*") if p.is_file()}
+    assert not left & {"summary.json", "table.md", "checkpoint.safetensors"}
+    assert not [name for name in left if name.startswith(".calid-")]
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_training_does_not_walk_over_an_earlier_one(stack_file, tmp_path, capsys):
+    old = tmp_path / "checkpoint.safetensors"
+    old.write_bytes(b"hours of work")
+    assert run(*verbs(stack_file.parent, tmp_path)["autoencoder"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert old.read_bytes() == b"hours of work"
