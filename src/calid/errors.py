@@ -29,6 +29,10 @@ class CalidError(Exception):
         self.subject, self.rule, self.remedy = str(subject), rule, remedy
         super().__init__(f"{self.subject}: {rule} {remedy}")
 
+    def __reduce__(self) -> tuple[type[CalidError], tuple[str, str, str]]:
+        # Exceptions are pickled by their message alone; these travel between processes whole.
+        return type(self), (self.subject, self.rule, self.remedy)
+
 
 class UsageError(CalidError):
     """Options that contradict each other or name something that does not exist."""
@@ -70,6 +74,12 @@ class DataError(CalidError):
     """A folder of stacks cannot be used for training or evaluation."""
 
     exit_code = 8
+
+
+class CohortError(CalidError):
+    """Some subjects of a cohort could not be reconstructed; the others are complete."""
+
+    exit_code = 9
 
 
 class CalidWarning(UserWarning):

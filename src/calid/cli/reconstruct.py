@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from calid.inference.settings import Generation
 
 __all__ = ["Reconstruct"]
 
@@ -15,7 +17,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(Generation):
     """Reconstruct a dense volume from a sparse short-axis stack.
 
     Acquired slices stay as they are, bit for bit; the slices between them are generated.
@@ -26,25 +28,8 @@ class Reconstruct:
     """NIfTI stack: 3D, or 4D with one volume per frame."""
     output: Annotated[Path, tyro.conf.Positional]
     """NIfTI volume to write (.nii or .nii.gz). OUTPUT.json is written beside it."""
-    factor: int | None = None
-    """Cut every gap into this many steps. Without factor or spacing: nearest to isotropic."""
-    spacing: float | None = None
-    """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
-    samples: int | None = None
-    """Samples to draw and average; 0 is the conditional mean in one pass (default preset).
-    Without: the mean, or 8 for an uncertainty, or one sample of the paper preset."""
     uncertainty: Path | None = None
     """NIfTI file for the standard deviation over samples, in image units."""
-    seed: int = 0
-    """Same seed, same result."""
-    preset: Literal["default", "paper"] = "default"
-    """Which released model."""
-    steps: int | None = None
-    """Sampler steps. Without, the preset's own."""
-    temperature: float = 1.0
-    """Scale of the starting noise; below 1 samples vary less."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
 

@@ -17,6 +17,7 @@ from calid.stack import SliceStack, Volume
 __all__ = [
     "DensePlan",
     "SampledMethod",
+    "check_density",
     "choose_factor",
     "choose_samples",
     "densify",
@@ -61,20 +62,31 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     UsageError
         If both are given, or one is not positive.
     """
+    check_density(factor, spacing)
+    if factor is not None:
+        return factor
+    wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
+    ratio = float(stack.gaps.mean()) / wanted
+    below = max(1, int(np.floor(ratio)))
+    return below if ratio / below < (below + 1) / ratio else below + 1
+
+
+def check_density(factor: int | None, spacing: float | None) -> None:
+    """Refuse what `choose_factor` cannot follow, whatever the stack.
+
+    Raises
+    ------
+    UsageError
+        If both are given, or one is not positive.
+    """
     if factor is not None and spacing is not None:
         raise UsageError(
             "--factor and --spacing", "They exclude each other.", "Give one of the two."
         )
-    if factor is not None:
-        if factor < 1:
-            raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
-        return factor
-    wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
-    if not (np.isfinite(wanted) and wanted > 0):
-        raise UsageError("--spacing", f"{wanted} mm is not a spacing.", "Give a positive number.")
-    ratio = float(stack.gaps.mean()) / wanted
-    below = max(1, int(np.floor(ratio)))
-    return below if ratio / below < (below + 1) / ratio else below + 1
+    if factor is not None and factor < 1:
+        raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
+    if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
+        raise UsageError("--spacing", f"{spacing} mm is not a spacing.", "Give a positive number.")
 
 
 def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
