@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_output"]
+__all__ = ["atomic", "check_output", "make_folder"]
 
 
 @contextmanager
@@ -114,6 +114,25 @@ def check_output(
             path,
             f"The folder {folder} refuses new files: {error.strerror or error}.",
             "Choose a folder that you may write to.",
+        ) from error
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, if they are missing.
+
+    Raises
+    ------
+    OutputError
+        If that is refused, or a file stands in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            path,
+            f"The folder cannot be made: {error.strerror or error}.",
+            "Choose a place that you may write to.",
         ) from error
     return path
 
