@@ -82,9 +82,10 @@ class Cohort(Generation):
             summary.write()
         seconds = time.perf_counter() - started
         done, kept, troubled = summary.count("done"), summary.count("kept"), summary.troubled()
+        pace = f", {3600 * done / seconds:.0f} an hour" if done else ""
         say(
             f"{len(subjects)} subjects: {done} done, {kept} kept, {len(troubled)} failed; "
-            f"{_clock(seconds)}, {3600 * done / seconds:.0f} an hour."
+            f"{_clock(seconds)}{pace}."
         )
         for outcome in troubled[:SHOWN]:
             say(f"  {outcome.subject}: {outcome.rule}")
