@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -47,6 +48,18 @@ def remove_node_of(cluster, begun: Path) -> None:
     name = begun.read_text().split()[1]
     (node,) = (node for node in cluster.worker_nodes if node.node_id == name)
     cluster.remove_node(node, allow_graceful=False)
+
+
+def test_an_address_at_which_nobody_answers_is_said(tmp_path):
+    pytest.importorskip("ray")
+    import ray
+
+    assert not ray.is_initialized()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # reserved, but nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UsageError, match="No Ray cluster"):
+            list(RayEngine(address).run(Scribe(tmp_path), subjects_named("ab")))
 
 
 def test_a_worker_that_cannot_be_set_up_ends_the_run_with_its_error(cluster):

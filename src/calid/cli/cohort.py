@@ -51,6 +51,8 @@ class Cohort(Generation):
     workers: int = 0
     """Stacks at a time. 0: one for every two CPUs here (one with a GPU), or as many as the
     Ray cluster has room for."""
+    threads: int = 0
+    """CPU threads of a worker. 0: this machine's CPUs shared out, or what a Ray worker reserves."""
     retries: int = 1
     """How often a subject is begun again after its worker died."""
     address: str | None = None
@@ -102,6 +104,7 @@ class Cohort(Generation):
         self.sampling()
         for name, value, least in (
             ("--workers", self.workers, 0),
+            ("--threads", self.threads, 0),
             ("--retries", self.retries, 0),
             ("--num-cpus", self.num_cpus, 0),
             ("--num-gpus", self.num_gpus, 0),
@@ -122,7 +125,7 @@ class Cohort(Generation):
         if self.engine == "ray":
             from calid.cohort.ray_engine import RayEngine
 
-            threads = max(1, int(self.num_cpus))
+            threads = self.threads or max(1, int(self.num_cpus))
             address = self.address or "auto"
             return (
                 RayEngine(address, self.workers, self.num_cpus, self.num_gpus, self.retries),
@@ -134,7 +137,7 @@ class Cohort(Generation):
         cpus = available_cpus()
         own = 1 if choose_device(self.device).type == "cuda" else max(1, cpus // 2)
         workers = self.workers or own
-        threads = max(1, cpus // workers)
+        threads = self.threads or max(1, cpus // workers)
         return LocalEngine(workers, threads, self.retries), threads
 
     def _sift(self, subjects: list[Subject], summary: Summary) -> list[Subject]:

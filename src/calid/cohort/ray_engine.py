@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ __all__ = ["RayEngine"]
 SETUPS = 30
 """How often an actor is set up again before it is given up. A node that went counts several
 times, until the cluster has noticed; an actor that dies while it loads the model, once."""
+PROBE = 10.0
+"""Seconds in which a cluster must answer."""
 PATIENCE = 60.0
 """Seconds without any worker after which the user is told."""
 
@@ -171,9 +174,13 @@ def _connected(address: str) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str) -> None:
     own = {"include_dashboard": False} if address == "local" else {}
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and port.isdecimal() and "/" not in host:
+            # Ray itself would try for many minutes.
+            socket.create_connection((host, int(port)), PROBE).close()
         ray.init(address=address, log_to_driver=False, logging_level="WARNING", **own)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"--address {address}",
             f"No Ray cluster answers there ({str(error).splitlines()[0]}).",
