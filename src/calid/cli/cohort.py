@@ -49,8 +49,8 @@ class Cohort(Generation):
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or actors of a Ray cluster."""
     workers: int = 0
-    """Stacks at a time. 0: one for every two CPUs here (one with a GPU), or as many as the
-    Ray cluster has room for."""
+    """Stacks at a time, about 1 GB each. 0: one for every CPU here (one with a GPU), or as many
+    as the Ray cluster has room for."""
     threads: int = 0
     """CPU threads of a worker. 0: this machine's CPUs shared out, or what a Ray worker reserves."""
     retries: int = 1
@@ -135,7 +135,7 @@ class Cohort(Generation):
         from calid.inference.runtime import choose_device
 
         cpus = available_cpus()
-        own = 1 if choose_device(self.device).type == "cuda" else max(1, cpus // 2)
+        own = 1 if choose_device(self.device).type == "cuda" else cpus
         workers = self.workers or own
         threads = self.threads or max(1, cpus // workers)
         return LocalEngine(workers, threads, self.retries), threads
