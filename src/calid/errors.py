@@ -29,6 +29,10 @@ class CalidError(Exception):
         self.subject, self.rule, self.remedy = str(subject), rule, remedy
         super().__init__(f"{self.subject}: {rule} {remedy}")
 
+    def __reduce__(self) -> tuple[type[CalidError], tuple[str, str, str]]:
+        # Exceptions are pickled by their message alone; these travel between processes whole.
+        return type(self), (self.subject, self.rule, self.remedy)
+
 
 class UsageError(CalidError):
     """Options that contradict each other or name something that does not exist."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from calid.cli.cohort import Cohort
 from calid.cli.console import show_error, warnings_shown
 from calid.cli.demo import Demo
 from calid.cli.evaluate import Evaluate
@@ -48,6 +49,7 @@ class Train:
 
 Verb = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Cohort, tyro.conf.subcommand("cohort")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from calid.cli.reading import Reading
 from calid.errors import CalidWarning, OutputError, UsageError
+from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
     import numpy as np

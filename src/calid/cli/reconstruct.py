@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from calid.cli.reading import Reading
+from calid.inference.settings import Generation, Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(Generation):
     """Reconstruct a dense volume from a sparse short-axis stack.
 
     Acquired slices stay as they are, bit for bit; the slices between them are generated.
@@ -33,25 +33,8 @@ class Reconstruct:
     """NIfTI stack (3D, or 4D with one volume per frame), or a DICOM folder, zip or file."""
     output: Annotated[Path, tyro.conf.Positional]
     """NIfTI volume to write (.nii or .nii.gz). OUTPUT.json is written beside it."""
-    factor: int | None = None
-    """Cut the usual gap into this many steps. Without factor or spacing: nearest to isotropic."""
-    spacing: float | None = None
-    """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
-    samples: int | None = None
-    """Samples to draw and average; 0 is the conditional mean in one pass (default preset).
-    Without: the mean, or 8 for an uncertainty, or one sample of the paper preset."""
     uncertainty: Path | None = None
     """NIfTI file for the standard deviation over samples, in image units."""
-    seed: int = 0
-    """Same seed, same result."""
-    preset: Literal["default", "paper"] = "default"
-    """Which released model."""
-    steps: int | None = None
-    """Sampler steps. Without, the preset's own."""
-    temperature: float = 1.0
-    """Scale of the starting noise; below 1 samples vary less."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
     dicom: Path | None = None
@@ -63,17 +46,15 @@ class Reconstruct:
         """Read, generate, write; nothing is written unless all of it can be."""
         self._check()
         from calid.cli.console import frames_bar, say
-        from calid.inference.model import Sampling, load_model
-        from calid.inference.reconstruct import choose_samples
+        from calid.inference.model import load_model
         from calid.inference.sidecar import record
         from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
         from calid.io.together import together
 
-        samples = choose_samples(self.samples, self.preset, self.uncertainty is not None)
+        sampling = self.sampling(self.uncertainty is not None)
         started = time.perf_counter()
         stack, headers = self.reading.read_with_headers(self.input)
-        sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
         model = load_model(self.preset, self.device)
         loaded = time.perf_counter()
@@ -82,7 +63,7 @@ class Reconstruct:
                 stack,
                 factor=self.factor,
                 spacing=self.spacing,
-                samples=samples,
+                samples=sampling.samples,
                 steps=self.steps,
                 temperature=self.temperature,
                 seed=self.seed,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from calid.cli.reading import Reading
+from calid.inference.settings import Reading
 
 __all__ = ["Segment"]
 

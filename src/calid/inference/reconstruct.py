@@ -20,6 +20,7 @@ __all__ = [
     "MAX_SLICES",
     "DensePlan",
     "SampledMethod",
+    "check_density",
     "choose_factor",
     "choose_samples",
     "densify",
@@ -69,25 +70,35 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     Raises
     ------
     UsageError
-        If both are given, one is not positive, or the volume would have more than
-        `MAX_SLICES` slices.
+        As `check_density`, or if the volume would have more than `MAX_SLICES` slices.
     """
-    if factor is not None and spacing is not None:
-        raise UsageError(
-            "--factor and --spacing", "They exclude each other.", "Give one of the two."
-        )
+    check_density(factor, spacing)
     if factor is not None:
-        if factor < 1:
-            raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
         return _affordable(stack, factor)
     wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
-    if not (np.isfinite(wanted) and wanted > 0):
-        raise UsageError("--spacing", f"{wanted} mm is not a spacing.", "Give a positive number.")
     # More than the limit is refused below, however much more it is.
     ratio = min(usual_gap(stack.positions) / wanted, 2.0 * MAX_SLICES)
     below = max(1, int(np.floor(ratio)))
     near = below if ratio / below < (below + 1) / ratio else below + 1
     return _affordable(stack, near)
+
+
+def check_density(factor: int | None, spacing: float | None) -> None:
+    """Refuse what `choose_factor` cannot follow, whatever the stack.
+
+    Raises
+    ------
+    UsageError
+        If both are given, or one is not positive.
+    """
+    if factor is not None and spacing is not None:
+        raise UsageError(
+            "--factor and --spacing", "They exclude each other.", "Give one of the two."
+        )
+    if factor is not None and factor < 1:
+        raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
+    if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
+        raise UsageError("--spacing", f"{spacing} mm is not a spacing.", "Give a positive number.")
 
 
 def _affordable(stack: SliceStack, factor: int) -> int:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_folder", "check_output", "new_name", "sync_folder"]
+__all__ = ["atomic", "check_folder", "check_output", "make_folder", "new_name", "sync_folder"]
 
 LEFTOVER_AGE = 3600.0
 """Seconds after which a temporary file belongs to a run that was killed: writing renews its age."""
@@ -179,6 +179,25 @@ def _folder_at(path: Path) -> bool:
         raise OutputError(
             path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
         ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, if they are missing.
+
+    Raises
+    ------
+    OutputError
+        If that is refused, or a file stands in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            path,
+            f"The folder cannot be made: {error.strerror or error}.",
+            "Choose a place that you may write to.",
+        ) from error
+    return path
 
 
 def _same(one: Path, two: Path) -> bool:

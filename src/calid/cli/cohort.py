@@ -1,0 +1,202 @@
+"""`calid cohort`: many stacks, several at a time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from calid.errors import CohortError, OutputError, UsageError
+from calid.inference.settings import Generation, Reading
+
+if TYPE_CHECKING:
+    from calid.cohort.subject import Engine, Subject
+    from calid.cohort.summary import Summary
+
+__all__ = ["Cohort"]
+
+SHOWN = 5
+"""Failed subjects that are named on the terminal; the table has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort(Generation):
+    """Reconstruct all stacks of a cohort.
+
+    A subject that fails does not stop the others: OUT/summary.csv says what became of each.
+    Outputs are BIDS derivatives. See docs/how-to/cohort.md for clusters.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional]
+    """BIDS tree, folder of NIfTI files (or of DICOM folders), or list of paths (txt; csv or tsv
+    with columns path and, optionally, id)."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder of the derivatives; made if missing."""
+    match: str = "*"
+    """Only images whose path below INPUT fits this pattern, such as *_cine.nii.gz."""
+    resume: bool = False
+    """Keep outputs of an earlier run that are complete, unaltered, and made from the same
+    input by the same release with the same options; do the rest."""
+    shard: str = "1/1"
+    """Only part I of N (I/N, from 1), for array jobs."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or actors of a Ray cluster."""
+    workers: int = 0
+    """Stacks at a time, about 1 GB each. 0: one for every CPU here (one with a GPU), or as many
+    as the Ray cluster has room for."""
+    threads: int = 0
+    """CPU threads of a worker. 0: this machine's CPUs shared out, or what a Ray worker reserves."""
+    retries: int = 1
+    """How often a subject is begun again after its worker died."""
+    address: str | None = None
+    """Ray cluster to use. Without: the one of this machine or of RAY_ADDRESS; local starts one."""
+    num_cpus: float = 1.0
+    """CPUs that a Ray worker reserves."""
+    num_gpus: float = 0.0
+    """GPUs that a Ray worker reserves; 0.25 puts four workers on one."""
+    reading: Reading = field(default_factory=Reading)
+
+    def run(self) -> None:
+        """Find subjects, reconstruct those that are not done yet, write the table."""
+        from calid.cli.console import say
+        from calid.cohort.dataset import prepare_dataset
+        from calid.cohort.summary import Summary
+        from calid.cohort.walk import parse_shard, shard, walk
+
+        number, count = parse_shard(self.shard)
+        self._check()
+        engine, threads = self._engine()
+        subjects = shard(walk(self.input, self.match, self.out), number, count)
+        prepare_dataset(self.out)
+        name = "summary.csv" if count == 1 else f"summary_shard-{number}-of-{count}.csv"
+        summary = Summary(self.out / name, subjects)
+        started = time.perf_counter()
+        try:
+            waiting = self._sift(subjects, summary) if self.resume else subjects
+            self._reconstruct(waiting, engine, threads, summary)
+        finally:
+            summary.write()
+        seconds = time.perf_counter() - started
+        done, kept, troubled = summary.count("done"), summary.count("kept"), summary.troubled()
+        pace = f", {3600 * done / seconds:.0f} an hour" if done else ""
+        say(
+            f"{len(subjects)} subjects: {done} done, {kept} kept, {len(troubled)} failed; "
+            f"{_clock(seconds)}{pace}."
+        )
+        for outcome in troubled[:SHOWN]:
+            say(f"  {outcome.subject}: {outcome.rule}")
+        say(str(summary.path))
+        if troubled:
+            raise CohortError(
+                self.input,
+                f"{len(troubled)} of {len(subjects)} subjects have no output.",
+                f"See {summary.path}, then run the same command with --resume.",
+            )
+
+    def _check(self) -> None:
+        """Everything that can be refused before any work is done."""
+        self.sampling()
+        for name, value, least in (
+            ("--workers", self.workers, 0),
+            ("--threads", self.threads, 0),
+            ("--retries", self.retries, 0),
+            ("--num-cpus", self.num_cpus, 0),
+            ("--num-gpus", self.num_gpus, 0),
+        ):
+            if not value >= least:
+                raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+        if self.engine == "local" and self.address is not None:
+            raise UsageError("--address", "It is that of a Ray cluster.", "Add --engine ray.")
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(self.out, "This is not a folder.", "Give a folder.")
+        if self.out.resolve() == self.input.resolve():
+            raise OutputError(
+                self.out, "The output is also the input.", "Choose another folder: inputs are kept."
+            )
+
+    def _engine(self) -> tuple[Engine, int]:
+        """Where to run, and the CPU threads of a worker there."""
+        if self.engine == "ray":
+            from calid.cohort.ray_engine import RayEngine
+
+            threads = self.threads or max(1, int(self.num_cpus))
+            address = self.address or "auto"
+            return (
+                RayEngine(address, self.workers, self.num_cpus, self.num_gpus, self.retries),
+                threads,
+            )
+        from calid.cohort.local import LocalEngine, available_cpus
+        from calid.inference.runtime import choose_device
+
+        cpus = available_cpus()
+        own = 1 if choose_device(self.device).type == "cuda" else cpus
+        workers = self.workers or own
+        threads = self.threads or max(1, cpus // workers)
+        return LocalEngine(workers, threads, self.retries), threads
+
+    def _sift(self, subjects: list[Subject], summary: Summary) -> list[Subject]:
+        """Subjects that must be done; those that need not go into the table."""
+        from calid.cli.console import frames_bar
+        from calid.cohort.resume import Valid
+
+        waiting = []
+        with frames_bar(len(subjects), "checking earlier outputs") as on_subject:
+            found = Valid.of(self, self.reading).sift(subjects, self.out)
+            for done, (subject, kept) in enumerate(zip(subjects, found, strict=True), 1):
+                if kept is None:
+                    waiting.append(subject)
+                else:
+                    summary.add(kept)
+                on_subject(done)
+        return waiting
+
+    def _reconstruct(
+        self, subjects: list[Subject], engine: Engine, threads: int, summary: Summary
+    ) -> None:
+        from calid.cohort.job import Reconstruction
+
+        options = {name: getattr(self, name) for name in Generation.__dataclass_fields__}
+        setup = Reconstruction(Generation(**options), self.reading, self.out.resolve(), threads)
+        with _progress(len(subjects)) as on_subject:
+            for done, outcome in enumerate(engine.run(setup, subjects) if subjects else (), 1):
+                summary.add(outcome)
+                on_subject(done, summary.count("failed", "lost"))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that takes the numbers done and failed.
+
+    On a terminal a bar; in the log of a batch job a line a minute.
+    """
+    from rich.progress import TextColumn
+
+    from calid.progress import progress_bar
+
+    started = said = time.monotonic()
+
+    def line(done: int, failed: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= 60:
+            left = (now - started) / done * (total - done)
+            print(f"{done}/{total}, {failed} failed, {_clock(left)} left", file=sys.stderr)
+            said = now
+
+    if not sys.stderr.isatty():
+        yield line
+        return
+    with progress_bar(TextColumn("{task.fields[failed]} failed"), disable=total == 0) as bar:
+        task = bar.add_task("subjects", total=total, failed=0)
+        yield lambda done, failed: bar.update(task, completed=done, failed=failed)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

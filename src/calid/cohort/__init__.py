@@ -1,0 +1,1 @@
+"""Many subjects: find them, share them out, reconstruct each once, and say what became of it."""

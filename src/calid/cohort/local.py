@@ -1,0 +1,170 @@
+"""Workers that are processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from calid.cohort.queue import Queue
+from calid.cohort.subject import Job, Outcome, Setup, Subject, attempt
+from calid.errors import CalidError, CohortError
+
+__all__ = ["LocalEngine", "available_cpus"]
+
+READY = "ready"
+GRACE = 5.0
+"""Seconds that a worker has to end by itself."""
+STILLBORN = 3
+"""Workers that may die in a row before one of them is set up."""
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use; in a batch job, those of the job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass
+class Worker:
+    """A process, our end of the pipe to it, and what it is at.
+
+    Parameters
+    ----------
+    ready
+        Whether it is set up.
+    subject
+        None while it sets up or waits.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    ready: bool = False
+    subject: Subject | None = None
+
+    def begin(self, subject: Subject) -> None:
+        """Hand over a subject."""
+        self.subject = subject
+        # If it died while it waited, that is noticed when it is listened to.
+        with contextlib.suppress(OSError):
+            self.pipe.send(subject)
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Processes, each of which sets up once and takes subjects one after the other.
+
+    A process that dies is replaced and its subject begun again.
+
+    Parameters
+    ----------
+    workers
+        Number of processes, positive.
+    threads
+        CPU threads of each.
+    retries
+        How often a subject is begun again after its worker died.
+    """
+
+    workers: int
+    threads: int = 1
+    retries: int = 1
+
+    def run(self, setup: Setup, subjects: Sequence[Subject]) -> Iterator[Outcome]:
+        """As `Engine.run`."""
+        queue = Queue(subjects, self.retries)
+        crew: list[Worker] = []
+        stillborn = 0
+        try:
+            while queue or any(worker.subject for worker in crew):
+                busy = sum(worker.subject is not None for worker in crew)
+                while len(crew) < min(self.workers, busy + len(queue)):
+                    crew.append(self._hire(setup))
+                for worker in crew:
+                    if queue and worker.ready and worker.subject is None:
+                        worker.begin(queue.take())
+                for worker in _heard(crew):
+                    try:
+                        message = worker.pipe.recv()
+                    except (EOFError, OSError):
+                        crew.remove(worker)
+                        _dismiss([worker])
+                        stillborn += not worker.ready
+                        _check_stillborn(stillborn, worker)
+                        if worker.subject and (outcome := queue.died(worker.subject)):
+                            yield outcome
+                        continue
+                    if isinstance(message, CalidError):
+                        raise message
+                    if worker.subject is None:
+                        worker.ready, stillborn = True, 0
+                    else:
+                        yield replace(message, attempts=queue.attempts(worker.subject))
+                        worker.subject = None
+        finally:
+            _dismiss(crew)
+
+    def _hire(self, setup: Setup) -> Worker:
+        # Spawn, not fork: torch's threads do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, setup, self.threads), daemon=True, name="calid worker"
+        )
+        process.start()
+        # So that its death is the end of the pipe.
+        theirs.close()
+        return Worker(process, ours)
+
+
+def _heard(crew: Sequence[Worker]) -> list[Worker]:
+    """Workers that have said something, or died."""
+    ends = wait([worker.pipe for worker in crew])
+    return [worker for worker in crew if worker.pipe in ends]
+
+
+def _dismiss(crew: Sequence[Worker]) -> None:
+    """End workers, whatever they do; they may take back what they have half written."""
+    for worker in crew:
+        worker.pipe.close()
+        worker.process.terminate()
+    for worker in crew:
+        worker.process.join(GRACE)
+        worker.process.kill()
+        worker.process.join()
+
+
+def _check_stillborn(count: int, worker: Worker) -> None:
+    if count >= STILLBORN:
+        raise CohortError(
+            "workers",
+            f"{count} workers in a row died while they were set up "
+            f"(the last with exit code {worker.process.exitcode}).",
+            "Most often memory is short: use fewer workers.",
+        )
+
+
+def _work(pipe: Connection, setup: Setup, threads: int) -> None:
+    """Set up, then do what comes through the pipe until it closes."""
+    # Ctrl-C goes to the whole group of processes; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An exception, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone: so are we
+        try:
+            job: Job = setup()
+        except CalidError as error:
+            pipe.send(error)
+            return
+        pipe.send(READY)
+        while True:
+            pipe.send(attempt(job, pipe.recv()))

@@ -1,0 +1,79 @@
+"""Which outputs of an earlier run still count."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from calid.cohort.subject import Outcome, Subject
+from calid.errors import CalidError
+from calid.inference.settings import Generation, Reading
+from calid.io.sidecar import sha256, sidecar_of
+from calid.weights import weights_path
+
+__all__ = ["Valid"]
+
+_READERS = 8  # files hashed at a time: mostly waiting for the disk
+
+
+@dataclass(frozen=True)
+class Valid:
+    """What the record beside an output must say for the output to be kept.
+
+    Parameters
+    ----------
+    request, reading
+        The options that shape the slices, as `Generation.request` and `Reading.facts`.
+    weights
+        SHA-256 by name.
+    software
+        Name and version.
+    """
+
+    request: dict[str, Any]
+    reading: dict[str, Any]
+    weights: dict[str, str]
+    software: dict[str, str]
+
+    @classmethod
+    def of(cls, generation: Generation, reading: Reading) -> Valid:
+        """For outputs as this installation would make them."""
+        return cls(
+            generation.request(),
+            reading.facts(),
+            {name: sha256(weights_path(name)) for name in ("autoencoder", generation.preset)},
+            {"name": "calid", "version": version("calid")},
+        )
+
+    def kept(self, subject: Subject, out: Path) -> Outcome | None:
+        """The outcome of a subject that need not be done again; else none.
+
+        Its record is complete, was made by the same release and weights with the same options
+        from the same input, and the output's hash is the recorded one.
+        """
+        target = out / subject.target
+        try:
+            record = json.loads(sidecar_of(target).read_text(encoding="utf-8"))
+            digest = record["files_sha256"]["output"]
+            same = (
+                record["request"] == self.request
+                and record["reading"] == self.reading
+                and record["weights_sha256"] == self.weights
+                and record["software"] == self.software
+                and digest == sha256(target)
+                and record["input"]["sha256"] == sha256(subject.source)
+            )
+            slices = int(record["output"]["shape"][1])
+        except (OSError, ValueError, TypeError, LookupError, CalidError):
+            return None  # missing, damaged or of another kind: done again
+        return Outcome(subject.name, "kept", slices=slices, sha256=digest) if same else None
+
+    def sift(self, subjects: Sequence[Subject], out: Path) -> Iterator[Outcome | None]:
+        """`kept` of every subject, in order, several at a time."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(lambda subject: self.kept(subject, out), subjects)

@@ -1,0 +1,129 @@
+"""What can be asked of reading and of a reconstruction; the same for a stack and for a cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calid.inference.model import Sampling
+    from calid.io import Headers
+    from calid.stack import SliceStack
+
+__all__ = ["Generation", "Reading"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the input is read where its header leaves a choice."""
+
+    spacing_from: Literal["auto", "pixdim", "affine"] = "auto"
+    """Where the voxel size comes from if the header contradicts itself: auto takes pixdim
+    and says so."""
+    thickness: float | None = None
+    """Slice thickness in mm, for the record. Without, the header's, or slices touch."""
+    fill: float | None = None
+    """Stored value for voxels that are NaN or infinite. Without, they are an error."""
+    odd_slices: Literal["refuse", "leave-out"] = "refuse"
+    """DICOM slices that do not fit the others: an error, or left out with a warning."""
+    max_bytes: int | None = None
+    """Voxels that need more memory than this are not read. Without, 4 GiB."""
+
+    def read(self, path: Path) -> SliceStack:
+        """Read a stack; see `calid.io.read`."""
+        return self.read_with_headers(path)[0]
+
+    def read_with_headers(self, path: Path) -> tuple[SliceStack, Headers | None]:
+        """Read a stack, and of DICOM its headers; see `calid.io.read_with_headers`."""
+        from calid.io import read_with_headers
+
+        return read_with_headers(
+            path,
+            thickness=self.thickness,
+            fill=self.fill,
+            odd_slices=self.odd_slices,
+            **self._common(),
+        )
+
+    def read_labels(self, path: Path, like: SliceStack) -> NDArray[np.uint8]:
+        """Read the labels of a stack that was read with the same options."""
+        from calid.io.labels import read_labels
+
+        return read_labels(path, like, **self._common())
+
+    def facts(self) -> dict[str, Any]:
+        """The options that shape the result, for the record."""
+        return {
+            "spacing_from": self.spacing_from,
+            "fill": self.fill,
+            "odd_slices": self.odd_slices,
+        }
+
+    def _common(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"spacing_from": self.spacing_from}
+        return options if self.max_bytes is None else options | {"max_bytes": self.max_bytes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """How dense the answer is, and how what lies between the slices is generated."""
+
+    factor: int | None = None
+    """Cut the usual gap into this many steps. Without factor or spacing: nearest to isotropic."""
+    spacing: float | None = None
+    """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
+    samples: int | None = None
+    """Samples to draw and average; 0 is the conditional mean with the texture of the slices
+    around, in one pass (default preset). Without: 0, or 8 for an uncertainty, or one sample of
+    the paper preset."""
+    seed: int = 0
+    """Same seed, same result."""
+    preset: Literal["default", "paper"] = "default"
+    """Which released model."""
+    steps: int | None = None
+    """Sampler steps. Without, the preset's own."""
+    temperature: float = 1.0
+    """Scale of noise and texture, all that is not the conditional mean. 1 is crisp and plausible,
+    0 is nearest to the truth in the mean square, and blurred."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def sampling(self, uncertainty: bool = False) -> Sampling:
+        """How samples are drawn, with their number decided.
+
+        Parameters
+        ----------
+        uncertainty
+            Whether a standard deviation over samples is wanted.
+
+        Raises
+        ------
+        UsageError
+            If an option is out of range, or options contradict each other.
+        """
+        from calid.inference.model import Sampling
+        from calid.inference.reconstruct import check_density, choose_samples
+
+        check_density(self.factor, self.spacing)
+        samples = choose_samples(self.samples, self.preset, uncertainty)
+        return Sampling(samples, self.steps, self.temperature, self.seed)
+
+    def request(self) -> dict[str, Any]:
+        """What was asked for, by name; equal requests of one release give equal slices.
+
+        The device is left out: results on different devices agree within their precision.
+        """
+        sampling = self.sampling()
+        return {
+            "factor": self.factor,
+            "spacing_mm": self.spacing,
+            "samples": sampling.samples,
+            "seed": sampling.seed,
+            "preset": self.preset,
+            "steps": sampling.steps,
+            "temperature": sampling.temperature,
+        }
