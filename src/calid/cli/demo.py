@@ -31,6 +31,8 @@ class Demo:
         from calid.inference.model import load_model
         from calid.io import write_volume
         from calid.report.figure import comparison, save_figure
+        from calid.view.page import write_page
+        from calid.view.panels import comparison_scene
 
         self.out.mkdir(parents=True, exist_ok=True)
         factor, gap = 7, 10.0
@@ -70,5 +72,8 @@ class Demo:
         write_volume(volume, self.out / "reconstruction.nii.gz")
         picture = self.out / "comparison.png"
         save_figure(comparison(stack, volume, truth), picture)
+        page = self.out / "viewer.html"
+        write_page(comparison_scene(stack, volume), page)
         say(f"{self.out / 'reconstruction.nii.gz'}")
+        say(f"{page}  (open it in a browser)")
         say(str(picture))

@@ -22,6 +22,7 @@ from calid.cli.train import (
     TrainInterpolator,
     TrainSegmentation,
 )
+from calid.cli.view import View
 from calid.errors import CalidError
 
 __all__ = ["main"]
@@ -46,6 +47,7 @@ class Train:
 Verb = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]

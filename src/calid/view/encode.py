@@ -17,6 +17,10 @@ KEPT = (np.uint8, np.int16, np.uint16, np.float32)
 """Types that the page reads as they are."""
 
 
+LABEL_INTENT = 1002
+"""NIfTI's code for values that are indices of labels; the page draws their outlines."""
+
+
 def encode(layer: Layer) -> bytes:
     """NIfTI-1 with the header of the shown grid and the voxels of the stored slices, gzipped.
 
@@ -35,10 +39,9 @@ def encode(layer: Layer) -> bytes:
     header.set_xyzt_units("mm", "sec")
     header["scl_slope"], header["scl_inter"] = layer.intensity.slope, layer.intensity.intercept
     header["vox_offset"] = 352
+    header["intent_code"] = LABEL_INTENT if layer.labels else 0
     voxels = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
-    return gzip.compress(
-        header.binaryblock + bytes(4) + voxels.tobytes(), compresslevel=6, mtime=0
-    )
+    return gzip.compress(header.binaryblock + bytes(4) + voxels.tobytes(), compresslevel=6, mtime=0)
 
 
 def _page_type(data: NDArray[np.generic]) -> NDArray[np.generic]:

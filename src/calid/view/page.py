@@ -6,17 +6,21 @@ import base64
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from calid.errors import CalidWarning
+from calid.io.atomic import atomic
 from calid.labels import CLASSES
 from calid.view.encode import encode
 from calid.view.scene import Layer, Panel, Scene
 
-__all__ = ["POLICY", "embedded_page", "linked_page"]
+__all__ = ["POLICY", "embedded_page", "linked_page", "write_page"]
 
 SCRIPTS = ("decode.js", "layout.js", "panel.js", "viewer.js")
 """Our own, in this order, in one scope after NiiVue."""
@@ -29,6 +33,29 @@ POLICY = (
 
 COLOURS = {"RV": (94, 156, 255), "MYO": (94, 214, 150), "LV": (255, 107, 107)}
 """RGB of every label."""
+
+LARGE = 200_000_000
+"""Bytes of a page above which browsers become slow."""
+
+
+def write_page(scene: Scene, path: Path) -> None:
+    """Write a page that holds everything, complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written there; an older file is then unchanged.
+    """
+    content = embedded_page(scene).encode()
+    if len(content) > LARGE:
+        warnings.warn(
+            f"{path} has {len(content) / 1e6:.0f} MB, which browsers open slowly. Fewer frames or "
+            "volumes make it smaller; served (without --html) it opens faster.",
+            CalidWarning,
+            stacklevel=2,
+        )
+    with atomic(path) as file:
+        file.write(content)
 
 
 def embedded_page(scene: Scene) -> str:
@@ -105,6 +132,8 @@ def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
             # Where along the slices a point lies, and how far it is to the next slice.
             "toSlice": np.linalg.inv(affine)[2].tolist(),
             "step": affine[:3, 2].tolist(),
+            # How far the panel reaches to the right, up and towards the viewer, in mm.
+            "size": (np.abs(affine[:3, :3]) @ _shown_shape(one.image)).tolist(),
             "image": described(one.image),
             "uncertainty": described(one.uncertainty),
             "labels": described(one.labels),
@@ -120,3 +149,8 @@ def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
         ],
     }
 
+
+def _shown_shape(layer: Layer) -> tuple[int, int, int]:
+    """``(width, height, shown slices)``."""
+    height, width = layer.data.shape[-2:]
+    return width, height, len(layer.slices)

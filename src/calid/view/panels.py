@@ -15,11 +15,11 @@ from calid.geometry.affine import dense_affine
 from calid.inference.reconstruct import densify
 from calid.io.labels import check_same_grid
 from calid.labels import CLASSES
-from calid.stack import Intensity, SliceStack, Volume
+from calid.stack import SliceStack, Volume
 from calid.view.frame import DisplayFrame
 from calid.view.scene import Layer, Marks, Panel, Scene
 
-__all__ = ["Overlays", "as_stack", "comparison", "lone_panel", "make_scene"]
+__all__ = ["Overlays", "as_stack", "comparison", "comparison_scene", "lone_panel", "make_scene"]
 
 Overlays = tuple[SliceStack | None, NDArray[np.uint8] | None]
 """Uncertainty in image units and labels, on the grid of the volume that they belong to."""
@@ -50,6 +50,12 @@ def make_scene(panels: Sequence[Panel], reference: SliceStack | Volume) -> Scene
     return Scene(placed, frame.directions(), reference.frame_times)
 
 
+def comparison_scene(stack: SliceStack, volume: Volume) -> Scene:
+    """A page with a stack, its linear interpolation and its reconstruction side by side."""
+    marks = Marks("generated", np.flatnonzero(volume.acquired).astype(np.float64))
+    return make_scene(comparison(stack, volume, marks), volume)
+
+
 def lone_panel(
     title: str, volume: SliceStack | Volume, marks: Marks, overlays: Overlays = (None, None)
 ) -> Panel:
@@ -70,10 +76,10 @@ def lone_panel(
         title=title,
         image=Layer(volume.data, affine, slices, _window(volume), volume.intensity),
         marks=Marks(marks.origin, _centres(marks.acquired, repeat), repeat),
-        uncertainty=uncertainty and _heat(uncertainty, affine, slices),
+        uncertainty=None if uncertainty is None else _heat(uncertainty, affine, slices),
         labels=None
         if labels is None
-        else Layer(labels, affine, slices, (0.0, float(max(CLASSES.values())))),
+        else Layer(labels, affine, slices, (0.0, float(max(CLASSES.values()))), labels=True),
     )
 
 
@@ -108,12 +114,14 @@ def comparison(
             "Give the stack that this volume was reconstructed from.",
         )
     between = densify(stack, lambda *arguments: linear(*arguments)[None], factor)
-    check_same_grid(as_stack(dense), as_stack(between, stack.source), getattr(dense, "source", title))
+    check_same_grid(
+        as_stack(dense), as_stack(between, stack.source), getattr(dense, "source", title)
+    )
     repeat = _repeats(dense)
     affine, slices = _thick(dense, repeat)
     window = _window(stack)
     nearest = np.floor(np.arange(count) / factor + 0.5).astype(np.intp)
-    centres = _centres(np.arange(stack.n_slices) * float(factor), repeat)
+    centres = _centres(np.arange(stack.n_slices, dtype=np.float64) * float(factor), repeat)
     acquired = Layer(stack.data, affine, nearest[slices], window, stack.intensity)
     interpolated = Layer(between.data, affine, slices, window, between.intensity)
     last = lone_panel(title, dense, marks, overlays)
@@ -165,11 +173,10 @@ def _window(volume: SliceStack | Volume) -> tuple[float, float]:
     return min(low, high), max(low, high)
 
 
-def _heat(
-    uncertainty: SliceStack, affine: NDArray[np.float64], slices: NDArray[np.intp]
-) -> Layer:
+def _heat(uncertainty: SliceStack, affine: NDArray[np.float64], slices: NDArray[np.intp]) -> Layer:
     """Uncertainty on a scale from a tenth of its highest values: zero is transparent."""
     scale = uncertainty.intensity
-    spread = uncertainty.data[uncertainty.data > 0] * scale.slope + scale.intercept
-    high = float(np.percentile(spread, 99.5)) if spread.size else 1.0
-    return Layer(uncertainty.data, affine, slices, (high / 10, high), Intensity(scale.slope, scale.intercept))
+    spread = uncertainty.data.astype(np.float32) * scale.slope + scale.intercept
+    positive = spread[spread > 0]
+    high = float(np.percentile(positive, 99.5)) if positive.size else 1.0
+    return Layer(uncertainty.data, affine, slices, (high / 10, high), scale)

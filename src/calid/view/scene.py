@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,13 +34,16 @@ class Layer:
         Values that become black and white (or the ends of a colour scale), image units.
     intensity
         Slope and intercept of the stored values.
+    labels
+        Values are labels, no intensities.
     """
 
     data: NDArray[np.generic]
     affine: NDArray[np.float64]
     slices: NDArray[np.intp]
     window: tuple[float, float]
-    intensity: Intensity = Intensity()
+    intensity: Intensity = field(default_factory=Intensity)
+    labels: bool = False
 
 
 @dataclass(frozen=True, eq=False)

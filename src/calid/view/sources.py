@@ -75,9 +75,7 @@ def load_scene(
         panels = comparison(acquired, stacks[0], marks[0], names[0], overlays)
     else:
         panels = [lone_panel(names[0], stacks[0], marks[0], overlays)]
-    for path, name, stack, mark in zip(
-        volumes[1:], names[1:], stacks[1:], marks[1:], strict=True
-    ):
+    for path, name, stack, mark in zip(volumes[1:], names[1:], stacks[1:], marks[1:], strict=True):
         if stack.n_frames != stacks[0].n_frames:
             raise GeometryError(
                 path,

@@ -5,26 +5,29 @@ const CORONAL = 1;
 const SAGITTAL = 2;
 const RENDER = 4;
 
+// Each takes the canvas (width, height) in pixels and the volume (right, up, towards) in mm.
 const LAYOUTS = {
-  overview: (wide) => {
-    if (wide > 1.15) {
-      return [
-        [AXIAL, 0, 0, 0.5, 0.6],
-        [RENDER, 0.5, 0, 0.5, 0.6],
-        [CORONAL, 0, 0.6, 0.5, 0.4],
-        [SAGITTAL, 0.5, 0.6, 0.5, 0.4],
-      ];
-    }
-    return [
-      [AXIAL, 0, 0, 0.5, 0.36],
-      [RENDER, 0.5, 0, 0.5, 0.36],
-      [CORONAL, 0, 0.36, 1, 0.32],
-      [SAGITTAL, 0, 0.68, 1, 0.32],
-    ];
+  overview: ([wide, tall], [right, up, towards]) => {
+    const columns = wide > 1.15 * tall ? 2 : 1;
+    // Long-axis cuts get the height that they fill; the short axis and 3D get the rest.
+    const cut = (wide / columns / Math.max(right, up)) * towards;
+    const low = Math.min(columns === 2 ? 0.4 : 0.32, cut / tall);
+    const top = 1 - (columns === 2 ? low : 2 * low);
+    const cuts =
+      columns === 2
+        ? [
+            [CORONAL, 0, top, 0.5, low],
+            [SAGITTAL, 0.5, top, 0.5, low],
+          ]
+        : [
+            [CORONAL, 0, top, 1, low],
+            [SAGITTAL, 0, top + low, 1, low],
+          ];
+    return [[AXIAL, 0, 0, 0.5, top], [RENDER, 0.5, 0, 0.5, top], ...cuts];
   },
   "short axis": () => [[AXIAL, 0, 0, 1, 1]],
-  "long axis": (wide) =>
-    wide > 1.6
+  "long axis": ([wide, tall]) =>
+    wide > 3 * tall
       ? [
           [CORONAL, 0, 0, 0.5, 1],
           [SAGITTAL, 0.5, 0, 0.5, 1],
@@ -38,8 +41,8 @@ const LAYOUTS = {
 
 const PLANES = {
   [AXIAL]: { name: "Short axis", across: ["right", 0], upwards: ["up", 0] },
-  [CORONAL]: { name: "Long-axis cut, across", across: ["right", 0], upwards: ["towards", 0] },
-  [SAGITTAL]: { name: "Long-axis cut, upright", across: ["up", 1], upwards: ["towards", 0] },
+  [CORONAL]: { name: "Long-axis cut, horizontal", across: ["right", 0], upwards: ["towards", 0] },
+  [SAGITTAL]: { name: "Long-axis cut, vertical", across: ["up", 1], upwards: ["towards", 0] },
   [RENDER]: { name: "3D" },
 };
 

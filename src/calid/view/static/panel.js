@@ -1,6 +1,7 @@
 // One column of the page: a title, what the current slice is, and the planes of one volume.
 
 const OVERLAYS = ["uncertainty", "labels"];
+const CROSSHAIR = 1.4; // pixels of the screen, in the smallest plane
 
 class Panel {
   constructor(description, scene) {
@@ -17,6 +18,8 @@ class Panel {
     this.canvas = this.element.querySelector("canvas");
     this.canvas.setAttribute("aria-label", `${description.title}: planes and 3D`);
     this.layers = {};
+    this.crosshair = true;
+    this.cut = true;
   }
 
   async load() {
@@ -24,13 +27,14 @@ class Panel {
       backColor: [0.027, 0.035, 0.047, 1],
       crosshairColor: [0.43, 0.77, 1, 0.75],
       crosshairWidth: 1,
+      crosshairWidthUnit: "mm",
       crosshairGap: 12,
-      show3Dcrosshair: true,
       isOrientationTextVisible: false,
       isCornerOrientationText: false,
       isOrientCube: false,
       isColorbar: false,
       sagittalNoseLeft: true,
+      isSliceMM: true,
       isForceMouseClickToVoxelCenters: true,
       dragAndDropEnabled: false,
       clipPlaneHotKey: "",
@@ -44,17 +48,34 @@ class Panel {
       limitFrames4D: NaN,
     });
     this.view = view;
-    await view.attachToCanvas(this.canvas, true);
+    this.drawOncePerFrame();
+    await view.attachToCanvas(this.canvas);
     view.addVolume(await this.image(this.about.image, "gray", 1));
-    this.layers.image = 0;
+    await view.setVolumeRenderIllumination(0.35);
     for (const name of OVERLAYS) {
       const layer = this.about[name];
       if (!layer) continue;
-      const overlay = await this.image(layer, name === "labels" ? "gray" : "inferno", 0.5);
+      const overlay = await this.image(layer, name === "labels" ? "gray" : "inferno", 0);
       if (name === "labels") overlay.setColormapLabel(this.labelColours());
       this.layers[name] = view.volumes.length;
       view.addVolume(overlay);
     }
+  }
+
+  // However much changes at once, it is drawn once, when the browser draws.
+  drawOncePerFrame() {
+    const draw = this.view.drawScene.bind(this.view);
+    let waiting = false;
+    this.view.drawScene = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        this.cutAtCrosshair();
+        draw();
+        this.annotate();
+      });
+    };
   }
 
   async image(layer, colormap, opacity) {
@@ -86,28 +107,56 @@ class Panel {
     this.view.setCustomLayout(tiles.map(([sliceType, ...position]) => ({ sliceType, position })));
     const marks = this.element.querySelector(".marks");
     marks.replaceChildren();
-    for (const [plane, left, top, width, height] of tiles) {
+    this.tiles = tiles.map(([plane, left, top, width, height]) => {
       const tile = document.createElement("div");
       tile.className = "tile";
-      Object.assign(tile.style, {
-        left: `${left * 100}%`,
-        top: `${top * 100}%`,
-        width: `${width * 100}%`,
-        height: `${height * 100}%`,
-      });
-      const name = document.createElement("span");
-      name.className = "plane";
-      name.textContent = PLANES[plane].name;
-      tile.append(name);
+      const place = { left, top, width, height };
+      for (const [side, share] of Object.entries(place)) tile.style[side] = `${share * 100}%`;
+      tile.innerHTML = '<span class="plane"></span><div class="picture"></div>';
+      tile.firstChild.textContent = PLANES[plane].name;
       for (const [side, letter] of Object.entries(edges(plane, this.scene.directions))) {
         const mark = document.createElement("span");
         mark.className = `edge ${side}`;
         mark.textContent = letter;
-        tile.append(mark);
+        tile.lastChild.append(mark);
       }
       marks.append(tile);
-    }
+      return { plane, tile };
+    });
     this.view.drawScene();
+  }
+
+  // Letters stand at the edges of the picture, which may be smaller than its tile.
+  annotate() {
+    const ratio = this.canvas.width / Math.max(this.canvas.clientWidth, 1);
+    let finest = Infinity; // pixels a millimetre
+    for (const { plane, tile } of this.tiles ?? []) {
+      const slice = this.view.screenSlices.find((one) => one.axCorSag === plane);
+      if (!slice || plane === RENDER) continue;
+      const [left, top, width, height] = slice.leftTopWidthHeight.map((v) => v / ratio);
+      Object.assign(tile.lastChild.style, {
+        left: `${left - tile.offsetLeft}px`,
+        top: `${top - tile.offsetTop}px`,
+        width: `${width}px`,
+        height: `${height}px`,
+      });
+      finest = Math.min(finest, slice.leftTopWidthHeight[2] / Math.abs(slice.fovMM[0]));
+    }
+    const wanted = this.crosshair && finest < Infinity ? (CROSSHAIR * ratio) / finest : 0;
+    const { opts } = this.view;
+    opts.show3Dcrosshair = this.crosshair;
+    if (Math.abs(wanted - opts.crosshairWidth) <= 0.05 * wanted) return;
+    opts.crosshairWidth = wanted;
+    this.view.crosshairs3D = null; // NiiVue keeps its lines as long as the point is the same
+    this.view.drawScene();
+  }
+
+  // The 3D block is cut open through the crosshair, along the long axis.
+  cutAtCrosshair() {
+    const depth = this.cut ? this.view.scene.crosshairPos[1] - 0.5 : 2;
+    if (depth === this.depth) return;
+    this.depth = depth;
+    this.view.setClipPlane([depth, 180, 0]);
   }
 
   get point() {
@@ -127,7 +176,10 @@ class Panel {
   }
 
   show(name, opacity) {
-    if (name in this.layers) this.view.setOpacity(this.layers[name], opacity);
+    if (!(name in this.layers)) return;
+    // Labels are outlined; their opacity is that of the area within.
+    if (name === "labels") this.view.opts.atlasOutline = opacity > 0 ? 1 : 0;
+    this.view.setOpacity(this.layers[name], opacity);
   }
 
   set window([low, high]) {
@@ -154,7 +206,7 @@ class Panel {
     if (origin === "acquired") {
       const nearest = this.about.image.slices[shown] + 1;
       kind = "acquired";
-      text = real ? `acquired slice ${nearest} of ${of}` : `acquired slice ${nearest}, as thick as its gap`;
+      text = `${real ? "" : "within "}acquired slice ${nearest} of ${of}`;
     } else if (origin !== "unknown" && real) {
       [kind, text] = ["acquired", `acquired slice ${below} of ${of}`];
     } else if (origin !== "unknown") {

@@ -7,9 +7,7 @@ const byId = (id) => document.getElementById(id);
 const main =
   panels.find((panel) => panel.about.origin === "generated") ?? panels[panels.length - 1];
 const frames = scene.frameTimes.length;
-const state = { frame: 0, playing: false, layout: "overview", crosshair: true, cut: true, shown: {} };
-const CUT = [0.02, 270, 0];
-const CLOSED = [2, 0, 0];
+const state = { frame: 0, playing: false, layout: "overview", turn: 0 };
 
 // --- where we are -------------------------------------------------------------------------
 
@@ -63,7 +61,7 @@ function play(on) {
   // A heart beats in its own time, as far as the header knows it.
   const step = (1000 * (scene.frameTimes[frames - 1] - scene.frameTimes[0])) / (frames - 1);
   const own = step >= 10 && step <= 250 ? step : 80;
-  const turn = ++state.turn || (state.turn = 1);
+  const turn = ++state.turn;
   const next = () => {
     if (!state.playing || turn !== state.turn) return;
     const begun = performance.now();
@@ -83,7 +81,7 @@ function setLayout(name) {
   }
   for (const panel of panels) {
     const { clientWidth, clientHeight } = panel.canvas;
-    panel.place(LAYOUTS[name](clientWidth / Math.max(clientHeight, 1)));
+    panel.place(LAYOUTS[name]([clientWidth, clientHeight], panel.about.size));
   }
 }
 
@@ -94,18 +92,11 @@ function setOverlay(name, on) {
   for (const panel of panels) panel.show(name, on ? Number(byId(`opacity-${name}`).value) : 0);
 }
 
-function setCrosshair(on) {
-  state.crosshair = on;
-  for (const { view } of panels) {
-    view.setCrosshairWidth(on ? 1 : 0);
-    view.opts.show3Dcrosshair = on;
-    view.drawScene();
+function toggle(what) {
+  for (const panel of panels) {
+    panel[what] = !panel[what];
+    panel.view.drawScene();
   }
-}
-
-function setCut(open) {
-  state.cut = open;
-  for (const { view } of panels) view.setClipPlane(open ? CUT : CLOSED);
 }
 
 function zoom(by) {
@@ -128,10 +119,8 @@ function reset() {
     panel.window = panel.about.image.window;
     panel.view.setPan2Dxyzmm([0, 0, 0, 1]);
     panel.view.setScale(1);
-    panel.view.setRenderAzimuthElevation(200, 25);
+    panel.view.setRenderAzimuthElevation(200, 20);
   }
-  setCut(true);
-  setCrosshair(true);
   moveTo([0, 0, 0]);
   goToSlice(main.slice([0, 0, 0]).number);
 }
@@ -155,8 +144,9 @@ function buildOverlays() {
     row.className = "overlay";
     row.innerHTML =
       '<label><input type="checkbox"><span></span></label>' +
-      '<input type="range" min="0.1" max="1" step="0.05" value="0.5">';
+      '<input type="range" min="0.1" max="1" step="0.05">';
     const [box, range] = row.querySelectorAll("input");
+    range.value = name === "labels" ? 0.2 : 0.6;
     box.id = `overlay-${name}`;
     range.id = `opacity-${name}`;
     range.setAttribute("aria-label", `Opacity of ${name}`);
@@ -223,8 +213,8 @@ const KEYS = {
   "+": () => zoom(1.25),
   "=": () => zoom(1.25),
   "-": () => zoom(0.8),
-  c: () => setCut(!state.cut),
-  x: () => setCrosshair(!state.crosshair),
+  c: () => toggle("cut"),
+  x: () => toggle("crosshair"),
   r: reset,
   l: () => setOverlay("labels", !byId("overlay-labels")?.checked),
   u: () => setOverlay("uncertainty", !byId("overlay-uncertainty")?.checked),
@@ -254,7 +244,7 @@ async function begin() {
   const alike = panels.every((p) => `${p.about.image.window}` === `${main.about.image.window}`);
   for (const panel of panels) {
     const others = panels.filter((other) => other !== panel).map((other) => other.view);
-    panel.view.broadcastTo(others, { "2d": true, "3d": true, clipPlane: true, cal_min: alike, cal_max: alike });
+    panel.view.broadcastTo(others, { "2d": true, "3d": true, cal_min: alike, cal_max: alike });
     panel.view.onLocationChange = ({ mm }) => moved([...mm].slice(0, 3));
     panel.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   }
