@@ -1,7 +1,9 @@
 // One column of the page: a title, what the current slice is, and the planes of one volume.
 
 const OVERLAYS = ["uncertainty", "labels"];
-const CROSSHAIR = 1.4; // pixels of the screen, in the smallest plane
+// Grey in the planes; in 3D everything but air and lung is opaque, so that cuts are clean.
+const GREY = { R: [0, 60, 255], G: [0, 60, 255], B: [0, 60, 255], A: [0, 200, 255], I: [0, 60, 255] };
+const CROSSHAIR = 0.9; // pixels of the screen, in the plane that is shown smallest
 
 class Panel {
   constructor(description, scene) {
@@ -29,6 +31,8 @@ class Panel {
       crosshairWidth: 1,
       crosshairWidthUnit: "mm",
       crosshairGap: 12,
+      show3Dcrosshair: false, // the cut says where it is
+      isClipAllVolumes: true,
       isOrientationTextVisible: false,
       isCornerOrientationText: false,
       isOrientCube: false,
@@ -50,8 +54,8 @@ class Panel {
     this.view = view;
     this.drawOncePerFrame();
     await view.attachToCanvas(this.canvas);
-    view.addVolume(await this.image(this.about.image, "gray", 1));
-    await view.setVolumeRenderIllumination(0.35);
+    view.addColormap("mr", GREY);
+    view.addVolume(await this.image(this.about.image, "mr", 1));
     for (const name of OVERLAYS) {
       const layer = this.about[name];
       if (!layer) continue;
@@ -144,7 +148,6 @@ class Panel {
     }
     const wanted = this.crosshair && finest < Infinity ? (CROSSHAIR * ratio) / finest : 0;
     const { opts } = this.view;
-    opts.show3Dcrosshair = this.crosshair;
     if (Math.abs(wanted - opts.crosshairWidth) <= 0.05 * wanted) return;
     opts.crosshairWidth = wanted;
     this.view.crosshairs3D = null; // NiiVue keeps its lines as long as the point is the same

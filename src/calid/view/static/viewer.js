@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 const main =
   panels.find((panel) => panel.about.origin === "generated") ?? panels[panels.length - 1];
 const frames = scene.frameTimes.length;
+const SIZE_3D = 1.3;
 const state = { frame: 0, playing: false, layout: "overview", turn: 0 };
 
 // --- where we are -------------------------------------------------------------------------
@@ -110,7 +111,7 @@ function zoom(by) {
       ...[0, 1, 2].map((k) => (scale === 1 ? 0 : (pan[k] * pan[3] + shift * mm[k]) / scale)),
       scale,
     ]);
-    view.setScale(scale);
+    view.setScale(SIZE_3D * scale);
   }
 }
 
@@ -118,7 +119,7 @@ function reset() {
   for (const panel of panels) {
     panel.window = panel.about.image.window;
     panel.view.setPan2Dxyzmm([0, 0, 0, 1]);
-    panel.view.setScale(1);
+    panel.view.setScale(SIZE_3D);
     panel.view.setRenderAzimuthElevation(200, 20);
   }
   moveTo([0, 0, 0]);
