@@ -60,7 +60,7 @@ class PageServer:
         return f"http://{ADDRESS}:{self._server.server_port}/{self._server.token}/"
 
     def serve(self) -> None:
-        """Answer until `close` is called from elsewhere, or the user interrupts."""
+        """Answer until `stop` is called, or the user interrupts."""
         self._server.serve_forever()
 
     def stop(self) -> None:
