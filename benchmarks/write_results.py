@@ -146,7 +146,7 @@ def demo() -> str:
         lines = calid("demo", "--out", folder).splitlines()
         picture = Path(lines[-1])
         (ROOT / "docs/pictures/demo.png").write_bytes(picture.read_bytes())
-    return "```\n" + "\n".join(line.rstrip() for line in lines[:-2]) + "\n```\n"
+    return "```\n" + "\n".join(line.rstrip() for line in lines[:-3]) + "\n```\n"
 
 
 def put(path: Path, marker: str, text: str) -> None:

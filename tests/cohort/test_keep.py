@@ -94,7 +94,18 @@ def without(key: str):
 @pytest.mark.parametrize(
     "spoil",
     [no_output, no_record, other_bytes, half_a_record, a_list, another_input, no_input]
-    + [without(key) for key in ("input", "output", "request", "weights_sha256", "software")],
+    + [
+        without(key)
+        for key in (
+            "input",
+            "output",
+            "files_sha256",
+            "request",
+            "reading",
+            "weights_sha256",
+            "software",
+        )
+    ],
 )
 def test_anything_else_is_made_again(spoil, finished):
     valid, subject, out = finished

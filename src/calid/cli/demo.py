@@ -34,6 +34,8 @@ class Demo:
         from calid.io.atomic import check_folder
         from calid.io.together import together
         from calid.report.figure import comparison, save_figure
+        from calid.view.page import write_page
+        from calid.view.panels import comparison_scene
 
         Sampling(self.samples)  # refuses what it cannot be, before any work
         check_folder(self.out)
@@ -74,8 +76,11 @@ class Demo:
             say(f"{name:8}{figures[0]:9.2f}{figures[1]:8.3f}{figures[2]:11.2f}")
         picture = self.out / "comparison.png"
         figure = comparison(stack, volume, truth)
+        page = self.out / "viewer.html"
         with together() as write:
             write(self.out / "reconstruction.nii.gz", partial(write_volume, volume))
             write(picture, partial(save_figure, figure))
+            write(page, partial(write_page, comparison_scene(stack, volume)))
         say(f"{self.out / 'reconstruction.nii.gz'}")
+        say(f"{page}  (open it in a browser)")
         say(str(picture))

@@ -26,6 +26,7 @@ from calid.cli.train import (
     TrainInterpolator,
     TrainSegmentation,
 )
+from calid.cli.view import View
 from calid.errors import CalidError
 
 __all__ = ["main"]
@@ -51,6 +52,7 @@ Verb = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Cohort, tyro.conf.subcommand("cohort")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Train, tyro.conf.subcommand("train")]

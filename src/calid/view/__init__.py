@@ -1,0 +1,1 @@
+"""Volumes side by side in the browser: one page, no network."""

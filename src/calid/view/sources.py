@@ -1,0 +1,161 @@
+"""From files to a page: read, check that they belong together, and find the records."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calid.errors import CalidWarning, GeometryError, UsageError
+from calid.io import read
+from calid.io.labels import check_same_grid, read_labels
+from calid.io.sidecar import sha256, sidecar_of
+from calid.stack import SliceStack
+from calid.view.panels import Overlays, comparison, lone_panel, make_scene
+from calid.view.scene import Marks, Scene
+
+__all__ = ["MOST_PANELS", "load_scene", "read_marks"]
+
+MOST_PANELS = 4
+"""Columns that are still wide enough to read."""
+
+
+def load_scene(
+    volumes: Sequence[Path],
+    sparse: Path | None = None,
+    uncertainty: Path | None = None,
+    labels: Path | None = None,
+    titles: Sequence[str] = (),
+) -> Scene:
+    """Read everything that a page shows.
+
+    Parameters
+    ----------
+    volumes
+        One panel each.
+    sparse
+        The stack that the first volume was reconstructed from: two more panels, as acquired
+        and linear, on the left.
+    uncertainty, labels
+        On the grid of the first volume.
+    titles
+        Of the volumes. Without, neutral ones: file names may name a patient.
+
+    Raises
+    ------
+    UsageError
+        If there are too many volumes, or as many titles as volumes are not given.
+    GeometryError
+        If films differ in length, or files that belong together lie elsewhere.
+    InputError, IntensityError
+        As `calid.read`.
+    """
+    most = MOST_PANELS - (2 if sparse else 0)
+    if not 1 <= len(volumes) <= most:
+        raise UsageError(
+            "VOLUME", f"{len(volumes)} volumes do not fit.", f"Give 1 to {most} of them."
+        )
+    if titles and len(titles) != len(volumes):
+        raise UsageError(
+            "--titles",
+            f"{len(titles)} titles do not fit {len(volumes)} volumes.",
+            "Give one title per volume.",
+        )
+    stacks = [read(path) for path in volumes]
+    marks = [read_marks(path, stack) for path, stack in zip(volumes, stacks, strict=True)]
+    names = list(titles) or _neutral(marks)
+    overlays = _overlays(stacks[0], uncertainty, labels)
+    if sparse is not None:
+        acquired = read(sparse)
+        _check_origin(volumes[0], sparse)
+        panels = comparison(acquired, stacks[0], marks[0], names[0], overlays)
+    else:
+        panels = [lone_panel(names[0], stacks[0], marks[0], overlays)]
+    for path, name, stack, mark in zip(volumes[1:], names[1:], stacks[1:], marks[1:], strict=True):
+        if stack.n_frames != stacks[0].n_frames:
+            raise GeometryError(
+                path,
+                f"{stack.n_frames} frames do not go with {stacks[0].n_frames}.",
+                "Show films of the same length side by side.",
+            )
+        panels.append(lone_panel(name, stack, mark))
+    return make_scene(panels, stacks[0])
+
+
+def read_marks(path: Path, stack: SliceStack) -> Marks:
+    """Which slices are acquired, from the record beside a reconstruction.
+
+    Returns
+    -------
+    Marks
+        Of origin ``unknown`` where there is no record. A record of another volume is not
+        used, and a warning says so.
+    """
+    unknown = Marks("unknown", np.empty(0))
+    output = _record(path).get("output")
+    if not isinstance(output, dict):
+        return unknown
+    acquired = output.get("acquired_slices")
+    whole = isinstance(acquired, list) and all(type(k) is int for k in acquired)
+    if (
+        not whole
+        or not acquired
+        or output.get("shape") != list(stack.shape)
+        or not np.all(np.diff(acquired) > 0)
+        or not 0 <= acquired[0] <= acquired[-1] < stack.n_slices
+    ):
+        warnings.warn(
+            f"{sidecar_of(path)}: this is the record of another volume. Slices are not marked.",
+            CalidWarning,
+            stacklevel=2,
+        )
+        return unknown
+    return Marks("generated", np.array(acquired, np.float64))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The JSON beside a file, as far as there is one; a folder of DICOM has none."""
+    try:
+        found = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_origin(dense: Path, sparse: Path) -> None:
+    """Say so where the record names another stack; without a record the grids decide."""
+    source = _record(dense).get("input")
+    named = source.get("sha256") if isinstance(source, dict) else None
+    if named and sparse.is_file() and sha256(sparse) != named:
+        warnings.warn(
+            f"{dense} was reconstructed from another file than {sparse}, says its record.",
+            CalidWarning,
+            stacklevel=2,
+        )
+
+
+def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) -> Overlays:
+    spread = None
+    if uncertainty is not None:
+        spread = read(uncertainty)
+        check_same_grid(spread, stack, uncertainty)
+        if spread.n_frames != stack.n_frames:
+            raise GeometryError(
+                uncertainty,
+                f"Its {spread.n_frames} frames do not go with {stack.n_frames}.",
+                "Give the uncertainty of the first volume.",
+            )
+    return spread, None if labels is None else read_labels(labels, stack)
+
+
+def _neutral(marks: Sequence[Marks]) -> list[str]:
+    """``CaLID`` where a record says so, else a number where there are several."""
+    names = ["CaLID" if mark.origin == "generated" else "Volume" for mark in marks]
+    return [
+        name if names.count(name) == 1 else f"{name} {names[:k].count(name) + 1}"
+        for k, name in enumerate(names)
+    ]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from calid.cli.main import main
+from calid.view.server import PageServer
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    data = np.random.default_rng(0).integers(0, 300, (30, 28, 4), np.int16)
+    image = nib.Nifti1Image(data, np.diag([-1.5, -1.5, 8.0, 1.0]))
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, tmp_path / "stack.nii.gz")
+    return tmp_path / "stack.nii.gz"
+
+
+def run(*arguments: object) -> int:
+    try:
+        main(["view", *map(str, arguments)])
+    except SystemExit as stop:
+        return int(stop.code)
+    return 0
+
+
+def test_a_page_is_written_as_one_file(source, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert run(source, "--html", page) == 0
+    assert "Research use only" in page.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == f"{page}\n"
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_the_page_is_served_until_it_is_interrupted(source, browser, monkeypatch, capsys):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+
+    def interrupted(self: PageServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PageServer, "serve", interrupted)
+    assert run(source, *([] if browser else ["--no-browser"])) == 0
+    url = capsys.readouterr().out.splitlines()[0]
+    assert url.startswith("http://127.0.0.1:")
+    assert opened == ([url] if browser else [])
+
+
+BAD = {
+    "missing": (["absent.nii.gz"], 3),
+    "five": (["stack.nii.gz"] * 5, 2),
+    "titles": (["stack.nii.gz", "--titles", "a", "b"], 2),
+    "sparse": (["stack.nii.gz", "--sparse", "absent.nii.gz"], 3),
+    "labels": (["stack.nii.gz", "--labels", "stack.nii.gz"], 5),
+    "over the input": (["stack.nii.gz", "--html", "stack.nii.gz"], 6),
+    "not a page": (["stack.nii.gz", "--html", "page.pdf"], 6),
+    "no folder": (["stack.nii.gz", "--html", "absent/page.html"], 6),
+    "port of a file": (["stack.nii.gz", "--html", "page.html", "--port", "80"], 2),
+    "port": (["stack.nii.gz", "--port", "99999", "--no-browser"], 2),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_shown_is_one_typed_error(case, source, monkeypatch, capsys):
+    monkeypatch.chdir(source.parent)
+    arguments, expected = BAD[case]
+    before = source.read_bytes()
+    assert run(*arguments) == expected
+    assert [path.name for path in source.parent.iterdir()] == ["stack.nii.gz"]
+    assert source.read_bytes() == before
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from calid.errors import CalidWarning, GeometryError, UsageError
+from calid.io import read
+from calid.io.sidecar import sidecar_of
+from calid.view.sources import load_scene, read_marks
+
+
+@pytest.fixture
+def dense(files, tmp_path):
+    """A copy of the volume and its record, to be damaged."""
+    for path in (files.dense, sidecar_of(files.dense)):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / files.dense.name
+
+
+def edit(path, **output: object) -> None:
+    record = json.loads(sidecar_of(path).read_text())
+    record["output"] |= output
+    sidecar_of(path).write_text(json.dumps(record))
+
+
+def test_marks_come_from_the_record(files, volume):
+    marks = read_marks(files.dense, read(files.dense))
+    assert marks.origin == "generated"
+    np.testing.assert_array_equal(marks.acquired, volume.acquired.nonzero()[0])
+
+
+@pytest.mark.parametrize("record", [None, "{", "[1]", '{"output": 3}', '{"RepetitionTime": 2}'])
+def test_without_a_record_nothing_is_marked(record, dense):
+    sidecar_of(dense).unlink()
+    if record is not None:
+        sidecar_of(dense).write_text(record)
+    marks = read_marks(dense, read(dense))
+    assert marks.origin == "unknown"
+    assert marks.acquired.size == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"shape": [1, 2, 3, 4]},
+        {"acquired_slices": [0, 5, 99]},
+        {"acquired_slices": [-1, 5]},
+        {"acquired_slices": [5, 0]},
+        {"acquired_slices": ["0"]},
+        {"acquired_slices": []},
+        {"acquired_slices": 0},
+    ],
+)
+def test_the_record_of_another_volume_is_not_believed(damage, dense):
+    edit(dense, **damage)
+    with pytest.warns(CalidWarning, match="another volume"):
+        marks = read_marks(dense, read(dense))
+    assert marks.origin == "unknown"
+
+
+def test_titles_are_neutral_unless_given(files):
+    scene = load_scene([files.dense, files.sparse, files.dense])
+    assert [p.title for p in scene.panels] == ["CaLID 1", "Volume", "CaLID 2"]
+    scene = load_scene([files.dense], files.sparse, titles=["mine"])
+    assert [p.title for p in scene.panels] == ["As acquired", "Linear", "mine"]
+
+
+def test_overlays_go_to_the_first_volume_only(files):
+    scene = load_scene([files.dense, files.dense], files.sparse, files.uncertainty, files.labels)
+    assert [p.labels is not None for p in scene.panels] == [False, False, True, False]
+    assert [p.uncertainty is not None for p in scene.panels] == [False, False, True, False]
+    assert len(scene.layers()) == 6
+
+
+def test_a_stack_that_the_record_does_not_name_is_reported(files, tmp_path):
+    other = tmp_path / "other.nii"
+    stack = read(files.sparse)
+    from calid.io import write_volume
+    from calid.stack import Volume
+
+    write_volume(
+        Volume(
+            stack.data,
+            stack.affine,
+            stack.positions,
+            np.ones(stack.n_slices, np.bool_),
+            stack.frame_times,
+            rank=4,
+        ),
+        other,
+    )
+    with pytest.warns(CalidWarning, match="another file"):
+        load_scene([files.dense], other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_scene([files.dense], files.sparse)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"volumes": 0},
+        {"volumes": 5},
+        {"volumes": 3, "sparse": True},
+        {"volumes": 2, "titles": ["one"]},
+    ],
+)
+def test_what_does_not_fit_is_a_usage_error(options, files):
+    sparse = files.sparse if options.get("sparse") else None
+    with pytest.raises(UsageError):
+        load_scene([files.dense] * options["volumes"], sparse, titles=options.get("titles", ()))
+
+
+def test_overlays_and_films_that_do_not_belong_together_are_refused(files, tmp_path):
+    import nibabel as nib
+
+    with pytest.raises(GeometryError):
+        load_scene([files.sparse], labels=files.labels)
+    with pytest.raises(GeometryError):
+        load_scene([files.sparse], uncertainty=files.uncertainty)
+    still = tmp_path / "still.nii.gz"
+    nib.save(nib.load(files.dense).slicer[..., 0], still)
+    with pytest.raises(GeometryError, match="frames"):
+        load_scene([files.dense, still])
+    spread = tmp_path / "spread.nii.gz"
+    nib.save(nib.load(files.uncertainty).slicer[..., 0], spread)
+    with pytest.raises(GeometryError, match="frames"):
+        load_scene([files.dense], uncertainty=spread)
