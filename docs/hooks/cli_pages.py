@@ -1,0 +1,129 @@
+"""A reference page for every verb of the command line, from the dataclass behind it.
+
+Texts are the docstrings that `calid VERB --help` shows, so that both say the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import tyro
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from calid.cli.main import Verb
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    for name, verb in verbs(Verb):
+        uri = f"reference/cli/{name.replace(' ', '-')}.md"
+        files.append(File.generated(config, uri, content=page(name, verb)))
+    return files
+
+
+def verbs(union: object, before: str = "") -> Iterator[tuple[str, type]]:
+    """Names as typed (``train autoencoder``) and their dataclasses; groups come before members."""
+    for choice in typing.get_args(union):
+        cls, *marks = typing.get_args(choice)
+        name = f"{before}{next(m.name for m in marks if hasattr(m, 'name'))}"
+        yield name, cls
+        for hint in typing.get_type_hints(cls, include_extras=True).values():
+            if _is_choice_of_verbs(hint):
+                yield from verbs(hint, f"{name} ")
+
+
+def page(name: str, verb: type) -> str:
+    """Markdown of one verb."""
+    texts = {k: v for base in reversed(verb.__mro__) for k, v in field_texts(base).items()}
+    hints = typing.get_type_hints(verb, include_extras=True)
+    arguments, options, groups = [], [], []
+    for field in dataclasses.fields(verb):
+        hint = hints[field.name]
+        if _is_choice_of_verbs(hint):
+            groups += [short for short, _ in verbs(hint)]
+            continue
+        text = texts.get(field.name, "")
+        if tyro.conf.Positional in typing.get_args(hint)[1:]:
+            arguments.append((field.name.upper(), "", text))
+        else:
+            options.append((_flag(field.name, hint), _default(field), text))
+    usage = [
+        "calid",
+        name,
+        *(f"{{{'|'.join(groups)}}}" for _ in groups[:1]),
+        *(a for a, _, _ in arguments),
+        *(["[options]"] if options else []),
+    ]
+    lines = [f"# calid {name}", "", inspect.cleandoc(verb.__doc__ or ""), ""]
+    lines += ["```text", " ".join(usage), "```", ""]
+    if groups:
+        slug = name.replace(" ", "-")
+        lines += [f"- [`calid {name} {g}`]({slug}-{g.replace(' ', '-')}.md)" for g in groups]
+    if arguments:
+        lines += ["## Arguments", "", "| argument | meaning |", "|---|---|"]
+        lines += [f"| `{n}` | {_cell(t)} |" for n, _, t in arguments] + [""]
+    if options:
+        lines += ["## Options", "", "| option | default | meaning |", "|---|---|---|"]
+        lines += [f"| {n} | {d} | {_cell(t)} |" for n, d, t in options]
+    return "\n".join(lines) + "\n"
+
+
+def field_texts(cls: type) -> dict[str, str]:
+    """The string below each field of a class's own body."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = typing.cast(ast.ClassDef, tree.body[0]).body
+    return {
+        field.target.id: str(text.value.value)
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _is_choice_of_verbs(hint: object) -> bool:
+    choices = [c for c in typing.get_args(hint) if typing.get_origin(c) is typing.Annotated]
+    return any(dataclasses.is_dataclass(typing.get_args(c)[0]) for c in choices)
+
+
+def _flag(name: str, hint: object) -> str:
+    """How an option is typed, with what it takes."""
+    flag = name.replace("_", "-")
+    while typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    if hint is bool:
+        return f"`--{flag}`, `--no-{flag}`"
+    kinds = [k for k in typing.get_args(hint) or (hint,) if k not in (type(None), Ellipsis)]
+    if typing.get_origin(hint) is typing.Literal:
+        return f"`--{flag}` {{{', '.join(str(k) for k in kinds)}}}"
+    # A union of a literal with nothing is still a choice.
+    if typing.get_origin(kinds[0]) is typing.Literal:
+        return _flag(name, kinds[0])
+    return f"`--{flag}` {'|'.join(_kind(k) for k in kinds)}"
+
+
+def _kind(kind: object) -> str:
+    names = {Path: "PATH", int: "INT", float: "FLOAT", str: "TEXT"}
+    return names.get(typing.cast(type, kind), getattr(kind, "__name__", str(kind)).upper())
+
+
+def _default(field: dataclasses.Field[object]) -> str:
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        return "required"
+    value = field.default
+    return "" if value in (None, (), dataclasses.MISSING) else f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
