@@ -99,23 +99,27 @@ def _is_choice_of_verbs(hint: object) -> bool:
 
 def _flag(name: str, hint: object) -> str:
     """How an option is typed, with what it takes."""
-    flag = name.replace("_", "-")
+    flag = f"--{name.replace('_', '-')}"
     while typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     if hint is bool:
-        return f"`--{flag}`, `--no-{flag}`"
-    kinds = [k for k in typing.get_args(hint) or (hint,) if k not in (type(None), Ellipsis)]
+        return f"`{flag}`, `--no{flag[1:]}`"
+    kinds = _kinds(hint)
+    return f"`{flag} {{{','.join(kinds)}}}`" if len(kinds) > 1 else f"`{flag} {kinds[0]}`"
+
+
+def _kinds(hint: object) -> list[str]:
+    """What a value may be: words to type as they are, or the kind in capitals."""
+    parts = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
-        return f"`--{flag}` {{{', '.join(str(k) for k in kinds)}}}"
-    # A union of a literal with nothing is still a choice.
-    if typing.get_origin(kinds[0]) is typing.Literal:
-        return _flag(name, kinds[0])
-    return f"`--{flag}` {'|'.join(_kind(k) for k in kinds)}"
-
-
-def _kind(kind: object) -> str:
+        return [str(part) for part in parts]
+    if parts:
+        kinds = [kind for part in parts for kind in _kinds(part)]
+        return list(dict.fromkeys(kinds))
+    if hint in (type(None), Ellipsis):
+        return []
     names = {Path: "PATH", int: "INT", float: "FLOAT", str: "TEXT"}
-    return names.get(typing.cast(type, kind), getattr(kind, "__name__", str(kind)).upper())
+    return [names.get(typing.cast(type, hint), getattr(hint, "__name__", str(hint)).upper())]
 
 
 def _default(field: dataclasses.Field[object]) -> str:
