@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+import calid
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "calid"
@@ -105,6 +108,13 @@ def test_files_stay_small():
     assert len(python) > 100
     lengths = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in python}
     assert {name: n for name, n in lengths.items() if n > LONGEST} == {}
+
+
+def test_papers_agree_on_the_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == calid.__version__
+    assert f"\nversion: {calid.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{calid.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_nothing_tracked_names_a_machine():
