@@ -64,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "slices. Research use only; not a medical device."
         ),
         args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+        config=(
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.PositionalMetavarFromFieldName,
+            tyro.conf.DisallowNone,
+        ),
     )
     try:
         with warnings_shown():
