@@ -18,14 +18,18 @@ import tyro
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from calid.cli.main import Verb
+from calid.cli import main
+
+Row = tuple[str, str, str]
+"""An option or argument, its default, its meaning."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    for name, verb in verbs(Verb):
+    shared = shared_options()
+    for name, verb in verbs(main.Verb):
         uri = f"reference/cli/{name.replace(' ', '-')}.md"
-        files.append(File.generated(config, uri, content=page(name, verb)))
+        files.append(File.generated(config, uri, content=page(name, verb, shared)))
     return files
 
 
@@ -40,40 +44,50 @@ def verbs(union: object, before: str = "") -> Iterator[tuple[str, type]]:
                 yield from verbs(hint, f"{name} ")
 
 
-def page(name: str, verb: type) -> str:
+def shared_options() -> list[Row]:
+    """Options that stand behind every verb: those beside the verb in what is parsed."""
+    command = getattr(main, "Command", None)
+    return rows(command)[1] if command else []
+
+
+def page(name: str, verb: type, shared: list[Row]) -> str:
     """Markdown of one verb."""
-    texts = {k: v for base in reversed(verb.__mro__) for k, v in field_texts(base).items()}
-    hints = typing.get_type_hints(verb, include_extras=True)
-    arguments, options, groups = [], [], []
-    for field in dataclasses.fields(verb):
-        hint = hints[field.name]
-        if _is_choice_of_verbs(hint):
-            groups += [short for short, _ in verbs(hint)]
-            continue
-        text = texts.get(field.name, "")
-        if tyro.conf.Positional in typing.get_args(hint)[1:]:
-            arguments.append((field.name.upper(), "", text))
-        else:
-            options.append((_flag(field.name, hint), _default(field), text))
-    usage = [
-        "calid",
-        name,
-        *(f"{{{'|'.join(groups)}}}" for _ in groups[:1]),
-        *(a for a, _, _ in arguments),
-        *(["[options]"] if options else []),
-    ]
+    arguments, options, groups = rows(verb)
+    usage = ["calid", name, *(argument for argument, _, _ in arguments)]
+    usage += [f"{{{','.join(groups)}}}"] if groups else []
+    usage += ["[options]"] if options else []
     lines = [f"# calid {name}", "", inspect.cleandoc(verb.__doc__ or ""), ""]
     lines += ["```text", " ".join(usage), "```", ""]
-    if groups:
-        slug = name.replace(" ", "-")
-        lines += [f"- [`calid {name} {g}`]({slug}-{g.replace(' ', '-')}.md)" for g in groups]
+    slug = name.replace(" ", "-")
+    lines += [f"- [`calid {name} {group}`]({slug}-{group}.md)" for group in groups]
     if arguments:
         lines += ["## Arguments", "", "| argument | meaning |", "|---|---|"]
         lines += [f"| `{n}` | {_cell(t)} |" for n, _, t in arguments] + [""]
-    if options:
+    if not groups:
         lines += ["## Options", "", "| option | default | meaning |", "|---|---|---|"]
-        lines += [f"| {n} | {d} | {_cell(t)} |" for n, d, t in options]
+        lines += [f"| {n} | {d} | {_cell(t)} |" for n, d, t in [*options, *shared]]
+        lines += ["| `--help` | | Say all this, and stop. |"]
     return "\n".join(lines) + "\n"
+
+
+def rows(verb: type) -> tuple[list[Row], list[Row], list[str]]:
+    """Arguments, options, and names of sub-verbs; options of a nested dataclass count as own."""
+    texts = {k: v for base in reversed(verb.__mro__) for k, v in field_texts(base).items()}
+    hints = typing.get_type_hints(verb, include_extras=True)
+    arguments: list[Row] = []
+    options: list[Row] = []
+    groups: list[str] = []
+    for field in dataclasses.fields(verb):
+        hint, text = hints[field.name], texts.get(field.name, "")
+        if _is_choice_of_verbs(hint):
+            groups += [short for short, _ in verbs(hint)]
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            options += rows(hint)[1]
+        elif tyro.conf.Positional in typing.get_args(hint)[1:]:
+            arguments.append((field.name.upper(), "", text))
+        else:
+            options.append((_flag(field.name, hint), _default(field), text))
+    return arguments, options, groups
 
 
 def field_texts(cls: type) -> dict[str, str]:
