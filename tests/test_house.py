@@ -117,6 +117,16 @@ def test_papers_agree_on_the_version():
     assert f"\n## [{calid.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_figures_have_their_places():
+    command = (ROOT / "benchmarks" / "write_results.py").read_text()
+    places = re.findall(r'put\((ROOT / "README.md"|card), "(\w+)"', command)
+    assert len(places) > 5
+    files = {"card": PACKAGE / "weights" / "MODEL_CARD.md"}
+    for file, marker in places:
+        text = files.get(file, ROOT / "README.md").read_text()
+        assert text.count(f"<!-- {marker} -->\n") == text.count(f"<!-- /{marker} -->") == 1
+
+
 def test_nothing_tracked_names_a_machine():
     found = {}
     for path in tracked():
