@@ -22,12 +22,15 @@ __all__ = ["Evaluate"]
 class Evaluate:
     """Hide what is known, reconstruct it with every method, and compare with the truth.
 
-    hidden-slices: every second real slice is hidden. downstream: the same, segmented and
-    compared with manual labels (X_label.nii.gz beside X.nii.gz). film: slices of a cine stack
-    are hidden in all frames. dense: a dense volume, or synthetic hearts (DATA: phantoms), is
-    made sparse and compared everywhere. cost: time and memory for a whole heart (DATA:
-    phantoms). An evaluation that was stopped goes on where it was when it is started again
-    with the same OUT.
+    - hidden-slices: every second real slice is hidden.
+    - downstream: the same, segmented and compared with manual labels.
+    - film: slices of a cine stack are hidden in all frames.
+    - dense: a dense volume is made sparse, and compared everywhere.
+    - cost: time and memory for a whole heart.
+
+    Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost, and
+    for dense on synthetic hearts. An evaluation that was stopped goes on when it is started
+    again with the same OUT.
     """
 
     data: Annotated[Path, tyro.conf.Positional]

@@ -84,6 +84,8 @@ def _parse(arguments: Sequence[str]) -> Command:
             config=(
                 tyro.conf.OmitSubcommandPrefixes,
                 tyro.conf.OmitArgPrefixes,
+                tyro.conf.PositionalMetavarFromFieldName,
+                tyro.conf.DisallowNone,
                 tyro.conf.CascadeSubcommandArgs,  # options of all verbs stand behind the verb
             ),
         )

@@ -19,8 +19,9 @@ __all__ = ["Segment"]
 class Segment:
     """Label both ventricles and the left myocardium of a short-axis stack.
 
-    Works on acquired stacks and on reconstructions: 1 is the RV cavity, 2 the LV myocardium,
-    3 the LV cavity, 0 everything else. A JSON file beside the output says how it was made.
+    Works on acquired stacks and on reconstructions. Labels are 1 for the RV cavity, 2 for the
+    LV myocardium, 3 for the LV cavity and 0 for everything else. A JSON file beside the output
+    says how it was made.
     """
 
     input: Annotated[Path, tyro.conf.Positional]

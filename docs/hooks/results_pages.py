@@ -1,0 +1,27 @@
+"""Tables of `calid evaluate` as pages: a title above, the run's pictures below."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+
+PICTURES = {
+    "differences.png": "Paired differences over linear, one dot a subject.",
+    "examples.png": "Hidden slices, what each method made of them, and the errors.",
+}
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Complete a table; other pages stay as they are."""
+    path = PurePosixPath(page.file.src_uri)
+    if path.parts[0] != "results" or path.name != "table.md":
+        return markdown
+    lines = [f"# {path.parent.name.replace('-', ' ').capitalize()}", "", markdown.rstrip(), ""]
+    for name, caption in PICTURES.items():
+        if (Path(config.docs_dir) / path.with_name(name)).exists():
+            lines += [f"{caption}", "", f"![{caption}]({name})", ""]
+    lines.append("What the rows and columns are: [Results](../README.md).")
+    return "\n".join(lines) + "\n"

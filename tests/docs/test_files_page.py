@@ -1,0 +1,49 @@
+"""The page on files names every field of the records that commands leave."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from doc_pages import DOCS
+
+from calid.cli.main import main
+
+
+def fields(record, before=""):
+    """Dotted names of all leaves."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from fields(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def named(field, page):
+    """Whether the page has the field, or a group that stands for all of its fields."""
+    parts = field.split(".")
+    return any(f"`{'.'.join(parts[:n])}`" in page for n in range(1, len(parts) + 1))
+
+
+@pytest.fixture
+def page():
+    return (DOCS / "reference" / "files.md").read_text()
+
+
+def test_the_record_of_a_reconstruction(reader, page):
+    main(["reconstruct", "stack.nii.gz", "dense.nii.gz", "--factor", "2"])
+    record = json.loads((reader / "dense.json").read_text())
+    found = set(fields(record))
+    assert "input.sha256" in found
+    assert {field for field in found if not named(field, page)} == set()
+    listed = set(re.findall(r"^\| `([a-z_][\w.]*)`", page, flags=re.M))
+    assert {field for field in listed if field.split(".")[0] not in record} == set()
+
+
+def test_the_records_of_labels_and_measures(reader, page):
+    main(["segment", "stack.nii.gz", "labels.nii.gz"])
+    main(["measure", "stack.nii.gz", "--out", "measures", "--no-dense"])
+    for record in ("labels.json", "measures/measures.json"):
+        keys = json.loads((reader / record).read_text())
+        assert {key for key in keys if f"`{key}`" not in page} == set()
