@@ -72,5 +72,11 @@ class DataError(CalidError):
     exit_code = 8
 
 
+class ResourceError(CalidError):
+    """The machine has too little memory for what was asked."""
+
+    exit_code = 10
+
+
 class CalidWarning(UserWarning):
     """Something was decided on the user's behalf and should be read."""

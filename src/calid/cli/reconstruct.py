@@ -51,6 +51,12 @@ class Reconstruct:
     """auto, cpu or cuda."""
     odd_slices: Literal["refuse", "leave-out"] = "refuse"
     """DICOM slices that do not fit the others: an error, or left out with a warning."""
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    """What computes the networks; openvino is for CPUs and needs calid[openvino]."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 is faster where the hardware has it, which auto knows."""
+    max_memory: float | None = None
+    """GB that may be used at the peak. Without, what is available."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
     dicom: Path | None = None
@@ -72,7 +78,7 @@ class Reconstruct:
         stack = read(self.input, odd_slices=self.odd_slices)
         sampling = Sampling(samples, self.steps, self.temperature, self.seed)
         loading = time.perf_counter()
-        model = load_model(self.preset, self.device)
+        model = load_model(self.preset, self.device, self.runtime, self.precision)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
             volume = model.reconstruct(
@@ -84,6 +90,7 @@ class Reconstruct:
                 temperature=self.temperature,
                 seed=self.seed,
                 uncertainty=self.uncertainty is not None,
+                max_memory=self.max_memory,
                 on_frame=on_frame,
             )
         done = time.perf_counter()

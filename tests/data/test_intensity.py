@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from calid.data.intensity import IntensityWindow
+
+REAL = st.sampled_from([np.uint8, np.int16, np.uint16, np.float32, ">i2"])
+
+
+@given(REAL.flatmap(lambda kind: arrays(kind, st.tuples(st.integers(1, 5), st.integers(1, 60)),
+                                        elements={} if kind != np.float32
+                                        else {"allow_nan": False, "allow_infinity": False})))  # fmt: skip
+def test_percentiles_are_those_of_double_precision(data):
+    low, high = np.percentile(data.astype(np.float64), (0.5, 99.5))
+    window = IntensityWindow.of(data)
+    assert window.low == pytest.approx(low, rel=1e-12, abs=1e-300)
+    assert window.high == pytest.approx(high if high > low else low + 1, rel=1e-12, abs=1e-300)
+
+
+def test_the_data_stay_as_they_were():
+    data = np.random.default_rng(0).integers(0, 99, (3, 40)).astype(np.int16)
+    before = data.copy()
+    IntensityWindow.of(data)
+    np.testing.assert_array_equal(data, before)
