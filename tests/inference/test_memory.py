@@ -12,7 +12,6 @@ import torch
 from calid.errors import ResourceError, UsageError
 from calid.inference.memory import (
     AT_ONCE,
-    LIBRARIES,
     Demand,
     available_memory,
     check_memory,
@@ -24,17 +23,13 @@ CPU = torch.device("cpu")
 DEMAND = Demand(arrays=1e8, pixels=50_000, targets=6)
 
 
-def total(demand: Demand, at_once: int) -> float:
-    return LIBRARIES + demand.arrays + demand.networks(at_once)
-
-
 def test_more_of_anything_never_takes_less(small_stack):
     demands = [
         Demand.of(small_stack, factor, samples, uncertainty)
         for factor, samples, uncertainty in ((2, 0, False), (5, 0, False), (5, 4, False),
                                              (5, 4, True))
     ]  # fmt: skip
-    totals = [total(d, AT_ONCE) for d in demands]
+    totals = [d.total(AT_ONCE) for d in demands]
     assert totals == sorted(totals)
     assert len(set(totals)) == 4
     assert [DEMAND.networks(n) for n in (1, 2, 4, 8)] == sorted(
@@ -49,9 +44,9 @@ def test_a_network_that_sees_all_targets_at_once_is_counted_so(small_stack):
 
 
 def test_short_memory_means_fewer_at_once_and_then_a_refusal_with_the_figure():
-    assert check_memory(DEMAND, total(DEMAND, AT_ONCE) / 1e9, CPU) == AT_ONCE
-    assert check_memory(DEMAND, total(DEMAND, 2) / 1e9, CPU) == 2
-    least = total(DEMAND, 1) / 1e9
+    assert check_memory(DEMAND, DEMAND.total(AT_ONCE) / 1e9, CPU) == AT_ONCE
+    assert check_memory(DEMAND, DEMAND.total(2) / 1e9, CPU) == 2
+    least = DEMAND.total(1) / 1e9
     with pytest.raises(ResourceError, match=rf"about {least:.2g} GB.*allowed.*--factor") as caught:
         check_memory(DEMAND, 0.99 * least, CPU)
     assert caught.value.exit_code == 10
@@ -153,15 +148,15 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from calid.evaluation.cost_worker import peak_memory
 from calid.geometry.affine import from_spacing
-from calid.inference.memory import AT_ONCE, LIBRARIES, Demand
+from calid.inference.memory import Demand
 from calid.inference.model import load_model
 from calid.stack import SliceStack
-data = np.random.default_rng(0).integers(0, 999, (1, 3, 192, 192)).astype(np.int16)
-stack = SliceStack(data, from_spacing((1.5, 1.5, 10.0)), np.arange(3) * 10.0, 8.0, np.zeros(1))
+data = np.random.default_rng(0).integers(0, 999, (1, 2, 192, 192)).astype(np.int16)
+stack = SliceStack(data, from_spacing((1.5, 1.5, 10.0)), np.arange(2) * 10.0, 8.0, np.zeros(1))
 model = load_model(device="cpu", precision="float32")
 model.reconstruct(stack, factor=4, samples=0)
 demand = Demand.of(stack, 4, 0)
-print(json.dumps([peak_memory() * 1e6, LIBRARIES + demand.arrays + demand.networks(AT_ONCE)]))
+print(json.dumps([peak_memory() * 1e6, demand.total()]))
 """
 
 

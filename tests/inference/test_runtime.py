@@ -78,7 +78,7 @@ def test_bfloat16_is_near_float32(images):
     model = load_model(device="cpu", precision="float32")
     model.runtime = Runtime(CPU, "torch", torch.bfloat16)
     rough = answer(model, images)
-    assert 0 < np.abs(rough - exact).max()
+    assert np.abs(rough - exact).max() > 0
     assert np.sqrt(np.mean((rough - exact) ** 2)) < 0.01
 
 
@@ -129,8 +129,8 @@ def test_a_compiled_method_keeps_structure_and_constants_apart():
     assert len(compiled.forward.programs) == 3
 
 
-class Dependent(nn.Module):
-    """What it does depends on values; a trace forgets that, the first check finds it."""
+class Counting(nn.Module):
+    """Gives another answer at every call, which no trace can."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,15 +142,28 @@ class Dependent(nn.Module):
 
 
 @pytest.mark.usefixtures("openvino")
-def test_what_openvino_gets_wrong_stays_with_torch():
+def test_what_cannot_be_traced_stays_with_torch():
     from calid.inference.openvino import compile_method
 
-    module = Dependent()
+    module = Counting()
     compile_method(module, "forward", torch.float32)
-    with pytest.warns(CalidWarning, match=r"cannot compile Dependent.*differs"):
+    with pytest.warns(CalidWarning, match="cannot compile Counting"):
         module(torch.ones(1, 2, 3, 3))
     before = module.calls
     assert float(module(torch.ones(1, 2, 3, 3)).max()) == before + 1
+
+
+@pytest.mark.usefixtures("openvino")
+def test_a_program_that_differs_from_torch_is_not_used(monkeypatch):
+    from calid.inference import openvino
+
+    program = lambda tensors: 1.01 * tensors[0]  # noqa: E731
+    monkeypatch.setattr(openvino.Compiled, "_compile", lambda *given: program)
+    module = nn.Identity()
+    openvino.compile_method(module, "forward", torch.float32)
+    with pytest.warns(CalidWarning, match=r"cannot compile Identity.*1\.0%"):
+        assert float(module(torch.ones(2, 2)).max()) == 1.0
+    assert float(module(torch.ones(2, 2)).max()) == 1.0
 
 
 @pytest.mark.usefixtures("openvino")

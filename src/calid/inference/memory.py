@@ -83,6 +83,10 @@ class Demand:
         aligned = min(at_once, self.targets) if self.divisible else self.targets
         return self.pixels * (CODING * max(at_once, min(AT_ONCE, 2 * aligned)) + ALIGNING * aligned)
 
+    def total(self, at_once: int = AT_ONCE) -> float:
+        """Bytes of the whole process with the networks on the CPU."""
+        return LIBRARIES + self.arrays + self.networks(at_once)
+
 
 def available_memory() -> float | None:
     """Bytes that this process can have in all, as far as the system says."""
