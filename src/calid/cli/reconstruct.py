@@ -56,7 +56,7 @@ class Reconstruct(Generation):
         started = time.perf_counter()
         stack, headers = self.reading.read_with_headers(self.input)
         loading = time.perf_counter()
-        model = load_model(self.preset, self.device)
+        model = load_model(self.preset, self.device, self.runtime, self.precision)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
             volume = model.reconstruct(
@@ -68,6 +68,7 @@ class Reconstruct(Generation):
                 temperature=self.temperature,
                 seed=self.seed,
                 uncertainty=self.uncertainty is not None,
+                max_memory=self.max_memory,
                 on_frame=on_frame,
             )
         done = time.perf_counter()

@@ -50,7 +50,8 @@ class Reconstruction:
 
         torch.set_num_threads(self.threads)
         sampling = self.generation.sampling()
-        model = load_model(self.generation.preset, self.generation.device)
+        wanted = self.generation
+        model = load_model(wanted.preset, wanted.device, wanted.runtime, wanted.precision)
 
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record
@@ -63,12 +64,13 @@ class Reconstruction:
             loaded = time.perf_counter()
             volume = model.reconstruct(
                 stack,
-                factor=self.generation.factor,
-                spacing=self.generation.spacing,
+                factor=wanted.factor,
+                spacing=wanted.spacing,
                 samples=sampling.samples,
                 steps=sampling.steps,
                 temperature=sampling.temperature,
                 seed=sampling.seed,
+                max_memory=wanted.max_memory,
             )
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)

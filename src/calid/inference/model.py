@@ -10,15 +10,16 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
 from calid.errors import UsageError
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
+from calid.inference.memory import AT_ONCE, Demand, check_memory, in_parts
 from calid.inference.reconstruct import choose_factor, choose_samples, densify
-from calid.inference.runtime import choose_device, choose_precision
+from calid.inference.runtime import PrecisionName, Runtime, RuntimeName, choose_runtime
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
@@ -36,6 +37,9 @@ FEW = 4
 """Images in one pass: full fields of view at half resolution are the peak of memory."""
 HOTTEST = 10.0
 """Largest temperature: far beyond any use, and far from where numbers overflow."""
+
+ORIENTATIONS = 8
+"""Of `calid.geometry.orientation`; samples repeat them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Model:
         Its name, for the record.
     device
         Where they are.
+    runtime
+        What computes them; torch in the device's best precision if nothing is said.
     """
 
     def __init__(
@@ -97,10 +103,13 @@ class Model:
         interpolator: LatentFiller,
         preset: str,
         device: torch.device,
+        *,
+        runtime: Runtime | None = None,
     ) -> None:
         self.autoencoder, self.interpolator = autoencoder, interpolator
         self.preset, self.device = preset, device
-        self.precision = choose_precision(device)
+        self.runtime = runtime or choose_runtime(device.type)
+        self.precision = self.runtime.precision
 
     def reconstruct(
         self,
@@ -113,6 +122,7 @@ class Model:
         temperature: float = 1.0,
         seed: int = 0,
         uncertainty: bool = False,
+        max_memory: float | None = None,
         on_frame: Callable[[int], None] = lambda frame: None,
     ) -> Volume:
         """Reconstruct a dense volume from a sparse stack.
@@ -129,6 +139,9 @@ class Model:
             As `Sampling`.
         uncertainty
             Keep the standard deviation over samples; needs at least 2.
+        max_memory
+            GB (10^9 bytes) that the process may take at its peak; what is available if nothing
+            is said. Less memory means fewer slices at once, not another answer.
         on_frame
             Called with the number of frames done.
 
@@ -136,9 +149,14 @@ class Model:
         ------
         UsageError
             If an option is out of range.
+        ResourceError
+            If it cannot be done in that memory; said before any work.
         """
         drawn = choose_samples(samples, self.preset, uncertainty)
         sampling = Sampling(drawn, steps, temperature, seed)
+        chosen = choose_factor(stack, factor, spacing)
+        demand = Demand.of(stack, chosen, drawn, uncertainty, self.reach is not None)
+        at_once = check_memory(demand, max_memory, self.device)
 
         def method(
             images: NDArray[np.float32],
@@ -146,10 +164,18 @@ class Model:
             targets: NDArray[np.float64],
             spacing: tuple[float, float],
         ) -> NDArray[np.float32]:
-            return self.between(images, positions, targets, spacing, sampling)
+            return self.between(images, positions, targets, spacing, sampling, at_once)
 
-        chosen = choose_factor(stack, factor, spacing)
         return densify(stack, method, chosen, uncertainty, on_frame)
+
+    @property
+    def reach(self) -> int | None:
+        """Slices on either side of a target that its answer depends on, and on no other target.
+
+        None if the interpolator does not say: it then sees all slices and targets at once.
+        """
+        config = getattr(self.interpolator, "config", None)
+        return getattr(config, "per_side", None)
 
     @torch.no_grad()
     def between(
@@ -159,6 +185,7 @@ class Model:
         targets: NDArray[np.float64],
         spacing: tuple[float, float],
         sampling: Sampling,
+        at_once: int = AT_ONCE,
     ) -> NDArray[np.float32]:
         """Generate slices between slices.
 
@@ -172,56 +199,96 @@ class Model:
             In-plane ``(row, column)`` spacing in mm.
         sampling
             How to draw them.
+        at_once
+            Most targets that go through the interpolator together.
 
         Returns
         -------
         NDArray
             ``(samples, targets, height, width)``, window units in ``[0, 1.5]``. The same
             seed gives the same slices whatever else is generated in the same call.
+
+        Raises
+        ------
+        ResourceError
+            If memory runs out even for one target at a time.
         """
         grid = NetworkGrid.of(images.shape[-2:], spacing)
         acquired = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)
-        out = []
-        for number in range(max(sampling.samples, 1)):
+        samples = max(sampling.samples, 1)
+        out = np.empty((samples, len(targets), *images.shape[-2:]), np.float32)
+        for orientation in range(min(samples, ORIENTATIONS)):
             # Every sample sees the stack turned another way: what the networks owe to the
             # orientation of the image averages out with the noise.
-            seen = turn(acquired, number)
-            drawn = self._sample(seen, positions, targets, sampling, number)
-            out.append(grid.leave(turn_back(drawn, number)))
-        return torch.stack(out).clamp(0, CEILING).numpy()
+            known = self._known(turn(acquired, orientation), at_once)
+            for number in range(orientation, samples, ORIENTATIONS):
+                drawn = self._sample(known, positions, targets, sampling, number, at_once)
+                native = grid.leave(turn_back(drawn, number))
+                np.clip(native.numpy(), 0, CEILING, out=out[number])
+        return out
+
+    def _known(self, acquired: Tensor, at_once: int) -> Acquired:
+        """Slices ``(slices, height, width)`` of the networks' grid, encoded once for all gaps."""
+        images = self._batch(acquired)
+        latents = in_parts(lambda some: self._encode(images[some]), len(images), at_once)
+        return Acquired(images, torch.cat(latents), self._encode)
 
     def _sample(
         self,
-        acquired: Tensor,
+        known: Acquired,
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         sampling: Sampling,
         number: int,
+        at_once: int,
     ) -> Tensor:
-        """One sample ``(targets, height, width)`` on the networks' grid."""
-        images = self._batch(acquired)
-        known = Acquired.of(images, self._encode)
-        steps = sampling.steps or self.interpolator.default_steps
+        """One sample ``(targets, height, width)`` on the networks' grid, on the CPU."""
         out = []
         gaps = np.searchsorted(positions, targets)
         for gap in np.unique(gaps):
+            near = self._near(len(positions), int(gap))
+            seen = Acquired(known.images[near], known.latents[near], known.encode)
             # One stream per gap: all of its targets, and all frames, share their noise.
-            generator = seeded(sampling.seed, int(gap), number)
-            draw = partial(torch.randn, generator=generator) if sampling.samples else None
+            keys = (sampling.seed, int(gap), number)
+            out += self._fill(seen, positions[near], targets[gaps == gap], sampling, keys, at_once)
+        return torch.cat(out)
+
+    def _fill(
+        self,
+        seen: Acquired,
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        sampling: Sampling,
+        keys: tuple[int, ...],
+        at_once: int,
+    ) -> list[Tensor]:
+        """The targets of one gap, in parts ``(targets, height, width)``."""
+        steps = sampling.steps or self.interpolator.default_steps
+
+        def fill(some: slice) -> Tensor:
+            # Every part begins the same stream again.
+            draw = partial(torch.randn, generator=seeded(*keys)) if sampling.samples else None
             with self._autocast():
                 filled = self.interpolator.fill(
-                    known,
-                    positions,
-                    targets[gaps == gap],
-                    draw,
-                    steps,
-                    sampling.temperature,
+                    seen, positions, targets[some], draw, steps, sampling.temperature
                 )
             # Texture stands for one of many that could be: an average has as little of it as
             # an average of independent draws would.
             vividness = sampling.temperature / max(sampling.samples, 1)
-            out.append(self._render(filled, vividness))
-        return torch.cat(out)
+            return self._render(filled, vividness)
+
+        divisible = self.reach is not None
+        return in_parts(fill, len(targets), at_once if divisible else len(targets), divisible)
+
+    def _near(self, count: int, gap: int) -> slice:
+        """The slices that targets in a gap depend on; the same number for all gaps if possible.
+
+        ``gap`` is the index of its upper slice.
+        """
+        if self.reach is None:
+            return slice(0, count)
+        first = max(0, min(gap - self.reach, count - 2 * self.reach))
+        return slice(first, first + 2 * self.reach)
 
     @torch.no_grad()
     def recode(
@@ -266,13 +333,18 @@ class Model:
         return image[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
+        return self.runtime.autocast()
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
 
 
-def load_model(preset: Preset = "default", device: str = "auto") -> Model:
+def load_model(
+    preset: Preset = "default",
+    device: str = "auto",
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName = "auto",
+) -> Model:
     """The released networks.
 
     Parameters
@@ -281,15 +353,32 @@ def load_model(preset: Preset = "default", device: str = "auto") -> Model:
         ``default`` measures better; ``paper`` follows the paper.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    runtime
+        ``auto``, ``torch`` or ``openvino``; see `calid.inference.runtime`.
+    precision
+        ``auto``, ``float32`` or ``bfloat16``.
 
     Raises
     ------
     UsageError
-        If preset or device do not exist.
+        If preset, device, runtime or precision do not exist or are not there.
     WeightsError
         If the package's weights are missing or damaged.
     """
-    place = choose_device(device)
+    where = choose_runtime(device, runtime, precision)
+    place = where.device
     interpolator = load_interpolator(weights_path(preset), preset)
     autoencoder = load_autoencoder(weights_path("autoencoder")).to(place)
-    return Model(channels_last(autoencoder), channels_last(interpolator.to(place)), preset, place)
+    networks = channels_last(autoencoder), channels_last(interpolator.to(place))
+    if where.name == "openvino":
+        _compile(autoencoder, interpolator, where.precision)
+    return Model(*networks, preset, place, runtime=where)
+
+
+def _compile(autoencoder: Autoencoder, interpolator: nn.Module, precision: torch.dtype) -> None:
+    from calid.inference.openvino import compile_method
+
+    for name in ("encode", "decode"):
+        compile_method(autoencoder, name, precision, any_size=True)
+    for part in interpolator.children():
+        compile_method(part, "forward", precision)

@@ -91,6 +91,12 @@ class Generation:
     0 is nearest to the truth in the mean square, and blurred."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    """What computes the networks; openvino is for CPUs and needs calid[openvino]."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 is faster where the hardware has it, which auto knows."""
+    max_memory: float | None = None
+    """GB that may be used at the peak. Without, what is available."""
 
     def sampling(self, uncertainty: bool = False) -> Sampling:
         """How samples are drawn, with their number decided.
@@ -115,7 +121,7 @@ class Generation:
     def request(self) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.
 
-        The device is left out: results on different devices agree within their precision.
+        Device, runtime and precision are left out: their results agree within rounding.
         """
         sampling = self.sampling()
         return {

@@ -55,6 +55,7 @@ def record(
             "temperature": sampling.temperature,
             "seed": sampling.seed,
             "device": str(model.device),
+            "runtime": model.runtime.name,
             "precision": str(model.precision).removeprefix("torch."),
         },
         "weights_sha256": {

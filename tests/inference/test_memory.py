@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from calid.errors import ResourceError, UsageError
+from calid.inference.memory import (
+    AT_ONCE,
+    Demand,
+    available_memory,
+    check_memory,
+    in_parts,
+)
+from calid.inference.model import Model, Sampling, load_model
+
+CPU = torch.device("cpu")
+DEMAND = Demand(arrays=1e8, pixels=50_000, targets=6)
+
+
+def test_more_of_anything_never_takes_less(small_stack):
+    demands = [
+        Demand.of(small_stack, factor, samples, uncertainty)
+        for factor, samples, uncertainty in ((2, 0, False), (5, 0, False), (5, 4, False),
+                                             (5, 4, True))
+    ]  # fmt: skip
+    totals = [d.total(AT_ONCE) for d in demands]
+    assert totals == sorted(totals)
+    assert len(set(totals)) == 4
+    assert [DEMAND.networks(n) for n in (1, 2, 4, 8)] == sorted(
+        DEMAND.networks(n) for n in (1, 2, 4, 8)
+    )
+
+
+def test_a_network_that_sees_all_targets_at_once_is_counted_so(small_stack):
+    whole = Demand.of(small_stack, 33, 1, divisible=False)
+    parts = Demand.of(small_stack, 33, 1)
+    assert whole.networks(1) > 2 * parts.networks(1)
+
+
+def test_short_memory_means_fewer_at_once_and_then_a_refusal_with_the_figure():
+    assert check_memory(DEMAND, DEMAND.total(AT_ONCE) / 1e9, CPU) == AT_ONCE
+    assert check_memory(DEMAND, DEMAND.total(2) / 1e9, CPU) == 2
+    least = DEMAND.total(1) / 1e9
+    with pytest.raises(ResourceError, match=rf"about {least:.2g} GB.*allowed.*--factor") as caught:
+        check_memory(DEMAND, 0.99 * least, CPU)
+    assert caught.value.exit_code == 10
+
+
+def test_without_a_limit_what_is_available_counts(monkeypatch):
+    have = available_memory()
+    assert have is None or have > 1e8
+    monkeypatch.setattr("calid.inference.memory.available_memory", lambda: 1e8)
+    with pytest.raises(ResourceError, match=r"0\.1 GB are available"):
+        check_memory(DEMAND, None, CPU)
+    monkeypatch.setattr("calid.inference.memory.available_memory", lambda: None)
+    assert check_memory(DEMAND, None, CPU) == AT_ONCE
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_positive_number(limit):
+    with pytest.raises(UsageError, match="--max-memory"):
+        check_memory(DEMAND, limit, CPU)
+
+
+class Scarce:
+    """Runs out of memory above a number of slices."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        self.most, self.error, self.seen = most, error, []
+
+    def __call__(self, some: slice) -> torch.Tensor:
+        count = some.stop - some.start
+        self.seen.append(count)
+        if count > self.most:
+            raise self.error
+        return torch.arange(some.start, some.stop)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_parts_are_halved_until_they_fit(error):
+    run = Scarce(2, error)
+    torch.testing.assert_close(torch.cat(in_parts(run, 7, 7)), torch.arange(7))
+    assert run.seen == [7, 4, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize(("most", "divisible"), [(0, True), (2, False)])
+def test_parts_that_cannot_be_smaller_are_a_typed_error(most, divisible):
+    with pytest.raises(ResourceError, match="Memory ran out"):
+        in_parts(Scarce(most, MemoryError()), 5, 4, divisible)
+
+
+def test_other_errors_are_not_taken_for_missing_memory():
+    run = Scarce(0, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        in_parts(run, 4, 4)
+    assert run.seen == [4]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(device="cpu", precision="float32")
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_fewer_at_once_give_the_same_slices(model, samples):
+    images = np.random.default_rng(0).random((6, 16, 32), np.float32)
+    places, targets = np.arange(6) * 10.0, np.array([3.0, 23.0, 25.0, 27.0, 45.0])
+    sampling = Sampling(samples, 2)
+    whole, parts = (
+        model.between(images, places, targets, (1.5, 1.5), sampling, n) for n in (AT_ONCE, 1)
+    )
+    np.testing.assert_allclose(parts, whole, atol=2e-5)
+
+
+def test_slices_out_of_reach_do_not_count(model):
+    images = np.random.default_rng(0).random((8, 16, 32), np.float32)
+    places, target = np.arange(8) * 10.0, np.array([35.0])
+    reach = model.reach
+    near = slice(4 - reach, 4 + reach)
+    all_of_it = model.between(images, places, target, (1.5, 1.5), Sampling(0))
+    window = model.between(images[near], places[near], target, (1.5, 1.5), Sampling(0))
+    np.testing.assert_allclose(window, all_of_it, atol=2e-5)
+
+
+def test_a_reconstruction_beyond_its_limit_is_refused_before_any_work(model, small_stack):
+    seen: list[int] = []
+    with pytest.raises(ResourceError):
+        model.reconstruct(small_stack, factor=2, max_memory=0.1, on_frame=seen.append)
+    assert not seen
+
+
+MEASURE = """
+import json, sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from calid.evaluation.cost_worker import peak_memory
+from calid.geometry.affine import from_spacing
+from calid.inference.memory import Demand
+from calid.inference.model import load_model
+from calid.stack import SliceStack
+data = np.random.default_rng(0).integers(0, 999, (1, 2, 192, 192)).astype(np.int16)
+stack = SliceStack(data, from_spacing((1.5, 1.5, 10.0)), np.arange(2) * 10.0, 8.0, np.zeros(1))
+model = load_model(device="cpu", precision="float32")
+model.reconstruct(stack, factor=4, samples=0)
+demand = Demand.of(stack, 4, 0)
+print(json.dumps([peak_memory() * 1e6, demand.total()]))
+"""
+
+
+def test_the_estimate_covers_a_measured_peak_and_is_of_its_order():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MEASURE], check=True, capture_output=True, text=True
+    )
+    measured, estimated = json.loads(done.stdout)
+    assert measured <= estimated <= 2.5 * measured
+
+
+def test_a_film_takes_no_more_than_a_frame_in_the_networks(small_stack):
+    frame = replace(small_stack, data=small_stack.data[:1], frame_times=np.zeros(1))
+    film, one = (Demand.of(s, 4, 0) for s in (small_stack, frame))
+    assert film.networks(AT_ONCE) == one.networks(AT_ONCE)
+    assert film.arrays < 2 * one.arrays
