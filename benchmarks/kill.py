@@ -280,7 +280,7 @@ def victims(data: Path) -> dict[str, Victim]:
         return ["reconstruct", stack, volume, "--factor=2", "--samples=2", "--steps=1", *files]
 
     def evaluate(out: Path) -> list[str]:
-        return ["evaluate", str(data), "--out", str(out), "--methods", "linear,calid-mean"]
+        return ["evaluate", str(data), "--out", str(out), "--methods", "linear,calid"]
 
     def train(out: Path) -> list[str]:
         folders = ["--data", str(data / "train"), "--validation", str(data / "held")]

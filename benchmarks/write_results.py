@@ -68,7 +68,7 @@ def evaluate(data: Path, baselines: Path | None) -> None:
 
 def synthetic() -> None:
     """Dense truth on synthetic hearts, and what a whole heart costs."""
-    methods = "nearest,linear,cubic,registration,calid-mean"
+    methods = "nearest,linear,cubic,registration,calid,calid-mean"
     common = ("evaluate", "phantoms", "--protocol")
     calid(*common, "cost", "--out", str(RESULTS / "cost-heart"))
     dense = ("dense", "--out", str(RESULTS / "dense-phantoms"), "--max-subjects", "5")
@@ -131,7 +131,7 @@ def timing(data: Path) -> str:
     )
     settings = record["settings"]
     drawn = f"{settings['samples']} samples of {settings['steps']} steps"
-    how = drawn if settings["samples"] else "the mean in one pass"
+    how = drawn if settings["samples"] else "in one pass"
     return (
         f"{count} slices of {height} x {width} to {slices}, {how}, everything included: "
         f"{seconds:.0f} s, peak {peak:.1f} GiB, on {settings['device']} "

@@ -32,7 +32,7 @@ def cases(real_data: Path) -> list[Case]:
 @pytest.fixture(scope="module")
 def figures(cases: list[Case]) -> dict[str, dict[str, float]]:
     """Mean figures of some methods on every tenth stack; answers are made once."""
-    names = ["linear", "registration", "calid-mean", "calid-sample", "calid-average"]
+    names = ["linear", "registration", "calid", "calid-mean", "calid-sample", "calid-average"]
     return {
         contender.name: {
             metric: float(np.mean([f[metric].mean() for f in found]))
@@ -65,6 +65,11 @@ def test_the_distortion_end_beats_every_classical_method(figures, name):
     for metric, least in (("psnr", 1.9), ("ssim", 0.11)):
         assert figures[name][metric] >= figures["linear"][metric] + least
         assert figures[name][metric] > figures["registration"][metric]
+
+
+def test_the_default_beats_registration_in_everything(figures):
+    for metric in ("psnr", "ssim", "sharpness"):
+        assert figures["calid"][metric] > figures["registration"][metric]
 
 
 def test_a_sample_is_sharper_than_the_mean(figures):

@@ -21,7 +21,7 @@ from calid.evaluation.methods import CLASSICAL, NAMES, Roster
 from calid.inference.model import Model, Sampling
 from calid.models.interpolator import LatentFiller
 
-OURS = ("calid-mean", "calid-sample", "calid-average")
+OURS = ("calid", "calid-mean", "calid-sample", "calid-average")
 RELEASED = [n for n in NAMES if n not in LEARNED]
 
 
@@ -117,10 +117,11 @@ def test_every_network_is_loaded_once(loads, tmp_path):
 
 def test_settings_say_how_a_method_samples(loads):
     contenders = {c.name: dict(c.settings) for c in Roster(5, "cpu").contenders(RELEASED)}
-    assert contenders["calid-mean"] == {"samples": 0, "steps": 7, "seed": 5}
-    assert contenders["calid-sample"] == {"samples": 1, "steps": 7, "seed": 5}
-    assert contenders["calid-average"] == {"samples": 8, "steps": 7, "seed": 5}
-    assert contenders["paper"] == {"samples": 1, "steps": 50, "seed": 5}
+    assert contenders["calid"] == {"samples": 0, "steps": 7, "temperature": 1.0, "seed": 5}
+    assert contenders["calid-mean"] == {"samples": 0, "steps": 7, "temperature": 0.0, "seed": 5}
+    assert contenders["calid-sample"] == {"samples": 1, "steps": 7, "temperature": 1.0, "seed": 5}
+    assert contenders["calid-average"] == {"samples": 8, "steps": 7, "temperature": 1.0, "seed": 5}
+    assert contenders["paper"] == {"samples": 1, "steps": 50, "temperature": 1.0, "seed": 5}
     assert contenders["latent-linear"]["samples"] == contenders["latent-spherical"]["samples"] == 0
 
 
@@ -189,7 +190,7 @@ def test_answers_are_the_average_of_the_samples_that_the_name_says(loads, monkey
     monkeypatch.setattr(Model, "between", between)
     images, positions = np.zeros((3, 4, 5), np.float32), np.array([0.0, 10.0, 20.0])
     for name, samples, preset in (
-        ("calid-mean", 0, "default"),
+        ("calid", 0, "default"),
         ("calid-average", 8, "default"),
         ("paper", 1, "paper"),
         ("latent-spherical", 0, "latent-spherical"),
@@ -212,7 +213,7 @@ def test_latent_and_learned_methods_have_their_own_filler_and_share_the_autoenco
 
     monkeypatch.setattr(Model, "between", between)
     roster = Roster(0, "cpu", tmp_path)
-    names = ("latent-linear", "latent-spherical", "regression", "calid-mean")
+    names = ("latent-linear", "latent-spherical", "regression", "calid")
     for contender in roster.contenders(names):
         contender.method(np.zeros((2, 4, 4)), np.array([0.0, 1.0]), np.array([0.5]), (1.5, 1.5))
     kinds = [type(filler).__name__ for _, filler in used]

@@ -103,7 +103,7 @@ FILM = Workload("film", frames=30, timed_frames=2)
 
 METHODS = (
     Costed("linear", "linear"),
-    Costed("calid-mean", "calid", samples=0),
+    Costed("calid", "calid", samples=0),
     Costed("calid-sample", "calid", samples=1),
     Costed("calid-average", "calid", samples=8),
     Costed("pixel diffusion", "pixel-diffusion"),

@@ -37,13 +37,14 @@ NAMES = (
     "latent-spherical",
     *LEARNED,
     "paper",
+    "calid",
     "calid-mean",
     "calid-sample",
     "calid-average",
 )
 """In the order of the tables: classical, fixed paths in latent space, learned baselines, the
-paper preset, then the default preset as its regressed mean, as one sample, and as the average
-of eight samples."""
+paper preset, then the default preset as `calid reconstruct` gives it, as the bare conditional mean,
+as one sample, and as the average of eight samples."""
 
 
 class Roster:
@@ -97,16 +98,25 @@ class Roster:
         identity = f"{name} {_code()} {sampling} {model.precision} {model.device.type}"
         identity += "".join(sha256(path) for path in weights)
         steps = sampling.steps or model.interpolator.default_steps
-        settings = {"samples": sampling.samples, "steps": steps, "seed": sampling.seed}
+        settings = {
+            "samples": sampling.samples,
+            "steps": steps,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+        }
         return Contender(name, _averaged(model, sampling), identity, settings)
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
         """Model, how it is sampled, and the files it depends on."""
         autoencoder = weights_path("autoencoder")
-        if name.startswith("calid-"):
-            samples = {"calid-mean": 0, "calid-sample": 1, "calid-average": 8}[name]
-            sampling = Sampling(samples, seed=self.seed)
-            return self.load("default"), sampling, [autoencoder, weights_path("default")]
+        ours = {
+            "calid": Sampling(0, seed=self.seed),
+            "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
+            "calid-sample": Sampling(1, seed=self.seed),
+            "calid-average": Sampling(8, seed=self.seed),
+        }
+        if name in ours:
+            return self.load("default"), ours[name], [autoencoder, weights_path("default")]
         if name == "paper":
             sampling = Sampling(1, seed=self.seed)
             return self.load("paper"), sampling, [autoencoder, weights_path("paper")]
