@@ -7,8 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from calid.cli.main import main
+from calid.io.sidecar import sha256
+from calid.models.store import load_interpolator, save_interpolator
+from calid.weights import weights_path
 
 
 def write(path: Path, data: np.ndarray, spacing=(1.5, 1.5, 10.0)) -> Path:
@@ -53,6 +57,28 @@ def test_a_stack_becomes_dense_with_its_slices_untouched(stack_file, tmp_path, c
     assert np.asarray(nib.load(spread).dataobj).shape == (40, 36, 10)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert str(out) in capsys.readouterr().out
+
+
+def test_weights_of_ones_own_are_used_and_recorded(stack_file, tmp_path):
+    own = load_interpolator(weights_path("default"), "default")
+    with torch.no_grad():
+        for parameter in own.correspondence.parameters():
+            parameter.mul_(0.5)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    save_interpolator(own, folder / "default.safetensors", {})
+    outputs = [tmp_path / "released.nii.gz", tmp_path / "own.nii.gz"]
+    assert run(stack_file, outputs[0], "--factor", 2) == 0
+    assert run(stack_file, outputs[1], "--factor", 2, "--weights", folder) == 0
+    images = [np.asarray(nib.load(path).dataobj) for path in outputs]
+    np.testing.assert_array_equal(images[0][..., ::2], images[1][..., ::2])
+    assert (images[0][..., 1::2] != images[1][..., 1::2]).mean() > 0.1
+    hashes = json.loads((tmp_path / "own.json").read_text())["weights_sha256"]
+    assert hashes == {
+        "autoencoder": sha256(weights_path("autoencoder")),
+        "default": sha256(folder / "default.safetensors"),
+    }
+    assert run(stack_file, outputs[1], "--weights", tmp_path / "nowhere") == 7
 
 
 def test_the_same_seed_writes_the_same_bytes(stack_file, tmp_path):

@@ -20,6 +20,7 @@ from calid.evaluation.contender import Contender
 from calid.evaluation.methods import CLASSICAL, NAMES, Roster
 from calid.inference.model import Model, Sampling
 from calid.models.interpolator import LatentFiller
+from calid.weights import weights_path
 
 OURS = ("calid", "calid-mean", "calid-sample", "calid-average")
 RELEASED = [n for n in NAMES if n not in LEARNED]
@@ -30,7 +31,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Presets that were loaded, and for which device; the networks are not real."""
     seen: list[tuple[str, str]] = []
 
-    def load(preset: str, device: str) -> Model:
+    def load(preset: str, device: str, weights: Path | None) -> Model:
         seen.append((preset, device))
         steps = {"default": 7, "paper": 50}[preset]
         filler = SimpleNamespace(default_steps=steps)
@@ -142,25 +143,25 @@ def test_identities_of_samplers_change_with_the_seed(loads):
         assert one(name, seed=0).identity == one(name, seed=1).identity, name
 
 
-def test_identities_change_with_the_weights(loads, tmp_path, monkeypatch):
+def test_identities_change_with_the_weights(loads, tmp_path):
     write(tmp_path, "regression", seed=0)
     before = one("regression", baselines=tmp_path).identity
     write(tmp_path, "regression", seed=1)
     assert one("regression", baselines=tmp_path).identity != before
 
-    def identities() -> dict[str, str]:
-        return {c.name: c.identity for c in Roster(0, "cpu").contenders(RELEASED)}
+    def identities(weights: Path | None = None) -> dict[str, str]:
+        roster = Roster(0, "cpu", weights=weights)
+        return {c.name: c.identity for c in roster.contenders(RELEASED)}
 
     released = identities()
     for changed in ("default", "paper", "autoencoder"):
-        other = tmp_path / f"{changed}-other"
-        other.write_bytes(b"other weights")
-        original = methods.weights_path
-        monkeypatch.setattr(
-            methods, "weights_path", lambda n, o=other, c=changed, f=original: o if n == c else f(n)
-        )
-        differing = {n for n, identity in identities().items() if identity != released[n]}
-        monkeypatch.setattr(methods, "weights_path", original)
+        own = tmp_path / changed
+        own.mkdir()
+        (own / f"{changed}.safetensors").write_bytes(b"other weights")
+        for name in ("autoencoder", "default", "paper"):
+            if not (own / f"{name}.safetensors").exists():
+                (own / f"{name}.safetensors").symlink_to(weights_path(name))
+        differing = {n for n, identity in identities(own).items() if identity != released[n]}
         assert (
             differing
             == {

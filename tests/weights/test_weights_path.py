@@ -9,7 +9,7 @@ import pytest
 from calid import weights
 from calid.errors import WeightsError
 from calid.io.sidecar import sha256
-from calid.weights import FOLDER, SUMS, weights_path
+from calid.weights import FOLDER, SUMS, preset_weights, weights_path
 
 
 def test_every_released_file_has_its_line():
@@ -30,3 +30,15 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         weights_path("autoencoder")
     with pytest.raises(WeightsError, match="not in the package"):
         weights_path("default")
+
+
+def test_own_weights_stand_in_for_released_ones_and_the_rest_is_released(tmp_path: Path):
+    released = preset_weights("default")
+    assert {n: p.parent for n, p in released.items()} == dict.fromkeys(
+        ("autoencoder", "default"), FOLDER
+    )
+    own = tmp_path / "default.safetensors"
+    own.write_bytes(released["default"].read_bytes())
+    assert preset_weights("default", tmp_path) == released | {"default": own}
+    with pytest.raises(WeightsError, match="holds neither"):
+        preset_weights("paper", tmp_path)

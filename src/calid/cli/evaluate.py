@@ -43,6 +43,9 @@ class Evaluate:
     """all, classical, or names separated by commas."""
     baselines: Path | None = None
     """Folder with the weights of the learned baselines (see calid train baseline)."""
+    weights: Path | None = None
+    """Folder with weights of your own, as calid train leaves them; what it lacks is the
+    package's. Without, the released ones."""
     predictions: Path | None = None
     """Folder where answers are kept and found again. Without: OUT/predictions."""
     max_subjects: int | None = None
@@ -77,7 +80,7 @@ class Evaluate:
         from calid.report.figure import save_figure
 
         files = self._files()
-        roster = Roster(self.seed, self.device, self.baselines)
+        roster = Roster(self.seed, self.device, self.baselines, self.weights)
         named = {"all": roster.available(), "classical": list(CLASSICAL)}
         names = named.get(self.methods, self.methods.split(","))
         contenders = roster.contenders(names)
@@ -93,7 +96,7 @@ class Evaluate:
             "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
             "n_images": found.targets,
             "seed": self.seed,
-            **record(contenders, self.baselines),
+            **record(contenders, self.baselines, self.weights),
         }
         summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))

@@ -46,7 +46,6 @@ class Reconstruct(Generation):
         """Read, generate, write; nothing is written unless all of it can be."""
         self._check()
         from calid.cli.console import frames_bar, say
-        from calid.inference.model import load_model
         from calid.inference.sidecar import record
         from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
@@ -56,7 +55,7 @@ class Reconstruct(Generation):
         started = time.perf_counter()
         stack, headers = self.reading.read_with_headers(self.input)
         loading = time.perf_counter()
-        model = load_model(self.preset, self.device, self.runtime, self.precision)
+        model = self.load()
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
             volume = model.reconstruct(

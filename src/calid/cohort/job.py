@@ -46,12 +46,10 @@ class Reconstruction:
         """
         import torch
 
-        from calid.inference.model import load_model
-
         torch.set_num_threads(self.threads)
-        sampling = self.generation.sampling()
         wanted = self.generation
-        model = load_model(wanted.preset, wanted.device, wanted.runtime, wanted.precision)
+        sampling = wanted.sampling()
+        model = wanted.load()
 
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record

@@ -14,7 +14,7 @@ from calid.cohort.subject import Outcome, Subject
 from calid.errors import CalidError
 from calid.inference.settings import Generation, Reading
 from calid.io.sidecar import sha256, sidecar_of
-from calid.weights import weights_path
+from calid.weights import preset_weights
 
 __all__ = ["Valid"]
 
@@ -46,7 +46,10 @@ class Valid:
         return cls(
             generation.request(),
             reading.facts(),
-            {name: sha256(weights_path(name)) for name in ("autoencoder", generation.preset)},
+            {
+                n: sha256(p)
+                for n, p in preset_weights(generation.preset, generation.weights).items()
+            },
             {"name": "calid", "version": version("calid")},
         )
 

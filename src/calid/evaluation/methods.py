@@ -25,7 +25,7 @@ from calid.inference.model import Model, Preset, Sampling, load_model
 from calid.io.sidecar import sha256
 from calid.models.interpolator import LatentFiller
 from calid.models.layers import channels_last
-from calid.weights import weights_path
+from calid.weights import preset_weights
 
 __all__ = ["CLASSICAL", "NAMES", "Roster"]
 
@@ -58,11 +58,22 @@ class Roster:
         ``auto``, ``cpu`` or ``cuda``.
     baselines
         Folder with the weights of the learned baselines, which the package does not carry.
+    weights
+        Folder with one's own weights of the presets; see `calid.weights.preset_weights`.
     """
 
-    def __init__(self, seed: int, device: str = "auto", baselines: Path | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        device: str = "auto",
+        baselines: Path | None = None,
+        weights: Path | None = None,
+    ) -> None:
         self.seed, self.device, self.baselines = seed, device, baselines
-        self.load: Callable[[Preset], Model] = cache(lambda preset: load_model(preset, device))
+        self.weights = weights
+        self.load: Callable[[Preset], Model] = cache(
+            lambda preset: load_model(preset, device, weights=weights)
+        )
 
     def available(self) -> list[str]:
         """Names of all methods whose weights are there."""
@@ -108,7 +119,7 @@ class Roster:
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
         """Model, how it is sampled, and the files it depends on."""
-        autoencoder = weights_path("autoencoder")
+        autoencoder = preset_weights("default", self.weights)["autoencoder"]
         ours = {
             "calid": Sampling(0, seed=self.seed),
             "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
@@ -116,10 +127,12 @@ class Roster:
             "calid-average": Sampling(8, seed=self.seed),
         }
         if name in ours:
-            return self.load("default"), ours[name], [autoencoder, weights_path("default")]
+            files = preset_weights("default", self.weights)
+            return self.load("default"), ours[name], list(files.values())
         if name == "paper":
             sampling = Sampling(1, seed=self.seed)
-            return self.load("paper"), sampling, [autoencoder, weights_path("paper")]
+            files = preset_weights("paper", self.weights)
+            return self.load("paper"), sampling, list(files.values())
         shared = self.load("default")
         fixed: dict[str, LatentFiller] = {
             "latent-linear": LatentLinear(),

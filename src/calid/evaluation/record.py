@@ -19,13 +19,19 @@ from calid.weights import FOLDER
 __all__ = ["record"]
 
 
-def record(contenders: Sequence[Contender], baselines: Path | None) -> dict[str, Any]:
-    """Weights' hashes, what was sampled how, and where; nothing that names the machine."""
-    files = [*FOLDER.glob("*.safetensors")]
-    files += baselines.glob("*.safetensors") if baselines else []
+def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]:
+    """Weights' hashes, what was sampled how, and where; nothing that names the machine.
+
+    Parameters
+    ----------
+    own
+        Folders with weights that stand in for those of the package, or beside them.
+    """
+    folders = [FOLDER, *(folder for folder in own if folder)]
+    files = {p.stem: p for folder in folders for p in sorted(folder.glob("*.safetensors"))}
     cuda = torch.cuda.is_available()
     return {
-        "weights_sha256": {p.stem: sha256(p) for p in sorted(files)},
+        "weights_sha256": {name: sha256(path) for name, path in sorted(files.items())},
         "settings": {c.name: c.settings for c in contenders},
         "machine": {
             "processor": torch.cuda.get_device_name() if cuda else platform.machine(),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from calid.models.layers import channels_last
 from calid.models.store import load_autoencoder, load_interpolator
 from calid.models.surroundings import expected, texture
 from calid.stack import SliceStack, Volume
-from calid.weights import weights_path
+from calid.weights import preset_weights
 
 __all__ = ["Model", "Preset", "Sampling", "load_model"]
 
@@ -95,6 +96,8 @@ class Model:
         Where they are.
     runtime
         What computes them; torch in the device's best precision if nothing is said.
+    weights
+        Files that they come from, by name, for the record.
     """
 
     def __init__(
@@ -105,8 +108,10 @@ class Model:
         device: torch.device,
         *,
         runtime: Runtime | None = None,
+        weights: Mapping[str, Path] | None = None,
     ) -> None:
         self.autoencoder, self.interpolator = autoencoder, interpolator
+        self.weights = dict(weights or {})
         self.preset, self.device = preset, device
         self.runtime = runtime or choose_runtime(device.type)
         self.precision = self.runtime.precision
@@ -344,8 +349,9 @@ def load_model(
     device: str = "auto",
     runtime: RuntimeName = "auto",
     precision: PrecisionName = "auto",
+    weights: Path | None = None,
 ) -> Model:
-    """The released networks.
+    """The released networks, or one's own.
 
     Parameters
     ----------
@@ -357,22 +363,25 @@ def load_model(
         ``auto``, ``torch`` or ``openvino``; see `calid.inference.runtime`.
     precision
         ``auto``, ``float32`` or ``bfloat16``.
+    weights
+        Folder with weights of one's own; see `calid.weights.preset_weights`.
 
     Raises
     ------
     UsageError
         If preset, device, runtime or precision do not exist or are not there.
     WeightsError
-        If the package's weights are missing or damaged.
+        If weights are missing or damaged.
     """
     where = choose_runtime(device, runtime, precision)
     place = where.device
-    interpolator = load_interpolator(weights_path(preset), preset)
-    autoencoder = load_autoencoder(weights_path("autoencoder")).to(place)
+    files = preset_weights(preset, weights)
+    interpolator = load_interpolator(files[preset], preset)
+    autoencoder = load_autoencoder(files["autoencoder"]).to(place)
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
     if where.name == "openvino":
         _compile(autoencoder, interpolator, where.precision)
-    return Model(*networks, preset, place, runtime=where)
+    return Model(*networks, preset, place, runtime=where, weights=files)
 
 
 def _compile(autoencoder: Autoencoder, interpolator: nn.Module, precision: torch.dtype) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calid.inference.model import Sampling
+    from calid.inference.model import Model, Sampling
     from calid.io import Headers
     from calid.stack import SliceStack
 
@@ -84,6 +84,9 @@ class Generation:
     """Same seed, same result."""
     preset: Literal["default", "paper"] = "default"
     """Which released model."""
+    weights: Path | None = None
+    """Folder with weights of your own, as calid train leaves them; what it lacks (the
+    autoencoder, say) is the package's. Without, the released ones."""
     steps: int | None = None
     """Sampler steps. Without, the preset's own."""
     temperature: float = 1.0
@@ -117,6 +120,12 @@ class Generation:
         check_density(self.factor, self.spacing)
         samples = choose_samples(self.samples, self.preset, uncertainty)
         return Sampling(samples, self.steps, self.temperature, self.seed)
+
+    def load(self) -> Model:
+        """The networks, where and as they are to run; see `calid.inference.model.load_model`."""
+        from calid.inference.model import load_model
+
+        return load_model(self.preset, self.device, self.runtime, self.precision, self.weights)
 
     def request(self) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.

@@ -10,7 +10,6 @@ from calid.geometry.dense_grid import offsets
 from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
 from calid.stack import SliceStack, Volume
-from calid.weights import weights_path
 
 __all__ = ["record"]
 
@@ -58,8 +57,6 @@ def record(
             "runtime": model.runtime.name,
             "precision": str(model.precision).removeprefix("torch."),
         },
-        "weights_sha256": {
-            name: sha256(weights_path(name)) for name in ("autoencoder", model.preset)
-        },
+        "weights_sha256": {name: sha256(path) for name, path in model.weights.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calid.errors import WeightsError
 
-__all__ = ["FOLDER", "weights_path"]
+__all__ = ["FOLDER", "preset_weights", "weights_path"]
 
 FOLDER = Path(__file__).parent
 
@@ -32,6 +32,34 @@ def weights_path(name: str) -> Path:
             path, f"The file is not the one that was released; see {SUMS}.", "Install calid again."
         )
     return path
+
+
+def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
+    """The files that a preset is made of, by name: the autoencoder and the interpolator.
+
+    Parameters
+    ----------
+    preset
+        ``default`` or ``paper``.
+    own
+        Folder with weights of one's own, named as `calid train` names them. What it lacks is
+        the package's; without a folder, all is.
+
+    Raises
+    ------
+    WeightsError
+        If the folder has none of the files, or the package lacks one.
+    """
+    names = ("autoencoder", preset)
+    found = {} if own is None else {n: own / f"{n}.safetensors" for n in names}
+    found = {name: path for name, path in found.items() if path.exists()}
+    if own is not None and not found:
+        raise WeightsError(
+            own,
+            f"The folder holds neither autoencoder.safetensors nor {preset}.safetensors.",
+            "Give the OUT folder of calid train.",
+        )
+    return {name: found.get(name) or weights_path(name) for name in names}
 
 
 def _line(path: Path) -> str:
