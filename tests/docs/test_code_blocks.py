@@ -25,7 +25,7 @@ def test_pages_with_code_are_found():
 def test_every_block_says_what_it_is(path):
     text = path.read_text()
     kinds = {block.language for block in blocks(text)}
-    assert kinds <= {*RUN, "console", "text", "bibtex", "json", ""}
+    assert kinds <= {*RUN, "console", "text", "bibtex", "json", "yaml", ""}
     # README's demonstration is written without a language by benchmarks/write_results.py.
     assert "" not in kinds or not path.is_relative_to(DOCS) or "results" in path.parts
 

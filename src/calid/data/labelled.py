@@ -13,7 +13,7 @@ from calid.data.bank import LEVELS, find_stacks, subject_of, to_film
 from calid.errors import DataError
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
-from calid.io import read
+from calid.io import read, read_stack
 from calid.stack import SliceStack
 
 __all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
@@ -54,7 +54,7 @@ def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
     DataError
         If they have another shape than the stack.
     """
-    mask = read(beside)
+    mask = read_stack(beside)
     if mask.data.shape != stack.data.shape:
         raise DataError(
             beside,

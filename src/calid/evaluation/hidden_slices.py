@@ -24,7 +24,7 @@ from calid.evaluation.protocol import Figures, Protocol
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.resample import resample
 from calid.inference.model import Model
-from calid.io import read
+from calid.io import read, read_stack
 
 __all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]
 
@@ -157,7 +157,7 @@ def _label_centre(path: Path) -> tuple[float, float] | None:
     for mark in ("_label", "_lv"):
         beside = path.with_name(f"{stem}{mark}.nii{suffix}")
         if beside.exists():
-            labelled = (read(beside).data != 0).any(axis=(0, 1))
+            labelled = (read_stack(beside).data != 0).any(axis=(0, 1))
             if labelled.any():
                 spans = (np.flatnonzero(labelled.any(axis=a)) for a in (1, 0))
                 top, left = (
