@@ -17,7 +17,7 @@ from calid.errors import DataError, UsageError
 from calid.evaluation.case import Case
 from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
 from calid.geometry.grid import PIXEL_SPACING
-from calid.io import read
+from calid.io import read_stack
 
 __all__ = ["DenseCase", "Scan", "dense_case", "phantom_case", "sources", "volume_case"]
 
@@ -172,7 +172,7 @@ def volume_case(path: Path, scan: Scan | None = None) -> DenseCase:
         reach beyond the volume.
     """
     scan = scan or Scan()
-    volume, name = read(path), path.name.split(".nii")[0]
+    volume, name = read_stack(path), path.name.split(".nii")[0]
     largest = float(np.linalg.norm(volume.affine[:3, :3], axis=0).max())
     if largest > scan.step:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from calid.errors import CalidWarning, GeometryError, UsageError
-from calid.io import read
+from calid.io import read, read_stack
 from calid.io.labels import check_same_grid, read_labels
 from calid.io.sidecar import sha256, sidecar_of
 from calid.stack import SliceStack
@@ -141,7 +141,7 @@ def _check_origin(dense: Path, sparse: Path) -> None:
 def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) -> Overlays:
     spread = None
     if uncertainty is not None:
-        spread = read(uncertainty)
+        spread = read_stack(uncertainty)
         check_same_grid(spread, stack, uncertainty)
         if spread.n_frames != stack.n_frames:
             raise GeometryError(
