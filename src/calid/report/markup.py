@@ -9,7 +9,7 @@ from io import BytesIO
 
 from matplotlib.figure import Figure
 
-__all__ = ["facts", "paragraph", "picture", "section", "table"]
+__all__ = ["command", "facts", "paragraph", "picture", "section", "table"]
 
 
 def section(title: str, *parts: str) -> str:
@@ -20,6 +20,13 @@ def section(title: str, *parts: str) -> str:
 def paragraph(text: str, kind: str = "") -> str:
     """Plain words; ``kind`` is a class of the page's style."""
     return f"<p{_kind(kind)}>{escape(text)}</p>"
+
+
+def command(line: str) -> str:
+    """A command, broken between its options only."""
+    first, *options = line.split(" --")
+    words = (f"<span>{escape(word)}</span>" for word in [first, *(f"--{o}" for o in options)])
+    return f'<p class="command">{" ".join(words)}</p>'
 
 
 def facts(rows: Iterable[tuple[str, str]], kind: str = "") -> str:

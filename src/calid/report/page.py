@@ -17,7 +17,7 @@ import numpy as np
 from calid.io.sidecar import write_text
 from calid.report.examples import example_rows
 from calid.report.figure import comparison
-from calid.report.markup import facts, paragraph, picture, section, table
+from calid.report.markup import command, facts, paragraph, picture, section, table
 from calid.report.ruler import ruler
 from calid.report.selfcheck import OURS, SelfCheck
 from calid.report.spread import spread_figure
@@ -264,7 +264,10 @@ def _geometry(report: Report) -> str:
     rows, columns = stack.pixel_spacing
     through = volume.spacing[0]
     went_in = [
-        ("slices", f"{stack.n_slices}, gaps of {span(stack.gaps)} mm, {stack.positions[-1]:.4g} mm deep"),
+        (
+            "slices",
+            f"{stack.n_slices}, gaps of {span(stack.gaps)} mm, {stack.positions[-1]:.4g} mm deep",
+        ),
         ("slice thickness", f"{stack.thickness:.4g} mm"),
         ("pixels", f"{height} × {width} of {rows:.4g} × {columns:.4g} mm"),
         ("field of view", f"{height * rows:.4g} × {width * columns:.4g} mm"),
@@ -304,7 +307,7 @@ def _again(report: Report) -> str:
     ]
     return section(
         "To make it again",
-        paragraph(report.command, "command"),
+        command(report.command),
         paragraph(
             "Words in capitals stand for paths, which this page does not tell. The same version on "
             "the same kind of device gives the same voxels.",

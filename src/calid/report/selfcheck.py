@@ -75,7 +75,7 @@ def self_check(stack: SliceStack, method: SampledMethod) -> SelfCheck:
     ------
     DataError
         If the stack has fewer than three slices, or its images are too small or too plain for
-        any figure.
+        figures.
     """
     if stack.n_slices < 3:
         raise DataError(
@@ -96,5 +96,9 @@ def self_check(stack: SliceStack, method: SampledMethod) -> SelfCheck:
     answers = {"linear": linear(*asked), OURS: method(*asked).mean(axis=0)}
     figures = {name: image_figures(answer, truth) for name, answer in answers.items()}
     if not all(np.isfinite(f[name]).all() for f in figures.values() for name in ("psnr", "ssim")):
-        raise DataError("self-check", "A hidden slice has no contrast.", "Leave it out.")
+        raise DataError(
+            "self-check",
+            "A hidden slice is without contrast or met exactly: figures have no value there.",
+            "Leave it out.",
+        )
     return SelfCheck(hidden, positions[hidden + 1] - positions[hidden - 1], truth, answers, figures)
