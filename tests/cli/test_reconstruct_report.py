@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from calid.cli import main as program
-from calid.cli.report import warnings_noted, without_paths
+from calid.cli.report import again, warnings_noted, without_paths
 from calid.errors import CalidWarning
+from calid.inference.settings import Generation, Reading
 
 
 @pytest.fixture
@@ -82,6 +83,18 @@ def test_a_page_that_cannot_be_is_refused_before_any_work(stack_file, tmp_path, 
 )
 def test_names_stand_for_paths(typed, text, expected):
     assert without_paths(text, {"INPUT": Path(typed)}) == expected
+
+
+def test_the_command_has_what_was_decided_and_no_path():
+    generation = Generation(spacing=2.5, samples=4, weights=Path("Mustermann"))
+    reading = Reading(spacing_from="pixdim", fill=0.0)
+    line = again(generation, reading, {"samples": 4, "temperature": 0.5}, uncertainty=False)
+    assert line == (
+        "calid reconstruct INPUT OUTPUT --spacing 2.5 --samples 4 --temperature 0.5 "
+        "--weights WEIGHTS --spacing-from pixdim --fill 0.0"
+    )
+    verb = program._parse(shlex.split(line)[1:]).verb
+    assert verb.reading == reading
 
 
 def test_an_absolute_path_is_a_path_too(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ class Reconstruct(Generation):
         with frames_bar(2, "checking") as on_part:
             check, volumes = examined(stack, volume, model, sampling, on_part)
         command = again(self, self.reading, content["settings"], self.uncertainty is not None)
-        names = ("input", "output", "uncertainty", "figure", "report", "dicom")
+        names = ("input", "output", "uncertainty", "figure", "report", "dicom", "weights")
         paths = {name.upper(): path for name in names if (path := getattr(self, name)) is not None}
 
         def write(files: dict[str, str], notes: list[str], path: Path) -> None:

@@ -77,6 +77,7 @@ def again(
         "factor": generation.factor,
         "spacing": generation.spacing,
         **settings,
+        "weights": "WEIGHTS" if generation.weights else None,
         "uncertainty": "UNCERTAINTY" if uncertainty else None,
     }
     for field in dataclasses.fields(reading):
