@@ -27,7 +27,8 @@ FLOORS = (
     ("baselines",),
     ("inference",),
     ("segmentation",),
-    ("report", "evaluation", "view"),
+    ("evaluation", "view"),
+    ("report",),
     ("training", "cohort"),
     ("cli",),
 )

@@ -101,9 +101,9 @@ def test_nothing_of_header_or_path_is_in_the_files_of_reconstruct(stack_file, tm
     command = ("reconstruct", stack_file, tmp_path / "dense.nii.gz", "--factor", 2)
     short = ("--steps", 1, "--device", "cpu", "--log-json", tmp_path / "run.jsonl")
     files = ("--uncertainty", tmp_path / "std.nii.gz", "--figure", tmp_path / "cut.png")
-    run(*command, *short, *files, "--samples", 2)
+    run(*command, *short, *files, "--report", tmp_path / "page.html", "--samples", 2)
     run(*command, *short, "--figure", tmp_path / "cut.svg")
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
     assert leaks(tmp_path, NAMES) == []
     assert list(nib.load(tmp_path / "dense.nii.gz").header.extensions) == []
 

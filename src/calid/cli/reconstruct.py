@@ -6,19 +6,25 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from calid.inference.settings import Generation, Reading
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from calid.inference.model import Model, Sampling
+    from calid.stack import SliceStack, Volume
 
 __all__ = ["Reconstruct"]
 
 PICTURES = (".png", ".pdf", ".svg")
+PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,9 @@ class Reconstruct(Generation):
     """NIfTI file for the standard deviation over samples, in image units."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID in three planes."""
+    report: Path | None = None
+    """HTML page about the reconstruction that loads nothing and names no one: pictures, a
+    self-check on the stack's own slices, volumes, warnings, and how to make it again."""
     dicom: Path | None = None
     """New folder for a derived DICOM series: one file per slice and frame.
     Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
@@ -45,6 +54,12 @@ class Reconstruct(Generation):
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
         self._check()
+        from calid.cli.report import warnings_noted
+
+        with warnings_noted() as notes:
+            self._reconstruct(notes)
+
+    def _reconstruct(self, notes: list[str]) -> None:
         from calid.cli.console import frames_bar, say
         from calid.inference.sidecar import record
         from calid.io import write_uncertainty, write_volume
@@ -78,6 +93,7 @@ class Reconstruct(Generation):
         }
         content = record(self.input, stack, volume, model, sampling, seconds)
         content |= {"reading": self.reading.facts()}
+        page = None if self.report is None else self._page(stack, volume, model, sampling, content)
         with together() as write:
             files = {"output": write(self.output, partial(write_volume, volume))}
             if self.uncertainty is not None:
@@ -92,6 +108,9 @@ class Reconstruct(Generation):
                 from calid.io.dicom_write import write_dicom
 
                 write_dicom(volume, self.dicom, headers, thickness=stack.thickness)
+            if self.report is not None and page is not None:
+                # After all that may warn.
+                files["report"] = write(self.report, partial(page, dict(files), notes))
             # Last: a record that fits its output says that the run came to its end.
             write(self.sidecar, partial(write_json, content | {"files_sha256": files}))
         through = volume.spacing[0]
@@ -100,9 +119,38 @@ class Reconstruct(Generation):
             f"{len(volume.positions)}, {through:.3g} mm apart"
             f" ({(~volume.acquired).sum()} generated)."
         )
-        for path in (self.output, self.sidecar, self.uncertainty, self.figure, self.dicom):
+        beside = (self.uncertainty, self.figure, self.report, self.dicom)
+        for path in (self.output, self.sidecar, *beside):
             if path is not None:
                 say(str(path))
+
+    def _page(
+        self,
+        stack: SliceStack,
+        volume: Volume,
+        model: Model,
+        sampling: Sampling,
+        content: dict[str, Any],
+    ) -> Callable[[dict[str, str], list[str], Path], None]:
+        """Do all that a report needs; what is returned writes it.
+
+        It takes the hashes of what is written already, the warnings, and the page's path.
+        """
+        from calid.cli.console import frames_bar
+        from calid.cli.report import again, examined, without_paths
+        from calid.report.page import Report, write_page
+
+        with frames_bar(2, "checking") as on_part:
+            check, volumes = examined(stack, volume, model, sampling, on_part)
+        command = again(self, self.reading, content["settings"], self.uncertainty is not None)
+        names = ("input", "output", "uncertainty", "figure", "report", "dicom", "weights")
+        paths = {name.upper(): path for name in names if (path := getattr(self, name)) is not None}
+
+        def write(files: dict[str, str], notes: list[str], path: Path) -> None:
+            clean = [without_paths(note, paths) for note in notes]
+            write_page(Report(stack, volume, content, files, command, clean, check, volumes), path)
+
+        return write
 
     @property
     def sidecar(self) -> Path:
@@ -122,10 +170,13 @@ class Reconstruct(Generation):
             check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
         if self.figure is not None:
             check_output(self.figure, [self.input, self.output], PICTURES)
+        if self.report is not None:
+            files = (self.input, self.output, self.sidecar, self.uncertainty, self.figure)
+            check_output(self.report, filter(None, files), PAGES)
         if self.dicom is not None:
             from calid.io.atomic_folder import check_new_folder
 
-            others = (self.output, self.sidecar, self.uncertainty, self.figure)
+            others = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
             check_new_folder(self.dicom, [self.input], [path for path in others if path])
 
 

@@ -24,7 +24,8 @@ def example_rows(
         Method to its images, in the order of ``truths``.
     """
     columns = 1 + len(answers)
-    figure = Figure(figsize=(1.9 * columns, 3.8 * len(truths)), facecolor="black")
+    tall = 3.8 * len(truths)
+    figure = Figure(figsize=(1.9 * columns, tall), facecolor="black")
     axes = figure.subplots(2 * len(truths), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -36,5 +37,5 @@ def example_rows(
             axes[2 * i + 1][j].imshow(error, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
     for axis, name in zip(axes[0], ("truth", *answers), strict=True):
         axis.set_title(name, color="white", fontsize=9)
-    figure.subplots_adjust(left=0, right=1, top=0.97, bottom=0, wspace=0.02, hspace=0.02)
+    figure.subplots_adjust(left=0, right=1, top=1 - 0.27 / tall, bottom=0, wspace=0.02, hspace=0.02)
     return figure

@@ -18,7 +18,27 @@ from calid.inference.reconstruct import DensePlan, fill
 from calid.io.atomic import atomic
 from calid.stack import SliceStack, Volume
 
-__all__ = ["comparison", "save_figure"]
+__all__ = ["Cut", "comparison", "cuts", "save_figure"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut through ``(slices, height, width)``.
+
+    Parameters
+    ----------
+    title
+        What it is, in a word or two.
+    index
+        Of the array.
+    tall, wide
+        Its size in mm.
+    """
+
+    title: str
+    index: tuple[int | slice, ...]
+    tall: float
+    wide: float
 
 
 def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = None) -> Figure:
@@ -47,22 +67,7 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
     if truth is not None:
         columns["truth"] = truth.data[0]
     window = IntensityWindow.of(stack.data)
-    through, row_step, column_step = volume.spacing
-    slices, height, width = volume.data.shape[1:]
-    real = np.flatnonzero(volume.acquired)
-    middle = int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
-    planes = [
-        _Plane(
-            "short axis,\nbetween two slices", (middle,), height * row_step, width * column_step
-        ),
-        _Plane("long-axis cut", (slice(None), height // 2), slices * through, width * column_step),
-        _Plane(
-            "long-axis cut",
-            (slice(None), slice(None), width // 2),
-            slices * through,
-            height * row_step,
-        ),
-    ]
+    planes = cuts(volume)
     wide, tall = max(p.wide for p in planes), sum(p.tall for p in planes)
     panel = 3.4
     figure = Figure(
@@ -91,6 +96,24 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
     return figure
 
 
+def cuts(volume: Volume) -> list[Cut]:
+    """Mid short-axis slice, between two acquired ones, and two long-axis cuts."""
+    through, row_step, column_step = volume.spacing
+    slices, height, width = volume.data.shape[1:]
+    real = np.flatnonzero(volume.acquired)
+    middle = int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
+    return [
+        Cut("short axis,\nbetween two slices", (middle,), height * row_step, width * column_step),
+        Cut("long-axis cut", (slice(None), height // 2), slices * through, width * column_step),
+        Cut(
+            "long-axis cut",
+            (slice(None), slice(None), width // 2),
+            slices * through,
+            height * row_step,
+        ),
+    ]
+
+
 def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
     """Write a figure (PNG, PDF or SVG by suffix), complete or not at all."""
     with atomic(path) as file:
@@ -105,17 +128,7 @@ def _filled(stack: SliceStack, volume: Volume, method: Method) -> NDArray[np.gen
     return np.asarray(filled.data[0])
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """A cut through ``(slices, height, width)`` and its size in mm."""
-
-    title: str
-    index: tuple[int | slice, ...]
-    tall: float
-    wide: float
-
-
-def _show(axis: Axes, image: NDArray[np.float32], plane: _Plane, wide: float) -> None:
+def _show(axis: Axes, image: NDArray[np.float32], plane: Cut, wide: float) -> None:
     left = (wide - plane.wide) / 2
     axis.imshow(
         image,

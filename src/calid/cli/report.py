@@ -1,0 +1,121 @@
+"""What the command line adds to a report: the run's warnings, and the command; no paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from calid.errors import CalidError, CalidWarning
+
+if TYPE_CHECKING:
+    from calid.inference.model import Model, Sampling
+    from calid.inference.settings import Generation, Reading
+    from calid.report.selfcheck import SelfCheck
+    from calid.report.volumes import Volumes
+    from calid.stack import SliceStack, Volume
+
+__all__ = ["again", "examined", "warnings_noted", "without_paths"]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def warnings_noted() -> Iterator[list[str]]:
+    """Keep the text of the package's warnings, and show them as before."""
+    show, notes = warnings.showwarning, list[str]()
+
+    def note(message: Warning | str, category: type[Warning], *rest: object) -> None:
+        if issubclass(category, CalidWarning):
+            notes.append(str(message))
+        show(message, category, *rest)  # type: ignore[arg-type]
+
+    warnings.showwarning = note  # type: ignore[assignment]
+    try:
+        yield notes
+    finally:
+        warnings.showwarning = show
+
+
+def without_paths(text: str, paths: Mapping[str, Path]) -> str:
+    """A text in which names stand for paths, however they are written.
+
+    Parameters
+    ----------
+    paths
+        ``INPUT`` and so on to what the user typed.
+    """
+    words: dict[str, str] = {}
+    for name, path in paths.items():
+        full = path.absolute()
+        spellings = (str(path), str(full), path.as_posix(), str(path.resolve()), full.name)
+        for spelling in (*spellings, full.name.split(".")[0]):
+            if spelling:
+                words.setdefault(spelling, name)
+    longest = sorted(words, key=len, reverse=True)
+    pattern = "|".join(map(re.escape, longest))
+    return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", lambda found: words[found[0]], text)
+
+
+def again(
+    generation: Generation, reading: Reading, settings: Mapping[str, Any], uncertainty: bool
+) -> str:
+    """The command that makes a volume again, with everything that was decided written out.
+
+    Parameters
+    ----------
+    settings
+        Of the record.
+    uncertainty
+        Whether it was asked for.
+    """
+    options: dict[str, object] = {
+        "factor": generation.factor,
+        "spacing": generation.spacing,
+        **settings,
+        "weights": "WEIGHTS" if generation.weights else None,
+        "uncertainty": "UNCERTAINTY" if uncertainty else None,
+    }
+    for field in dataclasses.fields(reading):
+        value = getattr(reading, field.name)
+        options[field.name] = None if value == field.default else value
+    words = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if v is not None]
+    return " ".join(["calid reconstruct INPUT OUTPUT", *words])
+
+
+def examined(
+    stack: SliceStack,
+    volume: Volume,
+    model: Model,
+    sampling: Sampling,
+    on_part: Callable[[int], None],
+) -> tuple[SelfCheck | str, Volumes | str]:
+    """Check the model on the stack itself and measure; of what cannot be done, why not.
+
+    Parameters
+    ----------
+    on_part
+        Called with the number of the two that are done.
+    """
+    from functools import partial
+
+    from calid.report.selfcheck import self_check
+    from calid.report.volumes import measured
+    from calid.segmentation.segment import load_segmenter
+
+    def attempt(work: Callable[[], T], part: int) -> T | str:
+        try:
+            return work()
+        except CalidError as error:
+            return error.rule
+        finally:
+            on_part(part)
+
+    method = partial(model.between, sampling=sampling)
+    check = attempt(lambda: self_check(stack, method), 1)
+    segmenter = load_segmenter(model.device.type)
+    return check, attempt(lambda: measured(stack, volume, segmenter), 2)

@@ -1,0 +1,104 @@
+"""A test of the model on the very stack that it reconstructs; it needs nothing but the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.baselines.linear import linear
+from calid.data.intensity import IntensityWindow
+from calid.data.sparsify import hide_alternate
+from calid.errors import DataError
+from calid.evaluation.hidden_slices import at_network_spacing, image_figures, region
+from calid.evaluation.protocol import Figures
+from calid.geometry.grid import PIXEL_SPACING
+from calid.inference.reconstruct import SampledMethod
+from calid.stack import SliceStack
+
+__all__ = ["OURS", "SelfCheck", "self_check"]
+
+OURS = "CaLID"
+
+SMALLEST = 16
+"""Pixels of 1.5 mm that a side must have: figures look at windows of up to 15."""
+
+
+@dataclass(frozen=True, eq=False)
+class SelfCheck:
+    """What linear interpolation and the model made of slices that were hidden from them.
+
+    Parameters
+    ----------
+    slices
+        Shape ``(hidden,)``; indices in the stack.
+    gaps
+        Shape ``(hidden,)``; mm between the two slices left on either side of each.
+    truth
+        Shape ``(hidden, height, width)``; window units, pixels of 1.5 mm.
+    answers
+        ``linear`` and `OURS`: arrays like ``truth``.
+    figures
+        Of both: PSNR, SSIM and more, one figure a hidden slice.
+    """
+
+    slices: NDArray[np.int64]
+    gaps: NDArray[np.float64]
+    truth: NDArray[np.float32]
+    answers: Mapping[str, NDArray[np.float32]]
+    figures: Mapping[str, Figures]
+
+    def mean(self, method: str, metric: str) -> float:
+        """Mean of a figure over the hidden slices."""
+        return float(np.mean(self.figures[method][metric]))
+
+    @property
+    def gain(self) -> float:
+        """PSNR of the model over that of linear, in dB."""
+        return self.mean(OURS, "psnr") - self.mean("linear", "psnr")
+
+
+def self_check(stack: SliceStack, method: SampledMethod) -> SelfCheck:
+    """Hide every second slice of the first frame, fill it again, and compare.
+
+    As in the hidden-slices protocol: the window is that of the slices that are left, and the
+    compared square is 192 mm wide, here in the middle of the image.
+
+    Parameters
+    ----------
+    method
+        The model; its samples are averaged.
+
+    Raises
+    ------
+    DataError
+        If the stack has fewer than three slices, or its images are too small or too plain for
+        figures.
+    """
+    if stack.n_slices < 3:
+        raise DataError(
+            "self-check", "It hides every second slice and needs three or more.", "Leave it out."
+        )
+    kept, hidden = hide_alternate(stack.n_slices)
+    images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
+    fine = at_network_spacing(images, stack.pixel_spacing)
+    fine = fine[region(fine.shape[-2:], (0.5, 0.5))]
+    if min(fine.shape[-2:]) < SMALLEST:
+        raise DataError(
+            "self-check",
+            f"It needs images of {SMALLEST * PIXEL_SPACING:g} mm or more a side.",
+            "Leave it out.",
+        )
+    truth, positions = fine[hidden], stack.positions
+    asked = fine[kept], positions[kept], positions[hidden], (PIXEL_SPACING, PIXEL_SPACING)
+    answers = {"linear": linear(*asked), OURS: method(*asked).mean(axis=0)}
+    figures = {name: image_figures(answer, truth) for name, answer in answers.items()}
+    if not all(np.isfinite(f[name]).all() for f in figures.values() for name in ("psnr", "ssim")):
+        raise DataError(
+            "self-check",
+            "A hidden slice is without contrast or met exactly: figures have no value there.",
+            "Leave it out.",
+        )
+    return SelfCheck(hidden, positions[hidden + 1] - positions[hidden - 1], truth, answers, figures)

@@ -1,0 +1,116 @@
+"""`calid reconstruct --report`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import warnings
+from html import unescape
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from calid.cli import main as program
+from calid.cli.report import again, warnings_noted, without_paths
+from calid.errors import CalidWarning
+from calid.inference.settings import Generation, Reading
+
+
+@pytest.fixture
+def stack_file(tmp_path):
+    """Slices in a file that says little of its geometry, which is worth a warning."""
+    data = np.random.default_rng(0).integers(0, 400, (40, 36, 4)).astype(np.int16)
+    image = nib.Nifti1Image(data, None)
+    image.header.set_zooms((1.5, 1.5, 10.0))
+    image.header.set_xyzt_units("mm", "sec")
+    folder = tmp_path / "Mustermann"
+    folder.mkdir()
+    nib.save(image, folder / "Doe^Jane.nii.gz")
+    return folder / "Doe^Jane.nii.gz"
+
+
+def test_the_page_is_complete_and_names_nothing(stack_file, tmp_path, capsys):
+    out, spread, html = (tmp_path / n for n in ("Roe.nii.gz", "std.nii.gz", "report.html"))
+    options = ("--factor", 2, "--samples", 2, "--steps", 1, "--seed", 5, "--device", "cpu")
+    files = (stack_file, out, "--uncertainty", spread, "--report", html)
+    program.main([str(word) for word in ("reconstruct", *files, *options)])
+    assert str(html) in capsys.readouterr().out
+    page = html.read_text(encoding="utf-8")
+    record = json.loads((tmp_path / "Roe.json").read_text())
+    assert record["files_sha256"]["report"] == hashlib.sha256(html.read_bytes()).hexdigest()
+    for hidden in ("Mustermann", "Doe", "Jane", "Roe", str(tmp_path), tmp_path.name):
+        assert hidden not in page
+    assert "<li>INPUT: neither sform nor qform is set." in page
+    assert record["files_sha256"]["output"] in page
+    assert record["input"]["sha256"] in page
+    assert page.count("data:image/png") == 3
+    assert "On your data CaLID" in page
+
+    # Its command asks for the same again.
+    line = unescape(re.sub("<[^>]*>", "", re.search('<p class="command">(.*?)</p>', page)[1]))
+    words = shlex.split(line)
+    assert words[:4] == ["calid", "reconstruct", "INPUT", "OUTPUT"]
+    verb = program._parse(words[1:]).verb
+    assert (verb.factor, verb.samples, verb.steps, verb.seed) == (2, 2, 1, 5)
+    assert verb.uncertainty == Path("UNCERTAINTY")
+    settings = record["settings"]
+    assert {name: getattr(verb, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("name", ["report.txt", "absent/report.html", "out.nii.gz", "."])
+def test_a_page_that_cannot_be_is_refused_before_any_work(stack_file, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        program.main(["reconstruct", str(stack_file), str(tmp_path / "out.nii.gz"),
+                      "--report", str(tmp_path / name)])  # fmt: skip
+    assert stop.value.code == 6
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "text", "expected"),
+    [
+        ("in/Doe.nii.gz", "in/Doe.nii.gz: one slice", "INPUT: one slice"),
+        ("in/Doe.nii.gz", "of Doe.nii.gz (pixdim)", "of INPUT (pixdim)"),
+        ("in/Doe.nii.gz", "series of Doe, not of Doerte", "series of INPUT, not of Doerte"),
+        ("exam", "exam: 3 images are left out", "INPUT: 3 images are left out"),
+        (".", ".: 3 images are left out. See why.", "INPUT: 3 images are left out. See why."),
+    ],
+)
+def test_names_stand_for_paths(typed, text, expected):
+    assert without_paths(text, {"INPUT": Path(typed)}) == expected
+
+
+def test_the_command_has_what_was_decided_and_no_path():
+    generation = Generation(spacing=2.5, samples=4, weights=Path("Mustermann"))
+    reading = Reading(spacing_from="pixdim", fill=0.0)
+    line = again(generation, reading, {"samples": 4, "temperature": 0.5}, uncertainty=False)
+    assert line == (
+        "calid reconstruct INPUT OUTPUT --spacing 2.5 --samples 4 --temperature 0.5 "
+        "--weights WEIGHTS --spacing-from pixdim --fill 0.0"
+    )
+    verb = program._parse(shlex.split(line)[1:]).verb
+    assert verb.reading == reading
+
+
+def test_an_absolute_path_is_a_path_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = f"{tmp_path / 'Doe.nii'}: torn"
+    assert without_paths(text, {"INPUT": Path("Doe.nii")}) == "INPUT: torn"
+
+
+def test_warnings_are_noted_and_still_shown(monkeypatch):
+    shown: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", lambda text, *rest: shown.append(str(text)))
+        with warnings_noted() as notes:
+            warnings.warn("mine", CalidWarning, stacklevel=1)
+            warnings.warn("another's", UserWarning, stacklevel=1)
+        warnings.warn("later", CalidWarning, stacklevel=1)
+    assert notes == ["mine"]
+    assert shown == ["mine", "another's", "later"]

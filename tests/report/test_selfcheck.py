@@ -1,0 +1,95 @@
+"""Hiding a stack's own slices, and measuring its heart twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calid.baselines.linear import linear
+from calid.errors import DataError
+from calid.inference.reconstruct import densify
+from calid.labels import LV, MYOCARDIUM, RV
+from calid.report.selfcheck import self_check
+from calid.report.volumes import measured
+
+
+def method(*asked):
+    return linear(*asked)[None]
+
+
+def test_linear_is_level_with_itself(small_stack):
+    check = self_check(small_stack, method)
+    assert check.slices.tolist() == [1, 3]
+    assert check.gaps.tolist() == [20.0, 20.0]
+    assert check.gain == 0
+
+
+def test_half_the_error_is_six_decibels(small_stack):
+    truth = self_check(small_stack, method).truth.clip(0, 1)
+
+    def better(images, *rest):
+        assert images.shape[0] == 3  # hidden slices are hidden
+        halfway = (linear(images, *rest).clip(0, 1) + truth) / 2
+        return np.stack([halfway - 0.1, halfway + 0.1])  # samples are averaged
+
+    check = self_check(small_stack, better)
+    assert check.gain == pytest.approx(20 * np.log10(2), abs=1e-3)
+    assert check.mean("CaLID", "ssim") > check.mean("linear", "ssim")
+
+
+def cut(stack, slices, rows=34):
+    return replace(stack, data=stack.data[:, :slices, :rows], positions=stack.positions[:slices])
+
+
+@pytest.mark.parametrize(
+    ("slices", "rows", "reason"), [(2, 34, "three or more"), (3, 10, "24 mm or more")]
+)
+def test_what_cannot_be_checked_is_refused(small_stack, slices, rows, reason):
+    with pytest.raises(DataError, match=reason):
+        self_check(cut(small_stack, slices, rows), method)
+
+
+def test_slices_without_contrast_have_no_figures(small_stack):
+    plain = replace(small_stack, data=np.zeros_like(small_stack.data))
+    with pytest.raises(DataError, match="without contrast"):
+        self_check(plain, method)
+
+
+class Thresholds:
+    """Labels by brightness."""
+
+    def label_volume(self, volume, on_frame=lambda frame: None):
+        on_frame(len(volume.data))
+        return np.digitize(volume.data, [50, 150, 250]).astype(np.uint8)
+
+
+def beating(small_stack):
+    """A cylinder whose cavity halves in the second frame."""
+    data = np.zeros_like(small_stack.data)
+    for label, columns in ((RV, slice(0, 4)), (MYOCARDIUM, slice(4, 8)), (LV, slice(8, 16))):
+        data[..., :10, columns] = 100 * label
+    data[1, ..., 5:10, 8:16] = 0
+    return replace(small_stack, data=data)
+
+
+def test_of_a_film_both_ways_measure_end_diastole_and_end_systole(small_stack):
+    film = beating(small_stack)
+    seen = []
+    volumes = measured(film, densify(film, method, 2), Thresholds(), seen.append)
+    full = 80 * 1.6 * 1.4 * 50 / 1000
+    for function in (volumes.sparse, volumes.dense):
+        assert (function.ed_frame, function.es_frame) == (0, 1)
+        assert function.lv.edv_ml == pytest.approx(full)
+        assert function.lv.ef_percent == pytest.approx(50)
+    assert seen == [2]
+
+
+def test_a_single_frame_has_volumes(small_stack):
+    film = beating(small_stack)
+    still = replace(film, data=film.data[1:], frame_times=np.zeros(1))
+    volumes = measured(still, densify(still, method, 2), Thresholds())
+    assert volumes.dense.figures() == pytest.approx(volumes.sparse.figures())
+    with pytest.raises(DataError):
+        measured(replace(still, data=still.data * 0), densify(still, method, 2), Thresholds())
