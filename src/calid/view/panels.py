@@ -158,7 +158,8 @@ def _thick(
     volume: SliceStack | Volume, repeat: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Affine of the repeated slices, and which slice is shown where."""
-    affine = dense_affine(volume.affine, float(steps[2]) / repeat)
+    step = float(np.linalg.norm(volume.affine[:3, 2]))
+    affine = dense_affine(volume.affine, step / repeat)
     affine[:3, 3] -= affine[:3, 2] * (repeat - 1) / 2
     return affine, np.repeat(np.arange(volume.data.shape[1]), repeat)
 
