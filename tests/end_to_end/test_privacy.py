@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -27,6 +28,14 @@ HEADER = {
 }
 EXTENSIONS = {2: "Doe^Dicom", 4: "Doe^Afni", 6: "Doe^Comment"}  # NIfTI codes
 FOLDER, FILE = "Mustermann_Erika", "Petrova_19700101.nii.gz"
+PATIENT = {
+    "PatientName": "Doe^Jane",
+    "PatientID": "HOSP-4711",
+    "OtherPatientNames": "Roe^Former",
+    "ReferringPhysicianName": "Who^Doctor",
+    "InstitutionName": "Saint Elsewhere",
+    "PatientComments": "neighbour of Smith",
+}
 NAMES = [*HEADER.values(), *EXTENSIONS.values(), "Mustermann", "Petrova", "19700101"]
 
 
@@ -106,6 +115,30 @@ def test_nothing_of_header_or_path_is_in_the_files_of_reconstruct(stack_file, tm
     assert len(list(tmp_path.iterdir())) == 7
     assert leaks(tmp_path, NAMES) == []
     assert list(nib.load(tmp_path / "dense.nii.gz").header.extensions) == []
+
+
+def test_a_dicom_patient_is_in_the_derived_series_and_in_no_other_file(stack_file, tmp_path):
+    exam, out = tmp_path / FOLDER, tmp_path / "out"
+    short = ("--factor", 2, "--device", "cpu")
+    run("reconstruct", stack_file, tmp_path / "first.nii.gz", *short, "--dicom", exam)
+    for path in exam.iterdir():
+        image = pydicom.dcmread(path)
+        for keyword, text in PATIENT.items():
+            setattr(image, keyword, text)
+        image.save_as(path.with_name(f"Petrova_{path.name}"))
+        path.unlink()
+    out.mkdir()
+    extra = ("--figure", out / "cut.png", "--report", out / "page.html")
+    log = ("--log-json", out / "run.jsonl")
+    run("reconstruct", exam, out / "dense.nii.gz", *short, *extra, *log, "--dicom", out / "series")
+    run("segment", exam, out / "labels.nii.gz", *log)
+    run("inspect", exam, "--json", out / "exam.json", *log)
+    names = [*PATIENT.values(), "Mustermann", "Petrova"]
+    found = leaks(out, names)
+    assert {where.split("/")[0] for where, _ in found} == {"series"}
+    # What files the series with its study, and nothing else of the source.
+    study = {"PatientName", "PatientID", "ReferringPhysicianName"}
+    assert {name for _, name in found} == {PATIENT[keyword] for keyword in study}
 
 
 def test_nothing_of_header_or_path_is_in_the_files_of_segment_and_measure(stack_file, tmp_path):
