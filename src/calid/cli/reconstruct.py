@@ -43,7 +43,6 @@ class Reconstruct(Generation):
     """NIfTI file for the standard deviation over samples, in image units."""
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID. Of a film, .gif shows the beating heart."""
-    """Picture to write: as acquired, linear and CaLID in three planes."""
     report: Path | None = None
     """HTML page about the reconstruction that loads nothing and names no one: pictures, a
     self-check on the stack's own slices, volumes, warnings, and how to make it again."""
