@@ -92,11 +92,13 @@ def test_a_film_keeps_its_rank_and_frame_time(tmp_path):
     data = np.random.default_rng(0).integers(0, 400, (33, 32, 3, 2)).astype(np.uint8)
     path = write(tmp_path / "film.nii", data, (1.5, 1.5, 8.0))
     out = tmp_path / "dense.nii"
-    assert run(path, out, "--factor", 2, "--samples", 0) == 0
+    film = tmp_path / "beat.gif"
+    assert run(path, out, "--factor", 2, "--samples", 0, "--figure", film) == 0
     dense = nib.load(out)
     assert dense.shape == (33, 32, 5, 2)
     np.testing.assert_allclose(dense.header.get_zooms()[3], 0.05, rtol=1e-6)
     np.testing.assert_array_equal(np.asarray(dense.dataobj)[:, :, ::2], data)
+    assert film.read_bytes()[:6] == b"GIF89a"
 
 
 def nan_file(folder: Path) -> Path:
@@ -140,7 +142,8 @@ def test_bad_input_is_one_typed_error_and_writes_nothing(case, tmp_path, capsys)
         ("stack.nii.gz", (), 6),
         ("out.mhd", (), 6),
         (".", (), 6),
-        ("out.nii.gz", ("--figure", "cut.gif"), 6),
+        ("out.nii.gz", ("--figure", "cut.gif"), 6),  # of one frame
+        ("out.nii.gz", ("--figure", "cut.mp4"), 6),
         ("out.nii.gz", ("--factor", 2, "--spacing", 1.0), 2),
         ("out.nii.gz", ("--factor", 0), 2),
         ("out.nii.gz", ("--uncertainty", "std.nii.gz", "--samples", 1), 2),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconstruct"]
 
-PICTURES = (".png", ".pdf", ".svg")
 PAGES = (".html", ".htm")
+PICTURES = (".png", ".pdf", ".svg", ".gif")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Reconstruct(Generation):
     uncertainty: Path | None = None
     """NIfTI file for the standard deviation over samples, in image units."""
     figure: Path | None = None
-    """Picture to write: as acquired, linear and CaLID in three planes."""
+    """Picture to write: as acquired, linear and CaLID. Of a film, .gif shows the beating heart."""
     report: Path | None = None
     """HTML page about the reconstruction that loads nothing and names no one: pictures, a
     self-check on the stack's own slices, volumes, warnings, and how to make it again."""
@@ -69,6 +69,10 @@ class Reconstruct(Generation):
         sampling = self.sampling(self.uncertainty is not None)
         started = time.perf_counter()
         stack, headers = self.reading.read_with_headers(self.input)
+        if self.figure is not None:
+            from calid.report.film import check_animation
+
+            check_animation(self.figure, stack)
         loading = time.perf_counter()
         model = self.load()
         loaded = time.perf_counter()
@@ -100,9 +104,9 @@ class Reconstruct(Generation):
                 wanted = partial(write_uncertainty, volume)
                 files["uncertainty"] = write(self.uncertainty, wanted)
             if self.figure is not None:
-                from calid.report.figure import comparison, save_figure
+                from calid.report.film import picture_of
 
-                picture = partial(save_figure, comparison(stack, volume))
+                picture = picture_of(stack, volume, self.figure.suffix)
                 files["figure"] = write(self.figure, picture)
             if self.dicom is not None:
                 from calid.io.dicom_write import write_dicom
