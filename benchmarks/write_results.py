@@ -43,6 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     for split in ("val", "test") if options.publish else ("val",):
         evaluate(options.data / "acdc" / split, options.baselines)
+    films(options.data / "acdc_cine" / "val")
     synthetic()
     table = (RESULTS / "hidden-slices-acdc-val" / "table.md").read_text()
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
@@ -64,6 +65,16 @@ def evaluate(data: Path, baselines: Path | None) -> None:
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
         calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+
+
+def films(data: Path) -> None:
+    """Hidden slices of whole films, frame by frame, without the slowest methods."""
+    out = RESULTS / f"film-{data.parent.name}-{data.name}"
+    methods = "linear,registration,calid,calid-mean"
+    kept = ("--predictions", str(ROOT / "runs" / "predictions"))
+    calid(
+        "evaluate", str(data), "--out", str(out), "--protocol", "film", "--methods", methods, *kept
+    )
 
 
 def synthetic() -> None:
