@@ -77,18 +77,7 @@ class Reconstruct(Generation):
         model = self.load()
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
-            volume = model.reconstruct(
-                stack,
-                factor=self.factor,
-                spacing=self.spacing,
-                samples=sampling.samples,
-                steps=self.steps,
-                temperature=self.temperature,
-                seed=self.seed,
-                uncertainty=self.uncertainty is not None,
-                max_memory=self.max_memory,
-                on_frame=on_frame,
-            )
+            volume = self.reconstruct(model, stack, self.uncertainty is not None, on_frame)
         done = time.perf_counter()
         seconds = {
             "read": loading - started,

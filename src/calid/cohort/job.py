@@ -60,20 +60,11 @@ class Reconstruction:
             started = time.perf_counter()
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
-            volume = model.reconstruct(
-                stack,
-                factor=wanted.factor,
-                spacing=wanted.spacing,
-                samples=sampling.samples,
-                steps=sampling.steps,
-                temperature=sampling.temperature,
-                seed=sampling.seed,
-                max_memory=wanted.max_memory,
-            )
+            volume = wanted.reconstruct(model, stack)
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
             facts = record(subject.source, stack, volume, model, sampling, seconds)
-            facts |= {"request": self.generation.request(), "reading": self.reading.facts()}
+            facts |= {"request": wanted.request(), "reading": self.reading.facts()}
             # A key that BIDS requires of every derived image.
             facts["SkullStripped"] = False
             with together() as write:

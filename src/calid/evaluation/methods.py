@@ -70,7 +70,8 @@ class Roster:
         weights: Path | None = None,
     ) -> None:
         self.seed, self.device, self.baselines = seed, device, baselines
-        self.weights = weights
+        # Hashed when they are looked up: once for all methods.
+        self.files = cache(lambda preset: preset_weights(preset, weights))
         self.load: Callable[[Preset], Model] = cache(
             lambda preset: load_model(preset, device, weights=weights)
         )
@@ -119,7 +120,7 @@ class Roster:
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
         """Model, how it is sampled, and the files it depends on."""
-        autoencoder = preset_weights("default", self.weights)["autoencoder"]
+        autoencoder = self.files("default")["autoencoder"]
         ours = {
             "calid": Sampling(0, seed=self.seed),
             "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
@@ -127,12 +128,10 @@ class Roster:
             "calid-average": Sampling(8, seed=self.seed),
         }
         if name in ours:
-            files = preset_weights("default", self.weights)
-            return self.load("default"), ours[name], list(files.values())
+            return self.load("default"), ours[name], list(self.files("default").values())
         if name == "paper":
             sampling = Sampling(1, seed=self.seed)
-            files = preset_weights("paper", self.weights)
-            return self.load("paper"), sampling, list(files.values())
+            return self.load("paper"), sampling, list(self.files("paper").values())
         shared = self.load("default")
         fixed: dict[str, LatentFiller] = {
             "latent-linear": LatentLinear(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from calid.inference.model import Model, Sampling
     from calid.io import Headers
-    from calid.stack import SliceStack
+    from calid.stack import SliceStack, Volume
 
 __all__ = ["Generation", "Reading"]
 
@@ -126,6 +127,27 @@ class Generation:
         from calid.inference.model import load_model
 
         return load_model(self.preset, self.device, self.runtime, self.precision, self.weights)
+
+    def reconstruct(
+        self,
+        model: Model,
+        stack: SliceStack,
+        uncertainty: bool = False,
+        on_frame: Callable[[int], None] = lambda frame: None,
+    ) -> Volume:
+        """A stack as these options ask; see `calid.inference.model.Model.reconstruct`."""
+        return model.reconstruct(
+            stack,
+            factor=self.factor,
+            spacing=self.spacing,
+            samples=self.samples,
+            steps=self.steps,
+            temperature=self.temperature,
+            seed=self.seed,
+            uncertainty=uncertainty,
+            max_memory=self.max_memory,
+            on_frame=on_frame,
+        )
 
     def request(self) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.

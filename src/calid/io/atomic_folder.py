@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calid.errors import OutputError
-from calid.io.atomic import sync_folder
+from calid.io.atomic import new_name, sync_folder
 
 __all__ = ["atomic_folder", "check_new_folder"]
 
@@ -22,7 +21,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The files go to a hidden temporary folder beside the target; when the block ends well, they
     are flushed to disk and the folder is renamed. When it does not, the temporary folder is
-    removed. After a power cut or ``kill -9`` it (``.calid-*.part``) stays behind.
+    removed. After a power cut or ``kill -9`` it (``.calid-*.part``) stays behind, until the next
+    file that is written beside it removes it, once it is an hour old.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         keep only writing in it).
     """
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".calid-{secrets.token_hex(8)}.part"
+    temporary = new_name(target.parent)
     try:
         try:
             temporary.mkdir()
