@@ -146,6 +146,8 @@ class Volume:
     uncertainty
         Standard deviation over samples in image units, same shape as ``data``, zero on
         acquired slices; absent unless it was asked for.
+    frames_together
+        Most frames whose generated slices know of each other; 1 if each stands alone.
     """
 
     data: NDArray[np.generic]
@@ -156,6 +158,7 @@ class Volume:
     intensity: Intensity = field(default_factory=Intensity)
     rank: int = 3
     uncertainty: NDArray[np.float32] | None = None
+    frames_together: int = 1
 
     def __post_init__(self) -> None:
         slices = self.data.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from calid.errors import ResourceError, UsageError
 from calid.geometry.grid import NetworkGrid
 from calid.stack import SliceStack
 
-__all__ = ["AT_ONCE", "Demand", "available_memory", "check_memory", "in_parts"]
+__all__ = ["AT_ONCE", "Demand", "available_memory", "check_memory", "fit_memory", "in_parts"]
 
 AT_ONCE = 8
 """Most slices that go through a network together. More are not faster, but take more memory."""
@@ -46,12 +46,15 @@ class Demand:
         Of one gap.
     divisible
         Whether the targets of a gap can go through the interpolator in parts.
+    together
+        Frames of a target that go through the interpolator at once.
     """
 
     arrays: float
     pixels: int
     targets: int
     divisible: bool = True
+    together: int = 1
 
     @classmethod
     def of(
@@ -61,8 +64,13 @@ class Demand:
         samples: int,
         uncertainty: bool = False,
         divisible: bool = True,
+        together: int = 1,
     ) -> Demand:
-        """Demand of a stack cut into ``factor`` steps a gap, with ``samples`` drawn."""
+        """Demand of a stack cut into ``factor`` steps a gap, with ``samples`` drawn.
+
+        With more than one frame ``together``, gaps are filled one after the other instead of
+        frames.
+        """
         grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
         left, right, top, bottom = grid.padding
         (height, _), (width, _) = grid.network
@@ -72,15 +80,25 @@ class Demand:
         dense = frames * (generated + slices) * rows * columns
         arrays = 2.0 * stack.data.nbytes + dense * stack.data.itemsize
         arrays += 4.0 * dense if uncertainty else 0.0
-        # One frame: its samples in float32, what averaging them makes, and one sample on the
-        # networks' grid before and after it is turned back.
-        arrays += 4.0 * generated * rows * columns * (max(samples, 1) + (8 if uncertainty else 4))
-        arrays += 8.0 * (generated + slices) * pixels
-        return cls(arrays, pixels, factor - 1, divisible)
+        # What is filled in one go, a frame or a gap of all frames: its samples in float32, what
+        # averaging them makes, and one sample on the networks' grid before and after it is
+        # turned back.
+        filled = frames * (factor - 1) if together > 1 else generated
+        arrays += 4.0 * filled * rows * columns * (max(samples, 1) + (8 if uncertainty else 4))
+        arrays += 8.0 * (filled + slices) * pixels
+        if together > 1:
+            # The film as shown to the networks, and its encoded slices in every orientation
+            # that the samples take.
+            shown = 1.0 * frames * slices
+            arrays += 8.0 * shown * rows * columns + 8.0 * filled * pixels
+            arrays += (12.0 + 6.0 * min(max(samples, 1), 8)) * shown * pixels
+        return cls(arrays, pixels, factor - 1, divisible, together)
 
     def networks(self, at_once: int) -> float:
         """Bytes on the networks' device with this many slices together."""
-        aligned = min(at_once, self.targets) if self.divisible else self.targets
+        size = max(1, at_once // self.together)
+        aligned = min(size, self.targets) if self.divisible else self.targets
+        aligned *= self.together
         return self.pixels * (CODING * max(at_once, min(AT_ONCE, 2 * aligned)) + ALIGNING * aligned)
 
     def total(self, at_once: int = AT_ONCE) -> float:
@@ -151,8 +169,37 @@ def check_memory(demand: Demand, max_memory: float | None, device: torch.device)
         "memory",
         f"This reconstruction takes about {needed / 1e9:.2g} GB and {given / 1e9:.2g} GB "
         + ("are available." if max_memory is None or needed == networks else "are allowed."),
-        "Use a lower --factor, fewer --samples or fewer frames, or raise --max-memory.",
+        "Use a lower --factor, fewer --samples or fewer frames"
+        + (", --frame-by-frame" if demand.together > 1 else "")
+        + ", or raise --max-memory.",
     )
+
+
+def fit_memory(
+    demand: Demand, max_memory: float | None, device: torch.device, least: int = 8
+) -> tuple[Demand, int]:
+    """A demand that memory suffices for, and how many slices can go through the networks.
+
+    Parameters
+    ----------
+    demand
+        Of a frame, or of a film with as many frames together as are wanted.
+    max_memory, device
+        As `check_memory`.
+    least
+        Fewest frames together that films are left with.
+
+    Raises
+    ------
+    UsageError, ResourceError
+        As `check_memory`, if even that takes too much.
+    """
+    while demand.together > least:
+        try:
+            return demand, check_memory(demand, max_memory, device)
+        except ResourceError:
+            demand = replace(demand, together=max(least, demand.together // 2))
+    return demand, check_memory(demand, max_memory, device)
 
 
 def in_parts(

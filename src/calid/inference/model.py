@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
-from calid.errors import UsageError
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
-from calid.inference.memory import AT_ONCE, Demand, check_memory, in_parts
-from calid.inference.reconstruct import choose_factor, choose_samples, densify
+from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
+from calid.inference.reconstruct import choose_factor, choose_samples, densify, densify_film
 from calid.inference.runtime import PrecisionName, Runtime, RuntimeName, choose_runtime
+from calid.inference.sampling import Sampling
+from calid.inference.windows import FEWEST_FRAMES, TOGETHER, Window, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
@@ -36,51 +37,8 @@ Preset = Literal["default", "paper"]
 
 FEW = 4
 """Images in one pass: full fields of view at half resolution are the peak of memory."""
-HOTTEST = 10.0
-"""Largest temperature: far beyond any use, and far from where numbers overflow."""
-
 ORIENTATIONS = 8
 """Of `calid.geometry.orientation`; samples repeat them."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the slices between two slices are drawn.
-
-    Parameters
-    ----------
-    samples
-        Independent samples, averaged in the image, each from the stack in another of eight
-        orientations; 0 draws the conditional mean with the texture of the slices around it,
-        in one pass without any sampling (``default`` preset only).
-    steps
-        Sampler steps; none for the preset's own.
-    temperature
-        Scale of what is not the conditional mean, the starting noise and the texture carried
-        over from the slices around: 1 samples the learned distribution and looks as crisp as
-        they do; 0 is nearest to the truth in the mean square, and blurred.
-    seed
-        Of the noise.
-    """
-
-    samples: int = 1
-    steps: int | None = None
-    temperature: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--samples", self.samples, 0),
-            ("--steps", 1 if self.steps is None else self.steps, 1),
-            ("--temperature", self.temperature, 0),
-            ("--seed", self.seed, 0),
-        ):
-            if not value >= least:
-                raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
-        if self.temperature > HOTTEST:
-            raise UsageError(
-                "--temperature", f"{self.temperature} is too large.", f"Use {HOTTEST:g} or less."
-            )
 
 
 class Model:
@@ -128,9 +86,13 @@ class Model:
         seed: int = 0,
         uncertainty: bool = False,
         max_memory: float | None = None,
+        frame_by_frame: bool = False,
         on_frame: Callable[[int], None] = lambda frame: None,
     ) -> Volume:
         """Reconstruct a dense volume from a sparse stack.
+
+        Films of at least `FEWEST_FRAMES` frames are taken for one heartbeat, whose last frame
+        is followed by the first; weights with temporal layers see all of it at once.
 
         Parameters
         ----------
@@ -146,7 +108,10 @@ class Model:
             Keep the standard deviation over samples; needs at least 2.
         max_memory
             GB (10^9 bytes) that the process may take at its peak; what is available if nothing
-            is said. Less memory means fewer slices at once, not another answer.
+            is said. Less memory means fewer slices at once, not another answer; of a film it
+            can mean that fewer frames see each other.
+        frame_by_frame
+            Reconstruct every frame of a film on its own.
         on_frame
             Called with the number of frames done.
 
@@ -160,18 +125,18 @@ class Model:
         drawn = choose_samples(samples, self.preset, uncertainty)
         sampling = Sampling(drawn, steps, temperature, seed)
         chosen = choose_factor(stack, factor, spacing)
-        demand = Demand.of(stack, chosen, drawn, uncertainty, self.reach is not None)
-        at_once = check_memory(demand, max_memory, self.device)
-
-        def method(
-            images: NDArray[np.float32],
-            positions: NDArray[np.float64],
-            targets: NDArray[np.float64],
-            spacing: tuple[float, float],
-        ) -> NDArray[np.float32]:
-            return self.between(images, positions, targets, spacing, sampling, at_once)
-
-        return densify(stack, method, chosen, uncertainty, on_frame)
+        film = self.temporal and stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
+        together = min(stack.n_frames, TOGETHER) if film else 1
+        demand = Demand.of(
+            stack, chosen, drawn, uncertainty, self.reach is not None, together=together
+        )
+        demand, at_once = fit_memory(demand, max_memory, self.device)
+        given = {"sampling": sampling, "at_once": at_once}
+        if demand.together > 1:
+            method = partial(self.film, **given, together=demand.together)
+            volume = densify_film(stack, method, chosen, uncertainty, on_frame)
+            return replace(volume, frames_together=demand.together)
+        return densify(stack, partial(self.between, **given), chosen, uncertainty, on_frame)
 
     @property
     def reach(self) -> int | None:
@@ -182,7 +147,12 @@ class Model:
         config = getattr(self.interpolator, "config", None)
         return getattr(config, "per_side", None)
 
-    @torch.no_grad()
+    @property
+    def temporal(self) -> bool:
+        """Whether the interpolator has layers that mix over the frames of a film."""
+        config = getattr(self.interpolator, "config", None)
+        return getattr(config, "temporal", 0) > 0
+
     def between(
         self,
         images: NDArray[np.float32],
@@ -192,7 +162,7 @@ class Model:
         sampling: Sampling,
         at_once: int = AT_ONCE,
     ) -> NDArray[np.float32]:
-        """Generate slices between slices.
+        """Generate slices between the slices of one frame.
 
         Parameters
         ----------
@@ -218,45 +188,81 @@ class Model:
         ResourceError
             If memory runs out even for one target at a time.
         """
-        grid = NetworkGrid.of(images.shape[-2:], spacing)
-        acquired = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)
         samples = max(sampling.samples, 1)
         out = np.empty((samples, len(targets), *images.shape[-2:]), np.float32)
-        for orientation in range(min(samples, ORIENTATIONS)):
-            # Every sample sees the stack turned another way: what the networks owe to the
-            # orientation of the image averages out with the noise.
-            known = self._known(turn(acquired, orientation), at_once)
-            for number in range(orientation, samples, ORIENTATIONS):
-                drawn = self._sample(known, positions, targets, sampling, number, at_once)
-                native = grid.leave(turn_back(drawn, number))
-                np.clip(native.numpy(), 0, CEILING, out=out[number])
+        given = images[None], positions, targets, spacing, sampling, at_once
+        for some, drawn in self.film(*given, together=1):
+            out[:, some] = drawn[:, 0]
         return out
+
+    @torch.no_grad()
+    def film(
+        self,
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+        sampling: Sampling,
+        at_once: int = AT_ONCE,
+        together: int = TOGETHER,
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Generate slices between the slices of a film, gap after gap.
+
+        Parameters
+        ----------
+        images
+            Acquired slices of one heartbeat, ``(frames, slices, height, width)``, window units.
+        positions, targets, spacing, sampling
+            As `between`.
+        at_once
+            Most targets that go through the interpolator together, but never fewer than one in
+            all frames that see each other.
+        together
+            Most frames that see each other. Longer films go through in overlapping windows,
+            which are blended.
+
+        Yields
+        ------
+        tuple
+            Which targets, a slice of them, and ``(samples, frames, targets, height, width)``,
+            window units in ``[0, 1.5]``. All frames share their noise.
+
+        Raises
+        ------
+        ResourceError
+            If memory runs out even for one target at a time.
+        """
+        grid = NetworkGrid.of(images.shape[-2:], spacing)
+        acquired = grid.enter(torch.from_numpy(images).flatten(0, 1)).clamp(0, CEILING)
+        frames, samples = len(images), max(sampling.samples, 1)
+        # Every sample sees the stack turned another way: what the networks owe to the
+        # orientation of the image averages out with the noise.
+        turned = range(min(samples, ORIENTATIONS))
+        known = [self._known(turn(acquired, n), at_once) for n in turned]
+        gaps = np.searchsorted(positions, targets)
+        for gap in np.unique(gaps):
+            near = self._near(len(positions), int(gap))
+            inside = np.flatnonzero(gaps == gap)
+            some = slice(int(inside[0]), int(inside[-1]) + 1)
+            out = np.empty((samples, frames, len(inside), *images.shape[-2:]), np.float32)
+            for number in range(samples):
+                drawn = torch.zeros(frames, len(inside), *acquired.shape[-2:])
+                # One stream per gap: all of its targets, and all frames, share their noise.
+                keys = (sampling.seed, int(gap), number)
+                for window in windows(frames, together):
+                    seen = _part(known[number % ORIENTATIONS], len(positions), window, near)
+                    place = positions[near], targets[some]
+                    part = self._fill(seen, *place, sampling, keys, at_once)
+                    drawn[window.index] += torch.from_numpy(window.weight)[:, None, None, None] * part
+                native = grid.leave(turn_back(drawn.flatten(0, 1), number))
+                np.clip(native.numpy().reshape(out.shape[1:]), 0, CEILING, out=out[number])
+            yield some, out
 
     def _known(self, acquired: Tensor, at_once: int) -> Acquired:
         """Slices ``(slices, height, width)`` of the networks' grid, encoded once for all gaps."""
         images = self._batch(acquired)
         latents = in_parts(lambda some: self._encode(images[some]), len(images), at_once)
         return Acquired(images, torch.cat(latents), self._encode)
-
-    def _sample(
-        self,
-        known: Acquired,
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        sampling: Sampling,
-        number: int,
-        at_once: int,
-    ) -> Tensor:
-        """One sample ``(targets, height, width)`` on the networks' grid, on the CPU."""
-        out = []
-        gaps = np.searchsorted(positions, targets)
-        for gap in np.unique(gaps):
-            near = self._near(len(positions), int(gap))
-            seen = Acquired(known.images[near], known.latents[near], known.encode)
-            # One stream per gap: all of its targets, and all frames, share their noise.
-            keys = (sampling.seed, int(gap), number)
-            out += self._fill(seen, positions[near], targets[gaps == gap], sampling, keys, at_once)
-        return torch.cat(out)
 
     def _fill(
         self,
@@ -266,9 +272,13 @@ class Model:
         sampling: Sampling,
         keys: tuple[int, ...],
         at_once: int,
-    ) -> list[Tensor]:
-        """The targets of one gap, in parts ``(targets, height, width)``."""
+    ) -> Tensor:
+        """One sample of the targets of one gap, ``(frames, targets, height, width)``, on the CPU.
+
+        On the networks' grid.
+        """
         steps = sampling.steps or self.interpolator.default_steps
+        frames = seen.frames.count
 
         def fill(some: slice) -> Tensor:
             # Every part begins the same stream again.
@@ -280,10 +290,11 @@ class Model:
             # Texture stands for one of many that could be: an average has as little of it as
             # an average of independent draws would.
             vividness = sampling.temperature / max(sampling.samples, 1)
-            return self._render(filled, vividness)
+            return self._render(filled, vividness).unflatten(0, (frames, -1))
 
         divisible = self.reach is not None
-        return in_parts(fill, len(targets), at_once if divisible else len(targets), divisible)
+        size = max(1, at_once // frames) if divisible else len(targets)
+        return torch.cat(in_parts(fill, len(targets), size, divisible), 1)
 
     def _near(self, count: int, gap: int) -> slice:
         """The slices that targets in a gap depend on; the same number for all gaps if possible.
@@ -342,6 +353,18 @@ class Model:
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
+
+
+def _part(known: Acquired, slices: int, window: Window, near: slice) -> Acquired:
+    """Some neighbouring slices in the frames of a window, of a film of all ``slices`` slices."""
+
+    def take(x: Tensor) -> Tensor:
+        whole = x.unflatten(0, (-1, slices))[:, near]
+        # One frame alone stays a view.
+        chosen = whole if len(whole) == 1 else whole[torch.from_numpy(window.index)]
+        return chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+    return Acquired(take(known.images), take(known.latents), known.encode, window.frames)
 
 
 def load_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,13 @@ from calid.stack import SliceStack, Volume
 __all__ = [
     "MAX_SLICES",
     "DensePlan",
+    "FilmMethod",
     "SampledMethod",
     "check_density",
     "choose_factor",
     "choose_samples",
     "densify",
+    "densify_film",
     "fill",
     "plan",
 ]
@@ -34,6 +36,16 @@ MAX_SLICES = 4096
 
 SampledMethod = Method
 """A `Method` with one more axis in front of its answer: ``(samples, targets, height, width)``."""
+
+FilmMethod = Callable[
+    [NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], tuple[float, float]],
+    Iterator[tuple[slice, NDArray[np.float32]]],
+]
+"""The same for a whole film, ``(frames, slices, height, width)``, in parts.
+
+Each says which targets it has, a slice of them, and its answer is ``(samples, frames, targets,
+height, width)``; one after the other they have all.
+"""
 
 
 @dataclass(frozen=True)
@@ -224,36 +236,85 @@ def fill(
     WeightsError
         If the method answers with values that are not finite.
     """
-    frames, _, height, width = stack.shape
-    data = np.empty((frames, len(dense.positions), height, width), stack.data.dtype)
-    data[:, dense.acquired] = stack.data
-    spread = np.zeros(data.shape, np.float32) if uncertainty else None
-    window = IntensityWindow.of(stack.data)
     targets = dense.positions[~dense.acquired]
-    for frame in range(frames if len(targets) else 0):
-        images = _shown(stack.data[frame], window)
+    filling = _Filling(stack, dense, uncertainty)
+    for frame in range(stack.n_frames if len(targets) else 0):
+        images = _shown(stack.data[frame], filling.window)
         samples = method(images, stack.positions, targets, stack.pixel_spacing)
+        filling.put(slice(frame, frame + 1), slice(None), samples[:, None])
+        on_frame(frame + 1)
+    return filling.volume()
+
+
+def densify_film(
+    stack: SliceStack,
+    method: FilmMethod,
+    factor: int,
+    uncertainty: bool = False,
+    on_frame: Callable[[int], None] = lambda frame: None,
+) -> Volume:
+    """Fill every gap, all frames together, as `densify` does frame by frame.
+
+    Parameters
+    ----------
+    method
+        Gives the slices between; samples are averaged.
+    factor, uncertainty
+        As `densify`.
+    on_frame
+        Called with the number of frames whose work is done, all frames of a gap counting
+        as their share of it.
+    """
+    dense = plan(stack, factor)
+    targets = dense.positions[~dense.acquired]
+    filling = _Filling(stack, dense, uncertainty)
+    if len(targets):
+        images = np.stack([_shown(frame, filling.window) for frame in stack.data])
+        for some, samples in method(images, stack.positions, targets, stack.pixel_spacing):
+            filling.put(slice(None), some, samples)
+            on_frame(stack.n_frames * some.stop // len(targets))
+    return filling.volume()
+
+
+class _Filling:
+    """A volume that is being filled; its acquired slices are there from the start."""
+
+    def __init__(self, stack: SliceStack, dense: DensePlan, uncertainty: bool) -> None:
+        self.stack, self.dense = stack, dense
+        shape = stack.n_frames, len(dense.positions), *stack.shape[2:]
+        self.data = np.empty(shape, stack.data.dtype)
+        self.data[:, dense.acquired] = stack.data
+        self.spread = np.zeros(shape, np.float32) if uncertainty else None
+        self.window = IntensityWindow.of(stack.data)
+        self.generated = np.flatnonzero(~dense.acquired)
+
+    def put(self, frames: slice, targets: slice, samples: NDArray[np.float32]) -> None:
+        """Keep the mean of samples ``(samples, frames, targets, height, width)``."""
         if not np.isfinite(samples).all():
             raise WeightsError(
-                f"frame {frame}",
+                "the film" if frames.stop is None else f"frame {frames.start}",
                 "The networks answered with values that are not numbers.",
                 "Check the weights, and sample with --temperature 1.",
             )
-        if spread is not None:
-            scale = np.float32((window.high - window.low) * abs(stack.intensity.slope))
-            spread[frame, ~dense.acquired] = samples.std(axis=0, ddof=1) * scale
-        data[frame, ~dense.acquired] = _stored(samples.mean(axis=0), window, stack.data)
-        on_frame(frame + 1)
-    return Volume(
-        data=data,
-        affine=dense.affine,
-        positions=dense.positions,
-        acquired=dense.acquired,
-        frame_times=stack.frame_times,
-        intensity=stack.intensity,
-        rank=stack.rank,
-        uncertainty=spread,
-    )
+        window, stored = self.window, self.stack.data
+        place = self.generated[targets]
+        if self.spread is not None:
+            scale = np.float32((window.high - window.low) * abs(self.stack.intensity.slope))
+            self.spread[frames, place] = samples.std(axis=0, ddof=1) * scale
+        self.data[frames, place] = _stored(samples.mean(axis=0), window, stored)
+
+    def volume(self) -> Volume:
+        """What has become of it."""
+        return Volume(
+            data=self.data,
+            affine=self.dense.affine,
+            positions=self.dense.positions,
+            acquired=self.dense.acquired,
+            frame_times=self.stack.frame_times,
+            intensity=self.stack.intensity,
+            rank=self.stack.rank,
+            uncertainty=self.spread,
+        )
 
 
 def _shown(data: NDArray[np.generic], window: IntensityWindow) -> NDArray[np.float32]:

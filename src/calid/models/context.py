@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
+from calid.models.temporal import Frames
 
 __all__ = ["Acquired", "Context", "Registered", "nearest_context", "register"]
 
@@ -28,16 +29,21 @@ class Acquired:
         Shape ``(slices, channels, h, w)``, unit variance.
     encode
         The autoencoder's, from such images to such latents.
+    frames
+        Of the film whose slices these are, one frame after the other.
     """
 
     images: Tensor
     latents: Tensor
     encode: Callable[[Tensor], Tensor]
+    frames: Frames = Frames()
 
     @classmethod
-    def of(cls, images: Tensor, encode: Callable[[Tensor], Tensor]) -> Acquired:
+    def of(
+        cls, images: Tensor, encode: Callable[[Tensor], Tensor], frames: Frames = Frames()
+    ) -> Acquired:
         """Encode images."""
-        return cls(images, encode(images), encode)
+        return cls(images, encode(images), encode, frames)
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,18 @@ class Context:
         Shape ``(targets, context)``, signed mm from target to slice.
     mask
         Shape ``(targets, context)``, true where there is a slice.
+    frames
+        That the targets run over: all of the first frame, then the same ones of the next.
     """
 
     index: Tensor
     distance: Tensor
     mask: Tensor
+    frames: Frames = Frames()
 
     @classmethod
     def concatenate(cls, parts: Sequence[Context]) -> Context:
-        """One context of all targets of several, in order."""
+        """One context of all targets of several single frames, in order."""
         return cls(
             torch.cat([p.index for p in parts]),
             torch.cat([p.distance for p in parts]),
@@ -69,7 +78,18 @@ class Context:
 
     def to(self, device: torch.device) -> Context:
         """The same context on another device."""
-        return Context(self.index.to(device), self.distance.to(device), self.mask.to(device))
+        parts = (part.to(device) for part in (self.index, self.distance, self.mask))
+        return Context(*parts, self.frames)
+
+    def over(self, frames: Frames, slices: int) -> Context:
+        """The targets of one frame in every frame of a film, with ``slices`` slices a frame."""
+        first = slices * torch.arange(frames.count, device=self.index.device)
+        return Context(
+            (first[:, None, None] + self.index).flatten(0, 1),
+            self.distance.repeat(frames.count, 1),
+            self.mask.repeat(frames.count, 1),
+            frames,
+        )
 
     def nearest(self) -> tuple[Tensor, Tensor]:
         """Columns of the nearest slice below and above, each ``(targets, 1)``."""
@@ -143,6 +163,7 @@ def register(acquired: Acquired, context: Context) -> Registered:
         torch.cat([context.index, extra], 1),
         torch.cat([context.distance, distance], 1),
         torch.cat([context.mask, torch.ones_like(extra, dtype=torch.bool)], 1),
+        context.frames,
     )
     shrink = motion.shape[-1] // latents.shape[-1]
     coarse = F.avg_pool2d(motion, shrink) / shrink

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from calid.models.context import Context, Registered
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features, zero_conv
 from calid.models.motion import GAP_UNIT, enlarge, warp
+from calid.models.temporal import temporal_layers
 
 __all__ = ["Aligned", "Correspondence", "SliceEncoder"]
 
@@ -75,7 +76,7 @@ class SliceEncoder(nn.Module):
 class _Level(nn.Module):
     """One resolution: gather the warped context, update the target's state, refine the flow."""
 
-    def __init__(self, width: int, coarser: int, embedding: int) -> None:
+    def __init__(self, width: int, coarser: int, embedding: int, heads: int) -> None:
         super().__init__()
         # Everything that exists once per context slice is half as wide as the state.
         half = width // 2
@@ -86,6 +87,7 @@ class _Level(nn.Module):
         self.score = conv(half, 1, 1)
         self.merge = conv(2 * half, width, 1)
         self.blocks = nn.ModuleList(ResidualBlock(width, embedding) for _ in range(2))
+        self.mix = temporal_layers([width], heads)
         self.recall = conv(width, half, 1)
         self.motion = zero_conv(half, 2)
 
@@ -119,6 +121,8 @@ class _Level(nn.Module):
         h = h if carried is None else h + carried
         for block in self.blocks:
             h = block(h, embedding)
+        for mix in self.mix:
+            h = mix(h, context.frames)
         query = F.silu(warped + self.recall(h).repeat_interleave(count, 0))
         motion = self.motion(query).float().view(targets, count, 2, *h.shape[-2:])
         reach = (context.distance / GAP_UNIT)[..., None, None, None]
@@ -136,9 +140,13 @@ class Correspondence(nn.Module):
         Channels per level, from fine to coarse.
     embedding
         Size of the distance embedding.
+    temporal
+        Heads of the layers that mix over the frames of a film; 0 for none.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], embedding: int = 128) -> None:
+    def __init__(
+        self, channels: int, widths: Sequence[int], embedding: int = 128, temporal: int = 0
+    ) -> None:
         super().__init__()
         self.encode = SliceEncoder(channels, widths)
         self.place = nn.Sequential(
@@ -146,7 +154,7 @@ class Correspondence(nn.Module):
         )
         coarser = [*widths[1:], 0]
         self.levels = nn.ModuleList(
-            _Level(w, c, embedding) for w, c in zip(widths, coarser, strict=True)
+            _Level(w, c, embedding, temporal) for w, c in zip(widths, coarser, strict=True)
         )
         self.recall, self.blend = conv(channels, widths[0] // 2, 1), zero_conv(widths[0] // 2, 1)
         self.state = conv(widths[0], widths[0] // 2, 1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features, zero_conv
+from calid.models.temporal import Frames, temporal_layers
 
 __all__ = ["Denoiser", "Injection"]
 
@@ -43,9 +44,13 @@ class Denoiser(nn.Module):
         Channels per level, from full latent resolution down by factors of two.
     embedding
         Size of the time embedding.
+    temporal
+        Heads of the layers that mix over the frames of a film; 0 for none.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], embedding: int = 128) -> None:
+    def __init__(
+        self, channels: int, widths: Sequence[int], embedding: int = 128, temporal: int = 0
+    ) -> None:
         super().__init__()
         self.time = nn.Sequential(
             nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
@@ -57,9 +62,12 @@ class Denoiser(nn.Module):
         self.middle = ResidualBlock(widths[-1], embedding)
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(ResidualBlock(w, embedding) for w in widths)
+        self.mix = temporal_layers(widths, temporal)
         self.exit = nn.Sequential(ChannelNorm(widths[0]), nn.SiLU(), zero_conv(widths[0], channels))
 
-    def forward(self, x: Tensor, t: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, pyramid: Sequence[Tensor], frames: Frames = Frames()
+    ) -> Tensor:
         """Prediction of ``x``'s shape.
 
         Parameters
@@ -71,6 +79,8 @@ class Denoiser(nn.Module):
             Times ``(batch,)`` in ``[0, 1]``.
         pyramid
             tau_1's maps, one per level, ``(batch, width, height / 2**level, ...)``.
+        frames
+            That the batch runs over, as `calid.models.context.Context` has it.
         """
         embedding = F.silu(self.time(fourier_features(t, 32, period=2.0)))
         into_down, into_up = self.inject(pyramid)
@@ -86,5 +96,7 @@ class Denoiser(nn.Module):
             if level < len(self.grow):
                 h = self.grow[level](F.interpolate(h, scale_factor=2.0)) + skips[level]
             h = self.up[level](h + into_up[level], embedding)
+            for mix in self.mix[level : level + 1]:
+                h = mix(h, frames)
         out: Tensor = self.exit(h).float()
         return out

@@ -86,7 +86,8 @@ class LatentFiller(Protocol):
         Parameters
         ----------
         acquired
-            The slices, encoded.
+            The slices, encoded. Of several frames only where the model knows films; the
+            answer then has the targets of the first frame, those of the next, and so on.
         positions, targets
             mm; ``(slices,)`` and ``(targets,)``, increasing.
         draw
@@ -119,12 +120,16 @@ class InterpolatorConfig:
     residual
         Typical standard deviation of latent minus conditional mean in a wide gap; the
         denoiser sees residuals divided by it.
+    temporal
+        Heads of the layers that mix over the frames of a film; 0 for a network of single
+        frames.
     """
 
     channels: int = 8
     widths: tuple[int, ...] = (80, 144, 208)
     per_side: int = 2
     residual: float = 0.9
+    temporal: int = 0
 
 
 class Interpolator(nn.Module):
@@ -132,8 +137,8 @@ class Interpolator(nn.Module):
 
     tau_1 registers and aligns up to four slices and gives the conditional mean in one pass.
     The denoiser adds what the mean cannot know, as a residual whose size goes to zero towards
-    acquired slices. All targets of a gap share their noise, so the samples of a gap are one
-    coherent piece of anatomy.
+    acquired slices. All targets of a gap, and all frames of a film, share their noise, so the
+    samples of a gap are one coherent piece of anatomy.
     """
 
     default_steps = 6
@@ -141,8 +146,10 @@ class Interpolator(nn.Module):
     def __init__(self, config: InterpolatorConfig) -> None:
         super().__init__()
         self.config = config
-        self.correspondence = Correspondence(config.channels, config.widths)
-        self.denoiser = Denoiser(config.channels, config.widths)
+        self.correspondence = Correspondence(
+            config.channels, config.widths, temporal=config.temporal
+        )
+        self.denoiser = Denoiser(config.channels, config.widths, temporal=config.temporal)
 
     def align(self, acquired: Acquired, context: Context) -> Aligned:
         """tau_1 on all targets of ``context``."""
@@ -172,14 +179,14 @@ class Interpolator(nn.Module):
     ) -> Filled:
         """See `LatentFiller.fill`."""
         context = nearest_context(positions, targets, self.config.per_side)
-        context = context.to(acquired.latents.device)
+        context = context.over(acquired.frames, len(positions)).to(acquired.latents.device)
         known, pyramid = self.known(acquired, context)
         mean = known.mean
         if draw is None:
             return Filled(mean, known)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return data_from_velocity(self.denoiser(x, t, pyramid), x, t)
+            return data_from_velocity(self.denoiser(x, t, pyramid, context.frames), x, t)
 
         times = time_grid(steps, mean.device)
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
