@@ -68,9 +68,10 @@ class Evaluate:
             self._quality()
 
     def _quality(self) -> None:
+        from calid.baselines.learned import LEARNED
         from calid.cli.console import frames_bar, say
         from calid.evaluation.aggregate import by_group, by_subject
-        from calid.evaluation.methods import CLASSICAL, NAMES, Roster
+        from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
         from calid.evaluation.predictions import Predictions
         from calid.evaluation.protocol import evaluate
         from calid.evaluation.record import record
@@ -81,7 +82,8 @@ class Evaluate:
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
-        named = {"all": roster.available(), "classical": list(CLASSICAL)}
+        useful = [n for n in roster.available() if n != FRAMEWISE or self.protocol == "film"]
+        named = {"all": useful, "classical": list(CLASSICAL)}
         names = named.get(self.methods, self.methods.split(","))
         contenders = roster.contenders(names)
         protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
@@ -106,7 +108,7 @@ class Evaluate:
         }
         write_results(results, summary, pictures, self.out)
         say(markdown(summary))
-        for name in (n for n in NAMES if self.methods == "all" and n not in names):
+        for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
         say(str(self.out / "table.md"))
 

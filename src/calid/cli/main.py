@@ -25,6 +25,7 @@ from calid.cli.train import (
     TrainBaseline,
     TrainInterpolator,
     TrainSegmentation,
+    TrainTemporal,
 )
 from calid.cli.view import View
 from calid.errors import CalidError
@@ -39,6 +40,7 @@ class Train:
     stage: (
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
+        | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
         | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
         | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )

@@ -77,6 +77,7 @@ def again(
         "factor": generation.factor,
         "spacing": generation.spacing,
         **settings,
+        "frames_together": None,
         "weights": "WEIGHTS" if generation.weights else None,
         "uncertainty": "UNCERTAINTY" if uncertainty else None,
     }
@@ -84,6 +85,7 @@ def again(
         value = getattr(reading, field.name)
         options[field.name] = None if value == field.default else value
     words = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if v is not None]
+    words += ["--frame-by-frame"] if generation.frame_by_frame else []
     return " ".join(["calid reconstruct INPUT OUTPUT", *words])
 
 

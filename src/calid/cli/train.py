@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from calid.training.interpolator import TupleObjective
     from calid.training.loop import Task
 
-__all__ = ["TrainAutoencoder", "TrainBaseline", "TrainInterpolator", "TrainSegmentation"]
+__all__ = [
+    "TrainAutoencoder",
+    "TrainBaseline",
+    "TrainInterpolator",
+    "TrainSegmentation",
+    "TrainTemporal",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +189,54 @@ class TrainInterpolator(_HiddenSliceTraining):
             return preset_objective(released.train().requires_grad_(True))
 
         self.fit_objective(make, self.preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTemporal(_FilmTraining):
+    """Stage 3: learn to see all frames of a film at once; single frames are answered as before.
+
+    Only layers that mix over frames are trained, between those of stage 2. Give cine stacks
+    that hold one heartbeat each.
+    """
+
+    start: Path | None = None
+    """Weights of stage 2, default preset. Without, those of the package."""
+    autoencoder: Path | None = None
+    """Weights of stage 1. Without, those of the package."""
+    frames: int = 18
+    """Most frames of the one film of a step."""
+    targets: int = 2
+    """Hidden slices to reconstruct per film and step."""
+    phantom_frames: int = 12
+    """Of each synthetic heart."""
+
+    def run(self) -> None:
+        """Train and leave OUT/default.safetensors."""
+        from calid.models.interpolator import Interpolator, with_temporal_layers
+        from calid.models.store import load_autoencoder, load_interpolator
+        from calid.training.film import FilmObjective, film_task
+        from calid.training.setup import gather_films
+        from calid.weights import weights_path
+
+        device = self.begin()
+        train, held_out = gather_films(
+            self.data, self.validation, self.phantoms, self.out, self.phantom_frames
+        )
+        single = load_interpolator(self.start or weights_path("default"), "default")
+        assert isinstance(single, Interpolator)
+        task = film_task(
+            FilmObjective(with_temporal_layers(single)).to(device),
+            load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(device),
+            train,
+            held_out,
+            weights=self.out / "default.safetensors",
+            size=self.size,
+            frames=self.frames,
+            targets=self.targets,
+            seed=self.seed,
+            device=device,
+        )
+        self.fit(task, device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calid.baselines.signature import Method
+from calid.evaluation.case import Case
+from calid.inference.windows import FEWEST_FRAMES
 
 __all__ = ["Contender"]
 
@@ -24,9 +29,23 @@ class Contender:
         Changes whenever its answers would: name, code, weights' hashes, settings.
     settings
         How it samples, for the record.
+    film
+        What it does where it knows films: as `method`, with one more axis of frames in front
+        of images and answer.
     """
 
     name: str
     method: Method
     identity: str
     settings: Mapping[str, object] = field(default_factory=dict)
+    film: Method | None = None
+
+    def answer(self, case: Case) -> NDArray[np.float32]:
+        """The answer to a case, ``(frames, targets, height, width)``.
+
+        Frames are answered one by one, but for films of a method that knows them.
+        """
+        asked = case.positions, case.targets, case.spacing
+        if self.film is not None and len(case.images) >= FEWEST_FRAMES:
+            return self.film(case.images, *asked)
+        return np.stack([self.method(images, *asked) for images in case.images])

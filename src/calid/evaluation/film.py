@@ -21,11 +21,12 @@ from calid.evaluation.protocol import Figures, Protocol
 from calid.evaluation.temporal import flicker, temporal_error
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
+from calid.inference.windows import FEWEST_FRAMES
 from calid.io import read
 
 __all__ = ["film", "load_film"]
 
-FEWEST_SLICES, FEWEST_FRAMES = 3, 4
+FEWEST_SLICES = 3
 
 
 def film(autoencoder: Model | None) -> Protocol:

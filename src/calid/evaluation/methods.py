@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 
 import calid
 from calid.baselines.cubic import cubic
@@ -27,9 +29,11 @@ from calid.models.interpolator import LatentFiller
 from calid.models.layers import channels_last
 from calid.weights import preset_weights
 
-__all__ = ["CLASSICAL", "NAMES", "Roster"]
+__all__ = ["CLASSICAL", "FRAMEWISE", "NAMES", "Roster"]
 
 CLASSICAL = ("nearest", "linear", "cubic", "registration")
+
+FRAMEWISE = "calid-2d"
 
 NAMES = (
     *CLASSICAL,
@@ -37,14 +41,15 @@ NAMES = (
     "latent-spherical",
     *LEARNED,
     "paper",
+    FRAMEWISE,
     "calid",
     "calid-mean",
     "calid-sample",
     "calid-average",
 )
 """In the order of the tables: classical, fixed paths in latent space, learned baselines, the
-paper preset, then the default preset as `calid reconstruct` gives it, as the bare conditional mean,
-as one sample, and as the average of eight samples."""
+paper preset, then the default preset frame by frame (of films only), as `calid reconstruct` gives
+it, as the bare conditional mean, as one sample, and as the average of eight samples."""
 
 
 class Roster:
@@ -77,8 +82,13 @@ class Roster:
         )
 
     def available(self) -> list[str]:
-        """Names of all methods whose weights are there."""
-        return [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
+        """Names of all methods whose weights are there.
+
+        `FRAMEWISE` is one of them where the weights know films, and only on films is it another
+        method than ``calid``.
+        """
+        known = [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
+        return [n for n in known if n != FRAMEWISE or self._temporal()]
 
     def contenders(self, names: Sequence[str]) -> list[Contender]:
         """Methods ready to be called, in the tables' order.
@@ -116,12 +126,14 @@ class Roster:
             "temperature": sampling.temperature,
             "seed": sampling.seed,
         }
-        return Contender(name, _averaged(model, sampling), identity, settings)
+        film = _films(model, sampling) if model.temporal and name != FRAMEWISE else None
+        return Contender(name, _averaged(model, sampling), identity, settings, film)
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
         """Model, how it is sampled, and the files it depends on."""
         autoencoder = self.files("default")["autoencoder"]
         ours = {
+            FRAMEWISE: Sampling(0, seed=self.seed),
             "calid": Sampling(0, seed=self.seed),
             "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
             "calid-sample": Sampling(1, seed=self.seed),
@@ -151,6 +163,12 @@ class Roster:
         model = Model(shared.autoencoder, network, name, shared.device)
         return model, Sampling(0, seed=self.seed), [autoencoder, path]
 
+    def _temporal(self) -> bool:
+        """Whether the default preset's weights know films; only their header is read."""
+        with safe_open(self.files("default")["default"], "np") as store:
+            config = json.loads(store.metadata()["config"])
+        return bool(config.get("temporal", 0))
+
     def _weights(self, name: str) -> Path | None:
         path = self.baselines / f"{name}.safetensors" if self.baselines else None
         return path if path is not None and path.exists() else None
@@ -167,6 +185,21 @@ def _averaged(model: Model, sampling: Sampling) -> Method:
     ) -> NDArray[np.float32]:
         samples = model.between(images, positions, targets, spacing, sampling)
         return np.asarray(samples.mean(axis=0))
+
+    return method
+
+
+def _films(model: Model, sampling: Sampling) -> Method:
+    """The same for films: images and answers have one more axis of frames in front."""
+
+    def method(
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+    ) -> NDArray[np.float32]:
+        parts = model.film(images, positions, targets, spacing, sampling)
+        return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
 
     return method
 

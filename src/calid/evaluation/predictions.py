@@ -32,16 +32,12 @@ class Predictions:
     def of(self, contender: Contender, case: Case) -> NDArray[np.float32]:
         """The method's answer ``(frames, targets, height, width)``, in float16 precision.
 
-        Frames are answered one by one unless it is there already.
+        Asked for unless it is there already.
         """
         path = self.folder / contender.name / f"{case.name}-{_key(contender, case)}.npz"
         kept = _read(path)
         if kept is None:
-            answers = [
-                contender.method(images, case.positions, case.targets, case.spacing)
-                for images in case.images
-            ]
-            kept = np.stack(answers).astype(np.float16)
+            kept = contender.answer(case).astype(np.float16)
             check_folder(path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as file:

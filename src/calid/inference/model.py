@@ -21,7 +21,7 @@ from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
 from calid.inference.reconstruct import choose_factor, choose_samples, densify, densify_film
 from calid.inference.runtime import PrecisionName, Runtime, RuntimeName, choose_runtime
 from calid.inference.sampling import Sampling
-from calid.inference.windows import FEWEST_FRAMES, TOGETHER, Window, windows
+from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
@@ -131,12 +131,12 @@ class Model:
             stack, chosen, drawn, uncertainty, self.reach is not None, together=together
         )
         demand, at_once = fit_memory(demand, max_memory, self.device)
-        given = {"sampling": sampling, "at_once": at_once}
-        if demand.together > 1:
-            method = partial(self.film, **given, together=demand.together)
-            volume = densify_film(stack, method, chosen, uncertainty, on_frame)
-            return replace(volume, frames_together=demand.together)
-        return densify(stack, partial(self.between, **given), chosen, uncertainty, on_frame)
+        if demand.together == 1:
+            alone = partial(self.between, sampling=sampling, at_once=at_once)
+            return densify(stack, alone, chosen, uncertainty, on_frame)
+        method = partial(self.film, sampling=sampling, at_once=at_once, together=demand.together)
+        volume = densify_film(stack, method, chosen, uncertainty, on_frame)
+        return replace(volume, frames_together=demand.together)
 
     @property
     def reach(self) -> int | None:
@@ -237,8 +237,8 @@ class Model:
         frames, samples = len(images), max(sampling.samples, 1)
         # Every sample sees the stack turned another way: what the networks owe to the
         # orientation of the image averages out with the noise.
-        turned = range(min(samples, ORIENTATIONS))
-        known = [self._known(turn(acquired, n), at_once) for n in turned]
+        turned = (turn(acquired, number) for number in range(min(samples, ORIENTATIONS)))
+        known = [self._known(images, at_once) for images in turned]
         gaps = np.searchsorted(positions, targets)
         for gap in np.unique(gaps):
             near = self._near(len(positions), int(gap))
@@ -250,10 +250,11 @@ class Model:
                 # One stream per gap: all of its targets, and all frames, share their noise.
                 keys = (sampling.seed, int(gap), number)
                 for window in windows(frames, together):
-                    seen = _part(known[number % ORIENTATIONS], len(positions), window, near)
+                    seen = window.of(known[number % ORIENTATIONS], len(positions), near)
                     place = positions[near], targets[some]
                     part = self._fill(seen, *place, sampling, keys, at_once)
-                    drawn[window.index] += torch.from_numpy(window.weight)[:, None, None, None] * part
+                    weight = torch.from_numpy(window.weight)[:, None, None, None]
+                    drawn[window.index] += weight * part
                 native = grid.leave(turn_back(drawn.flatten(0, 1), number))
                 np.clip(native.numpy().reshape(out.shape[1:]), 0, CEILING, out=out[number])
             yield some, out
@@ -273,10 +274,7 @@ class Model:
         keys: tuple[int, ...],
         at_once: int,
     ) -> Tensor:
-        """One sample of the targets of one gap, ``(frames, targets, height, width)``, on the CPU.
-
-        On the networks' grid.
-        """
+        """One gap ``(frames, targets, height, width)`` on the networks' grid, on the CPU."""
         steps = sampling.steps or self.interpolator.default_steps
         frames = seen.frames.count
 
@@ -290,7 +288,8 @@ class Model:
             # Texture stands for one of many that could be: an average has as little of it as
             # an average of independent draws would.
             vividness = sampling.temperature / max(sampling.samples, 1)
-            return self._render(filled, vividness).unflatten(0, (frames, -1))
+            image: Tensor = self._render(filled, vividness).unflatten(0, (frames, -1))
+            return image
 
         divisible = self.reach is not None
         size = max(1, at_once // frames) if divisible else len(targets)
@@ -353,18 +352,6 @@ class Model:
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
-
-
-def _part(known: Acquired, slices: int, window: Window, near: slice) -> Acquired:
-    """Some neighbouring slices in the frames of a window, of a film of all ``slices`` slices."""
-
-    def take(x: Tensor) -> Tensor:
-        whole = x.unflatten(0, (-1, slices))[:, near]
-        # One frame alone stays a view.
-        chosen = whole if len(whole) == 1 else whole[torch.from_numpy(window.index)]
-        return chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-    return Acquired(take(known.images), take(known.latents), known.encode, window.frames)
 
 
 def load_model(

@@ -101,6 +101,8 @@ class Generation:
     """bfloat16 is faster where the hardware has it, which auto knows."""
     max_memory: float | None = None
     """GB that may be used at the peak. Without, what is available."""
+    frame_by_frame: bool = False
+    """Reconstruct every frame of a film on its own, even if the weights know films."""
 
     def sampling(self, uncertainty: bool = False) -> Sampling:
         """How samples are drawn, with their number decided.
@@ -146,6 +148,7 @@ class Generation:
             seed=self.seed,
             uncertainty=uncertainty,
             max_memory=self.max_memory,
+            frame_by_frame=self.frame_by_frame,
             on_frame=on_frame,
         )
 
@@ -163,4 +166,5 @@ class Generation:
             "preset": self.preset,
             "steps": sampling.steps,
             "temperature": sampling.temperature,
+            "frame_by_frame": self.frame_by_frame,
         }

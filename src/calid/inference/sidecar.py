@@ -53,6 +53,7 @@ def record(
             "steps": sampling.steps or model.interpolator.default_steps,
             "temperature": sampling.temperature,
             "seed": sampling.seed,
+            "frames_together": volume.frames_together,
             "device": str(model.device),
             "runtime": model.runtime.name,
             "precision": str(model.precision).removeprefix("torch."),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from calid.models.temporal import Frames
+from calid.models.context import Acquired
+from calid.models.temporal import STILL, Frames
 
 __all__ = ["FEWEST_FRAMES", "TOGETHER", "Window", "windows"]
 
@@ -36,6 +39,18 @@ class Window:
     frames: Frames
     weight: NDArray[np.float32]
 
+    def of(self, film: Acquired, slices: int, near: slice) -> Acquired:
+        """Some neighbouring slices in these frames of a film that has ``slices`` slices."""
+
+        def take(x: Tensor) -> Tensor:
+            whole = x.unflatten(0, (-1, slices))[:, near]
+            # One frame alone stays a view.
+            chosen = whole if len(whole) == 1 else whole[torch.from_numpy(self.index)]
+            flat: Tensor = chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            return flat
+
+        return Acquired(take(film.images), take(film.latents), film.encode, self.frames)
+
 
 def windows(cycle: int, together: int) -> list[Window]:
     """Cover a heartbeat.
@@ -51,7 +66,7 @@ def windows(cycle: int, together: int) -> list[Window]:
     """
     if together == 1:
         one = np.ones(1, np.float32)
-        return [Window(np.array([frame]), Frames(), one) for frame in range(cycle)]
+        return [Window(np.array([frame]), STILL, one) for frame in range(cycle)]
     if cycle <= together:
         return [Window(np.arange(cycle), Frames(cycle, cycle), np.ones(cycle, np.float32))]
     count = -(-2 * cycle // together)

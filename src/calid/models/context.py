@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
-from calid.models.temporal import Frames
+from calid.models.temporal import STILL, Frames
 
 __all__ = ["Acquired", "Context", "Registered", "nearest_context", "register"]
 
@@ -36,11 +36,11 @@ class Acquired:
     images: Tensor
     latents: Tensor
     encode: Callable[[Tensor], Tensor]
-    frames: Frames = Frames()
+    frames: Frames = STILL
 
     @classmethod
     def of(
-        cls, images: Tensor, encode: Callable[[Tensor], Tensor], frames: Frames = Frames()
+        cls, images: Tensor, encode: Callable[[Tensor], Tensor], frames: Frames = STILL
     ) -> Acquired:
         """Encode images."""
         return cls(images, encode(images), encode, frames)
@@ -65,7 +65,7 @@ class Context:
     index: Tensor
     distance: Tensor
     mask: Tensor
-    frames: Frames = Frames()
+    frames: Frames = STILL
 
     @classmethod
     def concatenate(cls, parts: Sequence[Context]) -> Context:
@@ -78,8 +78,8 @@ class Context:
 
     def to(self, device: torch.device) -> Context:
         """The same context on another device."""
-        parts = (part.to(device) for part in (self.index, self.distance, self.mask))
-        return Context(*parts, self.frames)
+        index, distance, mask = (x.to(device) for x in (self.index, self.distance, self.mask))
+        return Context(index, distance, mask, self.frames)
 
     def over(self, frames: Frames, slices: int) -> Context:
         """The targets of one frame in every frame of a film, with ``slices`` slices a frame."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features, zero_conv
-from calid.models.temporal import Frames, temporal_layers
+from calid.models.temporal import STILL, Frames, temporal_layers
 
 __all__ = ["Denoiser", "Injection"]
 
@@ -66,7 +66,7 @@ class Denoiser(nn.Module):
         self.exit = nn.Sequential(ChannelNorm(widths[0]), nn.SiLU(), zero_conv(widths[0], channels))
 
     def forward(
-        self, x: Tensor, t: Tensor, pyramid: Sequence[Tensor], frames: Frames = Frames()
+        self, x: Tensor, t: Tensor, pyramid: Sequence[Tensor], frames: Frames = STILL
     ) -> Tensor:
         """Prediction of ``x``'s shape.
 

@@ -6,7 +6,7 @@ Both answer the same call, `fill`, and nothing outside asks which of them it has
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "LatentFiller",
     "PaperConfig",
     "PaperInterpolator",
+    "with_temporal_layers",
 ]
 
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -192,6 +193,19 @@ class Interpolator(nn.Module):
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
         residual = ddim(denoise, noise, rectified_flow, times)
         return Filled(mean + self.residual_size(context) * residual, known)
+
+
+def with_temporal_layers(model: Interpolator, heads: int = 4) -> Interpolator:
+    """The same network with layers that mix over frames; it answers as before until trained.
+
+    As image models become video models (Blattmann et al., CVPR 2023). A model that has such
+    layers is returned as it is.
+    """
+    if model.config.temporal:
+        return model
+    film = Interpolator(replace(model.config, temporal=heads))
+    film.load_state_dict(film.state_dict() | model.state_dict())
+    return film.train(model.training)
 
 
 @dataclass(frozen=True)

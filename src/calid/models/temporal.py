@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calid.models.layers import ChannelNorm
 
-__all__ = ["Frames", "TemporalAttention", "temporal_layers"]
+__all__ = ["STILL", "Frames", "TemporalAttention", "temporal_layers"]
 
 HARMONICS = 4
 """Of the heart rate, which attention knows a frame's place in the cycle by."""
@@ -40,6 +40,10 @@ class Frames:
 
     count: int = 1
     cycle: int = 1
+
+
+STILL = Frames()
+"""A single frame: nothing to mix."""
 
 
 class TemporalAttention(nn.Module):

@@ -20,6 +20,7 @@ from calid.errors import DataError
 from calid.evaluation.metrics import psnr, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired, Context, nearest_context
+from calid.models.correspondence import Aligned
 from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
 from calid.models.layers import channels_last
 from calid.models.store import save_interpolator
@@ -47,7 +48,7 @@ class TupleBatch:
     context
         Of the targets, indices into them.
     target
-        Shape ``(targets,)``, index of the hidden slice.
+        Shape ``(targets,)``, index of the hidden slice; of a film, in every frame.
     noise, uniform, normal
         Random numbers of the objective: ``(targets, channels, h, w)`` and twice ``(targets,)``.
     """
@@ -103,6 +104,11 @@ class RefineObjective(TupleObjective):
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch."""
+        terms, loss, _ = self.terms(batch)
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def terms(self, batch: TupleBatch) -> tuple[dict[str, Tensor], Tensor, Aligned]:
+        """Terms by name, their weighted sum, and what tau_1 answered."""
         model, truth = self.interpolator, batch.acquired.latents[batch.target]
         aligned = model.align(batch.acquired, batch.context)
         # Errors count in units of what is to be expected there, so that targets close to a
@@ -115,11 +121,10 @@ class RefineObjective(TupleObjective):
         residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
         t = logit_normal(batch.normal)
         x = diffuse(residual, batch.noise, t, rectified_flow)
-        speed = model.denoiser(x, t, aligned.pyramid)
+        speed = model.denoiser(x, t, aligned.pyramid, batch.context.frames)
         flow = (speed - velocity(residual, batch.noise)).square().mean()
         terms = {"regression": regression, "flow": flow, "carried": carried}
-        loss = regression + self.flow * flow + self.carry * carried
-        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+        return terms, regression + self.flow * flow + self.carry * carried, aligned
 
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
         """See `TupleObjective.save`."""

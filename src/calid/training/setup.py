@@ -14,7 +14,11 @@ __all__ = ["gather_films"]
 
 
 def gather_films(
-    data: Sequence[Path], validation: Sequence[Path], phantoms: int, cache: Path
+    data: Sequence[Path],
+    validation: Sequence[Path],
+    phantoms: int,
+    cache: Path,
+    frames: int = 1,
 ) -> tuple[list[Film], list[Film]]:
     """Training and held-out films, never of the same subject.
 
@@ -26,6 +30,8 @@ def gather_films(
         Number of synthetic hearts, added to the training films.
     cache
         Folder for the uint8 copies.
+    frames
+        Of each synthetic heart.
 
     Raises
     ------
@@ -39,8 +45,8 @@ def gather_films(
     films = load_bank(
         data,
         cache / "train.safetensors",
-        extra=phantom_films(phantoms),
-        extra_key=f"phantoms={phantoms}",
+        extra=phantom_films(phantoms, frames),
+        extra_key=f"phantoms={phantoms}" + (f" frames={frames}" if frames > 1 else ""),
         on_skip=warn,
     )
     if validation:
@@ -63,10 +69,21 @@ def gather_films(
     return films, held_out
 
 
-def phantom_films(count: int) -> Iterator[Film]:
-    """Thick-slice films of synthetic hearts, 2.5 mm apart, so that any position has a truth."""
+def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
+    """Thick-slice films of synthetic hearts, so that many positions have a truth.
+
+    Parameters
+    ----------
+    count
+        How many hearts.
+    frames
+        Of each. Single frames lie 2.5 mm apart, at another phase in every heart: many hearts at
+        one phase each teach more anatomy than few at many. Whole cycles have a quarter of the
+        slices, 10 mm apart.
+    """
     for seed in range(count):
-        # Many hearts at one phase each teach more anatomy than few hearts at many.
-        phase = 0.37 * seed % 1.0
-        stack = HeartPhantom(seed).acquire(gap=2.5, phases=(phase,), noise=0.01)
+        first = 0.37 * seed % 1.0
+        phases = tuple((first + frame / frames) % 1.0 for frame in range(frames))
+        gap = 2.5 if frames == 1 else 10.0
+        stack = HeartPhantom(seed).acquire(gap=gap, phases=phases, noise=0.01)
         yield to_film(stack, f"phantom{seed}")
