@@ -11,13 +11,14 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
 from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
+from calid.inference.openvino import compile_networks
 from calid.inference.reconstruct import choose_factor, choose_samples, densify, densify_film
 from calid.inference.runtime import PrecisionName, Runtime, RuntimeName, choose_runtime
 from calid.inference.sampling import Sampling
@@ -390,14 +391,5 @@ def load_model(
     autoencoder = load_autoencoder(files["autoencoder"]).to(place)
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
     if where.name == "openvino":
-        _compile(autoencoder, interpolator, where.precision)
+        compile_networks(autoencoder, interpolator, where.precision)
     return Model(*networks, preset, place, runtime=where, weights=files)
-
-
-def _compile(autoencoder: Autoencoder, interpolator: nn.Module, precision: torch.dtype) -> None:
-    from calid.inference.openvino import compile_method
-
-    for name in ("encode", "decode"):
-        compile_method(autoencoder, name, precision, any_size=True)
-    for part in interpolator.children():
-        compile_method(part, "forward", precision)

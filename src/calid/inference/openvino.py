@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from calid.errors import CalidWarning, UsageError
 
-__all__ = ["Compiled", "compile_method", "load_openvino"]
+__all__ = ["Compiled", "compile_method", "compile_networks", "load_openvino"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest accepted root-mean-square difference to torch, as a share of the output's."""
@@ -67,6 +67,16 @@ def compile_method(
         batch, height and width: compiled once. Otherwise once for all shapes that occur.
     """
     setattr(module, name, Compiled(module, getattr(module, name), precision, any_size))
+
+
+def compile_networks(
+    autoencoder: nn.Module, interpolator: nn.Module, precision: torch.dtype
+) -> None:
+    """Let OpenVINO answer for both networks of a preset, as `compile_method`."""
+    for name in ("encode", "decode"):
+        compile_method(autoencoder, name, precision, any_size=True)
+    for part in interpolator.children():
+        compile_method(part, "forward", precision)
 
 
 class Compiled:
