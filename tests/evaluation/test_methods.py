@@ -16,13 +16,15 @@ from calid.baselines.nearest import nearest
 from calid.baselines.registration import registration
 from calid.errors import UsageError, WeightsError
 from calid.evaluation import methods
+from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
-from calid.evaluation.methods import CLASSICAL, NAMES, Roster
+from calid.evaluation.methods import CLASSICAL, FRAMEWISE, NAMES, Roster
 from calid.inference.model import Model, Sampling
-from calid.models.interpolator import LatentFiller
+from calid.models.interpolator import Interpolator, InterpolatorConfig, LatentFiller
+from calid.models.store import save_interpolator
 from calid.weights import weights_path
 
-OURS = ("calid", "calid-mean", "calid-sample", "calid-average")
+OURS = ("calid-2d", "calid", "calid-mean", "calid-sample", "calid-average")
 RELEASED = [n for n in NAMES if n not in LEARNED]
 
 
@@ -86,10 +88,12 @@ def test_a_baseline_without_weights_says_how_to_train_it(loads, tmp_path, name):
 
 
 def test_available_are_those_whose_weights_are_there(loads, tmp_path):
-    assert Roster(0, "cpu").available() == RELEASED
-    assert Roster(0, "cpu", tmp_path).available() == RELEASED
+    alone = [n for n in RELEASED if n != FRAMEWISE]
+    assert Roster(0, "cpu").available() == alone
+    assert Roster(0, "cpu", tmp_path).available() == alone
     write(tmp_path, LEARNED[1])
-    assert Roster(0, "cpu", tmp_path).available() == [n for n in NAMES if n != LEARNED[0]]
+    missing = (LEARNED[0], FRAMEWISE)
+    assert Roster(0, "cpu", tmp_path).available() == [n for n in NAMES if n not in missing]
     assert [c.name for c in Roster(0, "cpu", tmp_path).contenders([LEARNED[1]])] == [LEARNED[1]]
     assert loads == [("default", "cpu")]
 
@@ -231,3 +235,54 @@ def test_the_released_weights_load_and_answer():
     assert answer.shape == (1, 32, 32)
     assert np.isfinite(answer).all()
     assert contender.settings["samples"] == 0
+
+
+def film_weights(folder: Path) -> Path:
+    """Weights of the default preset that know films."""
+    torch.manual_seed(0)
+    model = Interpolator(InterpolatorConfig(8, (8, 16), temporal=2))
+    save_interpolator(model, folder / "default.safetensors", {})
+    return folder
+
+
+def test_frame_by_frame_is_a_method_of_its_own_where_weights_know_films(tmp_path):
+    assert FRAMEWISE in Roster(0, "cpu", weights=film_weights(tmp_path)).available()
+
+
+def test_films_are_answered_together_but_for_the_framewise_row(tmp_path, monkeypatch):
+    asked: list[tuple[str, int]] = []
+
+    def between(self, images, positions, targets, spacing, sampling):
+        asked.append(("frame", 1))
+        return np.zeros((2, len(targets), *images.shape[1:]), np.float32)
+
+    def film(self, images, positions, targets, spacing, sampling):
+        asked.append(("film", len(images)))
+        for place in range(len(targets)):
+            shape = (2, len(images), 1, *images.shape[2:])
+            values = np.arange(2, dtype=np.float32) + 10 * place
+            yield slice(place, place + 1), np.ones(shape, np.float32) * values[:, *[None] * 4]
+
+    monkeypatch.setattr(Model, "between", between)
+    monkeypatch.setattr(Model, "film", film)
+    roster = Roster(0, "cpu", weights=film_weights(tmp_path))
+    framewise, ours, linear_ = (
+        roster.contenders([name])[0] for name in (FRAMEWISE, "calid", "linear")
+    )
+    assert framewise.identity != ours.identity
+    assert linear_.film is framewise.film is None
+
+    def case(frames: int) -> Case:
+        images = np.zeros((frames, 3, 4, 5), np.float32)
+        places = np.array([0.0, 10.0, 20.0])
+        return Case("a", "a", images, places, np.array([5.0, 12.0]), images[:, :2], (1.5, 1.5))
+
+    answer = ours.answer(case(5))
+    assert answer.shape == (5, 2, 4, 5)
+    np.testing.assert_allclose(answer[:, 0], 0.5)
+    np.testing.assert_allclose(answer[:, 1], 10.5)
+    assert asked == [("film", 5)]
+    asked.clear()
+    assert framewise.answer(case(5)).shape == (5, 2, 4, 5)
+    assert ours.answer(case(3)).shape == (3, 2, 4, 5)
+    assert asked == [("frame", 1)] * 8
