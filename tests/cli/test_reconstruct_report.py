@@ -58,6 +58,7 @@ def test_the_page_is_complete_and_names_nothing(stack_file, tmp_path, capsys):
     assert (verb.factor, verb.samples, verb.steps, verb.seed) == (2, 2, 1, 5)
     assert verb.uncertainty == Path("UNCERTAINTY")
     settings = record["settings"]
+    assert settings.pop("frames_together") == 1
     assert {name: getattr(verb, name) for name in settings} == settings
 
 
