@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from calid.models.context import Context, Registered
-from calid.models.correspondence import Aligned, Correspondence
+from calid.models.correspondence import Correspondence, carry
 
 CHANNELS, SIDE, SLICES = 3, 16, 5
 
@@ -46,6 +47,16 @@ def images(seed: int = 0) -> Tensor:
     return torch.rand(SLICES, 1, 4 * SIDE, 4 * SIDE, generator=generator)
 
 
+class Answer(NamedTuple):
+    """Of tau_1, with the images that it carries."""
+
+    mean: Tensor
+    pyramid: list[Tensor]
+    displacement: Tensor
+    share: Tensor
+    carried: Tensor
+
+
 @torch.no_grad()
 def align(
     model: Correspondence,
@@ -54,7 +65,7 @@ def align(
     pictures: Tensor | None = None,
     velocity: Tensor | None = None,
     moved: Sequence[bool] | None = None,
-) -> Aligned:
+) -> Answer:
     """Align what was registered with a motion, latent pixels per 10 mm; by default with none."""
     moved = [False] * where.index.shape[1] if moved is None else moved
     velocity = torch.zeros(2, SIDE, SIDE) if velocity is None else velocity
@@ -66,8 +77,9 @@ def align(
         torch.tensor(moved),
         reach * velocity,
     )
-    aligned: Aligned = model(seen)
-    return aligned
+    aligned = model(seen)
+    parts = aligned.mean, aligned.pyramid, aligned.displacement, aligned.share
+    return Answer(*parts, carry(seen, aligned))
 
 
 def constant(x: float, y: float) -> Tensor:
@@ -81,7 +93,7 @@ def swirl() -> Tensor:
     return torch.stack([rows + 0.5, -columns])
 
 
-def assert_same(one: Aligned, other: Aligned) -> None:
+def assert_same(one: Answer, other: Answer) -> None:
     torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-4)
     for a, b in zip(one.pyramid, other.pyramid, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

@@ -20,6 +20,7 @@ from calid.data.sampling import centre_stack
 from calid.errors import WeightsError
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
 from calid.models.context import Context
+from calid.models.correspondence import carry
 from calid.models.interpolator import Interpolator, InterpolatorConfig
 from calid.models.store import load_autoencoder, load_interpolator, new_interpolator
 from calid.training.autoencoder import (
@@ -366,7 +367,8 @@ def test_carried_images_count_by_their_squared_error_in_units_of_the_gate(tmp_pa
     batch = task.batch(1, 0)
     assert isinstance(batch, TupleBatch)
     with torch.no_grad():
-        carried = task.objective.interpolator.align(batch.acquired, batch.context).carried
+        aligned, seen = task.objective.interpolator.align(batch.acquired, batch.context)
+        carried = carry(seen, aligned)
         terms = task.objective(batch)
     errors = (carried - batch.acquired.images[batch.target]).square().mean((1, 2, 3))
     expected = (errors / batch.context.gate.square()).mean()

@@ -26,7 +26,7 @@ from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_featur
 from calid.models.motion import GAP_UNIT, enlarge, warp
 from calid.models.temporal import temporal_layers
 
-__all__ = ["Aligned", "Correspondence", "SliceEncoder"]
+__all__ = ["Aligned", "Correspondence", "SliceEncoder", "carry"]
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,12 @@ class Aligned:
         2, h, w)``, latent pixels (x, y) relative to the target's.
     share
         How much of each member is taken there, ``(targets, context, 1, h, w)``, sums to 1.
-    carried
-        The images themselves, moved and blended as the latents were, ``(targets, 1, height,
-        width)``.
     """
 
     mean: Tensor
     pyramid: list[Tensor]
     displacement: Tensor
     share: Tensor
-    carried: Tensor
 
 
 class SliceEncoder(nn.Module):
@@ -193,8 +189,7 @@ class Correspondence(nn.Module):
         share = torch.softmax(score + prior[..., None, None, None], 1)
         blended = (share * warped.view(targets, count, *latents.shape[1:])).sum(1)
         correction = self.correct(state).float() * context.gate[:, None, None, None]
-        carried = _carry(seen.images, context, displacement, share)
-        return Aligned(blended + correction, maps, displacement, share, carried)
+        return Aligned(blended + correction, maps, displacement, share)
 
     def _places(self, seen: Registered) -> tuple[Tensor, Tensor]:
         """Embedding ``(targets, context, embedding)`` and log share before any learning."""
@@ -214,11 +209,12 @@ def _halvings(displacement: Tensor, levels: int) -> list[Tensor]:
     return pyramid
 
 
-def _carry(images: Tensor, context: Context, displacement: Tensor, share: Tensor) -> Tensor:
-    """Images ``(targets, 1, height, width)`` moved and blended at their own resolution."""
-    targets, count = context.index.shape
-    scale = images.shape[-1] // share.shape[-1]
-    fine = enlarge(displacement.flatten(0, 1).float(), scale)
-    weight = F.interpolate(share.flatten(0, 1).float(), scale_factor=float(scale), mode="bilinear")
-    moved = weight * warp(images[context.index.flatten()], fine)
+def carry(seen: Registered, aligned: Aligned) -> Tensor:
+    """The images ``(targets, 1, height, width)``, moved and blended as the latents were."""
+    targets, count = seen.context.index.shape
+    scale = seen.images.shape[-1] // aligned.share.shape[-1]
+    fine = enlarge(aligned.displacement.flatten(0, 1).float(), scale)
+    share = aligned.share.flatten(0, 1).float()
+    weight = F.interpolate(share, scale_factor=float(scale), mode="bilinear")
+    moved = weight * warp(seen.images[seen.context.index.flatten()], fine)
     return moved.view(targets, count, *moved.shape[1:]).sum(1)

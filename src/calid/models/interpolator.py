@@ -18,7 +18,7 @@ from calid.diffusion.objective import data_from_noise, data_from_velocity
 from calid.diffusion.sampler import ddim
 from calid.diffusion.schedule import rectified_flow, time_grid, variance_preserving
 from calid.errors import UsageError
-from calid.models.context import Acquired, Context, nearest_context, register
+from calid.models.context import Acquired, Context, Registered, nearest_context, register
 from calid.models.correspondence import Aligned, Correspondence, SliceEncoder
 from calid.models.denoiser import Denoiser
 from calid.models.surroundings import Surroundings
@@ -152,16 +152,15 @@ class Interpolator(nn.Module):
         )
         self.denoiser = Denoiser(config.channels, config.widths, temporal=config.temporal)
 
-    def align(self, acquired: Acquired, context: Context) -> Aligned:
-        """tau_1 on all targets of ``context``."""
-        return self.correspondence(register(acquired, context))  # type: ignore[no-any-return]
+    def align(self, acquired: Acquired, context: Context) -> tuple[Aligned, Registered]:
+        """tau_1 on all targets of ``context``, and what it was shown."""
+        seen = register(acquired, context)
+        return self.correspondence(seen), seen
 
     def known(self, acquired: Acquired, context: Context) -> tuple[Known, list[Tensor]]:
         """The conditional mean with what surrounds it, and tau_1's maps for tau_2."""
-        seen = register(acquired, context)
-        aligned: Aligned = self.correspondence(seen)
-        gate = context.gate[:, None, None, None]
-        around = Surroundings(aligned.carried, *seen.neighbours(), gate)
+        aligned, seen = self.align(acquired, context)
+        around = Surroundings(*seen.neighbours(), context.gate[:, None, None, None])
         return Known(aligned.mean, around), aligned.pyramid
 
     def residual_size(self, context: Context) -> Tensor:

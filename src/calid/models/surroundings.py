@@ -16,10 +16,13 @@ from torch import Tensor
 __all__ = ["Surroundings", "expected", "texture"]
 
 SHARE, DETAIL = 0.7, 0.95
-"""How much of the registered slices, and of their agreeing detail, is handed on in a wide gap.
+"""How much of the registered slices, and of their agreeing detail, is handed on in a wide gap."""
 
-Chosen on held-out slices: crisp as a registration, and nearer to the truth than one in PSNR,
-SSIM, Dice and Hausdorff distance at once.
+VIVID = 1.1
+"""Amplitude of fine detail, in units of what the acquired slices have, that is not exceeded.
+
+These three were chosen on held-out slices: crisp as a registration, and nearer to the truth
+than one in PSNR, SSIM, Dice and Hausdorff distance at once.
 """
 
 FINE, LOCAL = 1.5, 3.0
@@ -35,9 +38,6 @@ class Surroundings:
 
     Parameters
     ----------
-    carried
-        Acquired images moved to the targets and blended as tau_1 says, ``(targets, 1, height,
-        width)``.
     moved
         The nearest slice below and above, registered to the target, ``(targets, 2, height,
         width)``.
@@ -48,19 +48,30 @@ class Surroundings:
         acquired slice, towards 1 in the middle of a wide gap.
     """
 
-    carried: Tensor
     moved: Tensor
     distance: Tensor
     gate: Tensor
+
+    @property
+    def share(self) -> Tensor:
+        """How much either slice counts by its distance, ``(targets, 2, 1, 1)``; sums to 1."""
+        reach = self.distance.abs()
+        return (reach.flip(1) / reach.sum(1, keepdim=True))[..., None, None]
+
+    @property
+    def blended(self) -> Tensor:
+        """Both slices in one image ``(targets, 1, height, width)``."""
+        return (self.share * self.moved).sum(1, keepdim=True)
 
 
 def expected(decoded: Tensor, around: Surroundings) -> Tensor:
     """The conditional mean as images ``(targets, 1, height, width)``.
 
-    Near an acquired slice its own pixels, moved along the correspondence, know more than any
-    decoder; they fade out as there is more to invent.
+    Near an acquired slice registered pixels know more than any decoder; they fade out as there
+    is more to invent.
     """
-    return around.gate * decoded + (1 - around.gate) * around.carried
+    weight = around.gate.square()
+    return weight * decoded + (1 - weight) * around.blended
 
 
 def texture(mean: Tensor, around: Surroundings) -> Tensor:
@@ -75,17 +86,19 @@ def texture(mean: Tensor, around: Surroundings) -> Tensor:
     -------
     Tensor
         Same shape: a part of the way to the registered neighbours, blended by distance, and
-        their detail as far as the two agree on it. Nothing on an acquired slice.
+        their detail as far as the two agree on it, but no more of it than makes the answer as
+        detailed as they are. Nothing on an acquired slice.
     """
-    reach = around.distance.abs()
-    share = (reach.flip(1) / reach.sum(1, keepdim=True))[..., None, None]
-    blended = (share * around.moved).sum(1, keepdim=True)
-    below, above = (around.moved - smooth(around.moved, FINE)).split(1, 1)
-    both = 2 * smooth(below * above, LOCAL)
-    agreement = both / (smooth(below.square() + above.square(), LOCAL) + NOISE)
-    detail = share[:, :1] * below + share[:, 1:] * above
-    added = SHARE * (blended - mean) + DETAIL * agreement.clamp(0, 1) * detail
-    result: Tensor = around.gate * added
+    fine = around.moved - smooth(around.moved, FINE)
+    detail = (around.share * fine).sum(1, keepdim=True)
+    energy = smooth(fine.square(), LOCAL)
+    below, above = fine.split(1, 1)
+    agreement = 2 * smooth(below * above, LOCAL) / (energy.sum(1, keepdim=True) + NOISE)
+    # Blending two slices that disagree takes detail away, which leaves room for more.
+    present = (around.share * energy).sum(1, keepdim=True) + NOISE
+    room = VIVID * (present / (smooth(detail.square(), LOCAL) + NOISE)).sqrt() - SHARE
+    more = torch.minimum(DETAIL * agreement.clamp(0, 1), room.clamp(min=0))
+    result: Tensor = around.gate * (SHARE * (around.blended - mean) + more * detail)
     return result
 
 

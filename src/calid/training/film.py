@@ -57,14 +57,9 @@ class FilmObjective(RefineObjective):
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch of one film."""
-        terms, loss, aligned = self.terms(batch)
-        frames, known = batch.context.frames, batch.acquired
-        size = batch.context.gate[:, None, None, None]
-        errors = {
-            "latent_change": (aligned.mean - known.latents[batch.target]) / size,
-            "image_change": (aligned.carried - known.images[batch.target]) / size,
-        }
-        terms |= {n: _change(e, frames).square().mean() for n, e in errors.items()}
+        terms, loss, errors = self.terms(batch)
+        for name, error in errors.items():
+            terms[f"{name}_change"] = _change(error, batch.context.frames).square().mean()
         change = terms["latent_change"] + self.carry * terms["image_change"]
         return {
             "loss": loss + self.motion * change,

@@ -20,7 +20,7 @@ from calid.errors import DataError
 from calid.evaluation.metrics import psnr, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired, Context, nearest_context
-from calid.models.correspondence import Aligned
+from calid.models.correspondence import carry
 from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
 from calid.models.layers import channels_last
 from calid.models.store import save_interpolator
@@ -107,16 +107,21 @@ class RefineObjective(TupleObjective):
         terms, loss, _ = self.terms(batch)
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
-    def terms(self, batch: TupleBatch) -> tuple[dict[str, Tensor], Tensor, Aligned]:
-        """Terms by name, their weighted sum, and what tau_1 answered."""
+    def terms(self, batch: TupleBatch) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Terms by name, their weighted sum, and errors of mean latents and carried images.
+
+        Errors count in units of what is to be expected there, so that targets close to a slice,
+        which are easy, are not neglected.
+        """
         model, truth = self.interpolator, batch.acquired.latents[batch.target]
-        aligned = model.align(batch.acquired, batch.context)
-        # Errors count in units of what is to be expected there, so that targets close to a
-        # slice, which are easy, are not neglected.
+        aligned, seen = model.align(batch.acquired, batch.context)
         expected = batch.context.gate[:, None, None, None]
-        regression = ((aligned.mean - truth) / expected).square().mean()
         image = batch.acquired.images[batch.target]
-        carried = ((aligned.carried - image) / expected).square().mean()
+        errors = {
+            "latent": (aligned.mean - truth) / expected,
+            "image": (carry(seen, aligned) - image) / expected,
+        }
+        regression, carried = (error.square().mean() for error in errors.values())
         # The flow's target is the error of the mean, not a reason for the mean to move.
         residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
         t = logit_normal(batch.normal)
@@ -124,7 +129,7 @@ class RefineObjective(TupleObjective):
         speed = model.denoiser(x, t, aligned.pyramid, batch.context.frames)
         flow = (speed - velocity(residual, batch.noise)).square().mean()
         terms = {"regression": regression, "flow": flow, "carried": carried}
-        return terms, regression + self.flow * flow + self.carry * carried, aligned
+        return terms, regression + self.flow * flow + self.carry * carried, errors
 
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
         """See `TupleObjective.save`."""
