@@ -5,8 +5,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run as calid
 
-from calid.cli.main import main
 from calid.view.server import PageServer
 
 
@@ -20,11 +20,7 @@ def source(tmp_path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["view", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
+    return calid("view", *arguments)
 
 
 def test_a_page_is_written_as_one_file(source, tmp_path, capsys):

@@ -41,6 +41,13 @@ def test_the_record_of_a_reconstruction(reader, page):
     assert {field for field in listed if field.split(".")[0] not in record} == set()
 
 
+def test_the_record_of_an_evaluation(reader, page):
+    main(["evaluate", "stacks", "--out", "report", "--methods", "linear,nearest"])
+    keys = json.loads((reader / "report" / "summary.json").read_text())
+    assert "reading" in keys
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
 def test_the_records_of_labels_and_measures(reader, page):
     main(["segment", "stack.nii.gz", "labels.nii.gz"])
     main(["measure", "stack.nii.gz", "--out", "measures", "--no-dense"])

@@ -1,14 +1,20 @@
-"""What a method is given and what it is compared with."""
+"""What a method is given and what it is compared with; how its file is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Case"]
+from calid.stack import SliceStack
+
+__all__ = ["Case", "Reader"]
+
+Reader = Callable[[Path], SliceStack]
+"""Reads a stack as `calid.io.read` does, with options or without."""
 
 
 @dataclass(frozen=True)
