@@ -132,7 +132,8 @@ class Cohort(Generation):
                 RayEngine(address, self.workers, self.num_cpus, self.num_gpus, self.retries),
                 threads,
             )
-        from calid.cohort.local import LocalEngine, available_cpus
+        from calid.cohort.local import LocalEngine
+        from calid.inference.machine import available_cpus
         from calid.inference.runtime import choose_device
 
         cpus = available_cpus()
