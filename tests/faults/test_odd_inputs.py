@@ -9,9 +9,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
 
 from calid.baselines.linear import linear
-from calid.cli.main import main
 from calid.errors import CalidWarning, WeightsError
 from calid.geometry.affine import spacing
 from calid.inference.reconstruct import densify
@@ -47,11 +47,7 @@ def dense_of(path: Path, factor: int = 2) -> Volume:
 
 
 def reconstruct(*arguments: object) -> int:
-    try:
-        main(["reconstruct", *map(str, arguments), "--device", "cpu"])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return run("reconstruct", *arguments, "--device", "cpu")
 
 
 def scanner_values(image: Any) -> dict[tuple[float, ...], float]:
@@ -261,21 +257,19 @@ def test_fill_is_for_voxels_that_are_not_finite(
     assert record["input"]["slice_thickness_mm"] == 6
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "segment", "measure"])
+@pytest.mark.parametrize("verb", ["reconstruct", "segment", "measure", "inspect"])
 def test_reading_options_reach_every_verb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     path = save(tmp_path / "a.nii", voxels(6, 5, 4))
-    outputs = [] if verb == "measure" else [str(tmp_path / "b.nii")]
+    outputs = [] if verb in ("measure", "inspect") else [str(tmp_path / "b.nii")]
     for option, value, code in (
         ("--max-bytes", "100", 3),
         ("--max-bytes", "0", 2),
         ("--thickness", "-1", 2),
         ("--spacing-from", "sform", 2),
     ):
-        with pytest.raises(SystemExit) as stop:
-            main([verb, str(path), *outputs, option, value])
-        assert stop.value.code == code
+        assert run(verb, path, *outputs, option, value) == code
         assert option in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
 

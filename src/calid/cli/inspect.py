@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +24,15 @@ __all__ = ["Inspect"]
 class Inspect:
     """Say what an input holds: slices, gaps, frames, and what is left out and why.
 
-    Nothing that could name a patient is printed or written. The exit code is that of reading:
-    0 if the input can be used as it is.
+    Nothing that could name a patient is printed or written. The exit code is that of reading
+    with the same options, zero if the input can be used.
     """
 
     input: Annotated[Path, tyro.conf.Positional]
     """NIfTI stack, or a DICOM folder, zip or file."""
     json: Path | None = None
     """File to write the same to, as JSON."""
-    odd_slices: Literal["refuse", "leave-out"] = "refuse"
-    """DICOM slices that do not fit the others: an error, or left out with a warning."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Print what was found, then fail as reading would."""
@@ -39,12 +40,11 @@ class Inspect:
 
         from calid.cli.console import say
         from calid.io.atomic import check_output
-        from calid.io.inspect import inspect_input
         from calid.io.sidecar import write_json
 
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
-        found = inspect_input(self.input, self.odd_slices)
+        found = self.reading.inspect(self.input)
         say(_headline(self.input, found))
         console = Console(highlight=False, markup=False)
         if found.stack is not None:

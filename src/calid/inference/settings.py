@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from calid.inference.model import Model, Sampling
     from calid.io import Headers
+    from calid.io.inspect import Inspection
     from calid.stack import SliceStack, Volume
 
 __all__ = ["Generation", "Reading"]
@@ -43,6 +44,18 @@ class Reading:
         from calid.io import read_with_headers
 
         return read_with_headers(
+            path,
+            thickness=self.thickness,
+            fill=self.fill,
+            odd_slices=self.odd_slices,
+            **self._common(),
+        )
+
+    def inspect(self, path: Path) -> Inspection:
+        """Look at an input without failing; see `calid.io.inspect.inspect_input`."""
+        from calid.io.inspect import inspect_input
+
+        return inspect_input(
             path,
             thickness=self.thickness,
             fill=self.fill,

@@ -95,18 +95,29 @@ def read_with_headers(
         stack = read_stack(
             path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
-    elif spacing_from != "auto" or fill is not None:
-        raise UsageError(
-            path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
-        )
     else:
         from calid.io.dicom import read_dicom
 
+        refuse_nifti_options(path, spacing_from, fill)
         found = read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes)
         stack, headers = found.stack, found.headers
     for note in flat_images(stack):
         warnings.warn(note, CalidWarning, stacklevel=2)
     return stack, headers
+
+
+def refuse_nifti_options(path: Path, spacing_from: SpacingFrom, fill: float | None) -> None:
+    """Refuse options that DICOM leaves no use for.
+
+    Raises
+    ------
+    UsageError
+        If one of them is given.
+    """
+    if spacing_from != "auto" or fill is not None:
+        raise UsageError(
+            path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
+        )
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
