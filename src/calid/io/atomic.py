@@ -14,7 +14,15 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_folder", "check_output", "make_folder", "new_name", "sync_folder"]
+__all__ = [
+    "atomic",
+    "check_folder",
+    "check_output",
+    "make_folder",
+    "new_name",
+    "sync_folder",
+    "try_writing",
+]
 
 LEFTOVER_AGE = 3600.0
 """Seconds after which a temporary file belongs to a run that was killed: writing renews its age."""
@@ -112,7 +120,7 @@ def check_output(
             raise OutputError(
                 path, "The output is also the input.", "Choose another name: inputs are kept."
             )
-    _try_writing(folder, path)
+    try_writing(folder, path)
     return path
 
 
@@ -140,7 +148,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         there = there.parent
     if not there.is_dir():
         raise OutputError(path, f"{there} is a file, not a folder.", "Choose another folder.")
-    _try_writing(there, path)
+    try_writing(there, path)
     return path
 
 
@@ -159,8 +167,15 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _try_writing(folder: Path, path: Path) -> None:
-    """Permission bits do not stop root, and read-only disks have none: try it."""
+def try_writing(folder: Path, path: Path) -> None:
+    """Refuse ``path`` if ``folder``, in which it is to lie, refuses new files.
+
+    Raises
+    ------
+    OutputError
+        If it does.
+    """
+    # Permission bits do not stop root, and read-only disks have none: try it.
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
