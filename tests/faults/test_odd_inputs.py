@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,27 @@ def test_the_largest_integers_do_not_wrap_round(tmp_path: Path, dtype: str) -> N
     np.testing.assert_array_equal(dense.data[0, ::2], data.T)
     assert (dense.data[0, 1, :, 3:] > limits.max // 2).all()
     assert (dense.data[0, 1, :, :3] < limits.max // 2).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.arange(2**53, 2**53 + 90).reshape(6, 5, 3),
+        np.full((6, 5, 3), 2e30, "f4"),
+        np.where(np.arange(90).reshape(6, 5, 3) == 3, 2**53 + 1, 2**53),
+    ],
+    ids=["wide integers", "constant", "alike in double precision"],
+)
+def test_values_beyond_all_precision_stay_within_their_range(
+    tmp_path: Path, data: np.ndarray
+) -> None:
+    path = save(tmp_path / "a.nii", data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*the same value", CalidWarning)
+        dense = dense_of(path)
+    np.testing.assert_array_equal(dense.data[0, ::2], data.T)
+    assert dense.data.min() == data.min()
+    assert dense.data.max() == data.max()
 
 
 def test_small_contrast_on_a_large_offset_is_kept(tmp_path: Path) -> None:
