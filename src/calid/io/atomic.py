@@ -152,6 +152,25 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, if they are missing.
+
+    Raises
+    ------
+    OutputError
+        If that is refused, or a file stands in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            path,
+            f"The folder cannot be made: {error.strerror or error}.",
+            "Choose a place that you may write to.",
+        ) from error
+    return path
+
+
 def new_name(folder: Path, ending: str = ".part") -> Path:
     """A name for a temporary file, hidden and unlike any other; it tells nothing of the target."""
     return folder / f".calid-{secrets.token_hex(8)}{ending}"
@@ -194,25 +213,6 @@ def _folder_at(path: Path) -> bool:
         raise OutputError(
             path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
         ) from error
-
-
-def make_folder(path: Path) -> Path:
-    """Make a folder and those above it, if they are missing.
-
-    Raises
-    ------
-    OutputError
-        If that is refused, or a file stands in the way.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            path,
-            f"The folder cannot be made: {error.strerror or error}.",
-            "Choose a place that you may write to.",
-        ) from error
-    return path
 
 
 def _same(one: Path, two: Path) -> bool:
