@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from calid.inference.settings import Reading
+from calid.words import count, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def _headline(path: Path, found: Inspection) -> str:
     if report is None:
         return f"{path}: {found.format}"
     return (
-        f"{path}: {found.format}, {_many(report.images, 'image')} in {_many(report.files, 'file')}"
+        f"{path}: {found.format}, {count(report.images, 'image')} in {count(report.files, 'file')}"
     )
 
 
@@ -79,14 +80,12 @@ def _print_stack(console: Console, stack: SliceStack, report: DicomReport | None
 
     frames, slices, rows, columns = stack.shape
     step = "{:.4g} x {:.4g} mm".format(*stack.pixel_spacing)
-    gaps = sorted({f"{gap:.4g}" for gap in stack.gaps}, key=float)
-    apart = gaps[0] if len(gaps) == 1 else f"{gaps[0]} to {gaps[-1]}"
     to = "columns to the {}, rows to the {}, slices to the {}".format(*axes(stack))
     values = f"{stack.data.dtype}, {stack.data.min()} to {stack.data.max()}"
     if (stack.intensity.slope, stack.intensity.intercept) != (1, 0):
         values += f", times {stack.intensity.slope:.6g} plus {stack.intensity.intercept:.6g}"
     lines = {
-        "slices": f"{slices}, {apart} mm apart, {stack.thickness:.4g} mm thick",
+        "slices": f"{slices}, {span(stack.gaps)} mm apart, {stack.thickness:.4g} mm thick",
         "frames": _times(stack, report) if frames > 1 else "1",
         "matrix": f"{rows} rows x {columns} columns of {step}",
         "axes": to,
@@ -147,7 +146,3 @@ def _print_left_out(console: Console, report: DicomReport) -> None:
         )
     console.print("Left out")
     console.print(table)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
