@@ -35,8 +35,9 @@ class Evaluate:
     """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A stack, or a folder of NIfTI files, zips and DICOM folders, searched recursively; or
-    phantoms, for dense and cost."""
+    """A stack, or a folder of NIfTI files, zips and DICOM
+    folders, searched recursively; or phantoms, for dense and
+    cost."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
     protocol: Literal["hidden-slices", "downstream", "film", "dense", "cost"] = "hidden-slices"
@@ -46,8 +47,9 @@ class Evaluate:
     baselines: Path | None = None
     """Folder with the weights of the learned baselines (see calid train baseline)."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves them; what it lacks is the
-    package's. Without, the released ones."""
+    """Folder with weights of your own, as calid train leaves
+    them; what it lacks is the package's. Without, the
+    released ones."""
     predictions: Path | None = None
     """Folder where answers are kept and found again. Without: OUT/predictions."""
     max_subjects: int | None = None

@@ -43,8 +43,9 @@ class Measure:
     es: Path | None = None
     """End-systole on the same grid; INPUT is then end-diastole."""
     labels: Path | None = None
-    """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They replace the network's on the
-    acquired slices; the reconstruction is still labelled by the network."""
+    """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They
+    replace the network's on the acquired slices; the
+    reconstruction is still labelled by the network."""
     es_labels: Path | None = None
     """Manual labels of ES."""
     out: Path | None = None

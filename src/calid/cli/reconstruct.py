@@ -42,11 +42,13 @@ class Reconstruct(Generation):
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID. Of a film, .gif shows the beating heart."""
     report: Path | None = None
-    """HTML page about the reconstruction that loads nothing and names no one: pictures, a
-    self-check on the stack's own slices, volumes, warnings, and how to make it again."""
+    """HTML page about the reconstruction that loads nothing and
+    names no one: pictures, a self-check on the stack's own
+    slices, volumes, warnings, and how to make it again."""
     dicom: Path | None = None
-    """New folder for a derived DICOM series: one file per slice and frame.
-    Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
+    """New folder for a derived DICOM series: one file per slice
+    and frame. Of a DICOM input it joins the study, patient's
+    name and ID included; else it is anonymous."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:

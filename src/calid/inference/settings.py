@@ -24,8 +24,8 @@ class Reading:
     """How the input is read where its header leaves a choice."""
 
     spacing_from: Literal["auto", "pixdim", "affine"] = "auto"
-    """Where the voxel size comes from if the header contradicts itself: auto takes pixdim
-    and says so."""
+    """Where the voxel size comes from if the header contradicts
+    itself: auto takes pixdim and says so."""
     thickness: float | None = None
     """Slice thickness in mm, for the record. Without, the header's, or slices touch."""
     fill: float | None = None
@@ -91,21 +91,24 @@ class Generation:
     spacing: float | None = None
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
     samples: int | None = None
-    """Samples to draw and average; 0 is the conditional mean with the texture of the slices
-    around, in one pass (default preset). Without: 0, or 8 for an uncertainty, or one sample of
-    the paper preset."""
+    """Samples to draw and average; 0 is the conditional mean
+    with the texture of the slices around, in one pass
+    (default preset). Without: 0, or 8 for an uncertainty, or
+    one sample of the paper preset."""
     seed: int = 0
     """Same seed, same result."""
     preset: Literal["default", "paper"] = "default"
     """Which released model."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves them; what it lacks (the
-    autoencoder, say) is the package's. Without, the released ones."""
+    """Folder with weights of your own, as calid train leaves
+    them; what it lacks (the autoencoder, say) is the
+    package's. Without, the released ones."""
     steps: int | None = None
     """Sampler steps. Without, the preset's own."""
     temperature: float = 1.0
-    """Scale of noise and texture, all that is not the conditional mean. 1 is crisp and plausible,
-    0 is nearest to the truth in the mean square, and blurred."""
+    """Scale of noise and texture, all that is not the
+    conditional mean. 1 is crisp and plausible, 0 is nearest
+    to the truth in the mean square, and blurred."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runtime: Literal["auto", "torch", "openvino"] = "auto"
