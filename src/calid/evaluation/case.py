@@ -1,20 +1,14 @@
-"""What a method is given and what it is compared with; how its file is read."""
+"""What a method is given and what it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.stack import SliceStack
-
-__all__ = ["Case", "Reader"]
-
-Reader = Callable[[Path], SliceStack]
-"""Reads a stack as `calid.io.read` does, with options or without."""
+__all__ = ["Case"]
 
 
 @dataclass(frozen=True)

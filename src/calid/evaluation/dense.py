@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calid.evaluation.case import Case, Reader
+from calid.evaluation.case import Case
 from calid.evaluation.dense_cases import DenseCase, Scan, dense_case
 from calid.evaluation.downstream import Labeller
 from calid.evaluation.hidden_slices import image_figures, recoded
 from calid.evaluation.metrics import psnr, ssim
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
-from calid.io import read
+from calid.io import Reader, read_stack
 from calid.labels import LV, RV
 from calid.segmentation.measures import slab_widths
 
@@ -34,7 +34,7 @@ def dense(
     label: Labeller | None,
     autoencoder: Model | None,
     scan: Scan | None = None,
-    reader: Reader = read,
+    reader: Reader = read_stack,
 ) -> Protocol:
     """The protocol.
 

@@ -14,10 +14,10 @@ from calid.data.bank import find_stacks, subject_of
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
 from calid.errors import DataError, UsageError
-from calid.evaluation.case import Case, Reader
+from calid.evaluation.case import Case
 from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
 from calid.geometry.grid import PIXEL_SPACING
-from calid.io import read
+from calid.io import Reader, read_stack
 from calid.io.find import plain_stem
 
 __all__ = ["DenseCase", "Scan", "dense_case", "phantom_case", "sources", "volume_case"]
@@ -114,7 +114,7 @@ def sources(data: Path, count: int = 20) -> list[Path]:
     return [data] if data.is_file() else find_stacks(data)
 
 
-def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read) -> DenseCase:
+def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
     """A phantom if the path is a number in ``phantoms``, else the volume in that file.
 
     Raises
@@ -160,7 +160,7 @@ def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
     return _case((name, name, "phantom"), slices, truth, positions, scan, millilitres)
 
 
-def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read) -> DenseCase:
+def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
     """A dense volume, resliced across the heart's long axis.
 
     The long axis is that of `LANDMARKS` for the files named there, otherwise the volume's

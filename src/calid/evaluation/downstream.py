@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import DataError
-from calid.evaluation.case import Case, Reader
+from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import load_case, recoded
 from calid.evaluation.overlap import dice, hausdorff95
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
-from calid.io import read
+from calid.io import Reader, read
 from calid.labels import CLASSES, LV, RV
 from calid.segmentation.measures import slab_widths
 

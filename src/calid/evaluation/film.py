@@ -16,13 +16,13 @@ from calid.data.bank import subject_of
 from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
-from calid.evaluation.case import Case, Reader
+from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import at_network_spacing, image_figures, recoded, region
 from calid.evaluation.protocol import Figures, Protocol
 from calid.evaluation.temporal import flicker, temporal_error
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
-from calid.io import read
+from calid.io import Reader, read
 from calid.io.find import plain_stem
 
 __all__ = ["film", "load_film"]

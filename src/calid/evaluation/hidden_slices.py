@@ -19,13 +19,13 @@ from calid.data.intensity import IntensityWindow
 from calid.data.labelled import label_file, labels_on_grid
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
-from calid.evaluation.case import Case, Reader
+from calid.evaluation.case import Case
 from calid.evaluation.metrics import hfen, psnr, sharpness, ssim
 from calid.evaluation.protocol import Figures, Protocol
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.resample import resample
 from calid.inference.model import Model
-from calid.io import read, read_stack
+from calid.io import Reader, read, read_stack
 from calid.io.find import plain_stem
 
 __all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Headers: TypeAlias = Sequence[Sequence[Dataset]]
 
 __all__ = [
+    "Reader",
     "is_dicom",
     "read",
     "read_stack",
@@ -33,6 +35,10 @@ __all__ = [
     "write_uncertainty",
     "write_volume",
 ]
+
+
+Reader = Callable[[Path], SliceStack]
+"""What reads a stack as `read` does, with options or without."""
 
 
 def read(
