@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from calid.cohort.job import Reconstruction
-from calid.cohort.local import LocalEngine, available_cpus
+from calid.cohort.local import LocalEngine
 from calid.cohort.walk import walk
 from calid.data.phantom import HeartPhantom
+from calid.inference.machine import available_cpus
 from calid.inference.settings import Generation
 from calid.io import write_volume
 from calid.stack import Volume

@@ -7,21 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
-from calid.cli.main import main
+from command_line import run
 
 SETTINGS = ("--factor", "2", "--seed", "5", "--samples", "1", "--steps", "1", "--device", "cpu")
 ALONE = ("--workers", "1", "--threads", "1")
 CINE = "sub-{0}/anat/sub-{0}_cine"
 DERIVED = "sub-{0}/anat/sub-{0}_desc-calid_cine"
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
 
 
 @pytest.fixture(scope="module")

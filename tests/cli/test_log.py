@@ -10,21 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
 
 from calid.cli import info
 from calid.cli.log import FIELDS
-from calid.cli.main import main
 from calid.errors import CalidWarning
 
 ALWAYS = {"time", "level", "event"}
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from command_line import run as calid
 
-from calid.cli.main import main
 from calid.io.sidecar import sha256
 from calid.models.store import load_interpolator, save_interpolator
 from calid.weights import weights_path
@@ -31,11 +31,7 @@ def stack_file(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["reconstruct", *map(str, arguments), "--device", "cpu", "--steps", "1"])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
+    return calid("reconstruct", *arguments, "--device", "cpu", "--steps", "1")
 
 
 def test_a_stack_becomes_dense_with_its_slices_untouched(stack_file, tmp_path, capsys):
@@ -154,12 +150,7 @@ def test_bad_outputs_and_options_are_refused_before_any_work(
     stack_file, tmp_path, monkeypatch, capsys, output, options, expected
 ):
     monkeypatch.chdir(tmp_path)
-    try:
-        main(["reconstruct", "stack.nii.gz", output, *map(str, options)])
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code)
-    assert code == expected
+    assert calid("reconstruct", "stack.nii.gz", output, *options) == expected
     assert sorted(p.name for p in tmp_path.iterdir()) == ["stack.nii.gz"]
     assert "Traceback" not in capsys.readouterr().err
 

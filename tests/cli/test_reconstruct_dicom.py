@@ -8,8 +8,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-
-from calid.cli.main import main
+from command_line import run as calid
 
 
 @pytest.fixture
@@ -23,11 +22,7 @@ def stack_file(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["reconstruct", *map(str, arguments), "--device", "cpu", "--factor", "2"])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
+    return calid("reconstruct", *arguments, "--device", "cpu", "--factor", "2")
 
 
 def test_the_series_holds_what_the_nifti_holds(stack_file, tmp_path, capsys):

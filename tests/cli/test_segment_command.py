@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from command_line import run as calid
 from torch import Tensor, nn
 
-from calid.cli.main import main
 from calid.errors import GeometryError, IntensityError
 from calid.io import read
 from calid.io.labels import read_labels, write_labels
@@ -61,11 +61,7 @@ def write(path: Path, data: np.ndarray) -> Path:
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["segment", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
+    return calid("segment", *arguments)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -5,8 +5,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run as calid
+from faults.dicom_writer import image, save, short_axis
 
-from calid.cli.main import main
+from calid.baselines.linear import linear
+from calid.errors import CalidWarning
+from calid.inference.reconstruct import densify
+from calid.io import read, write_volume
 from calid.view.server import PageServer
 
 
@@ -20,11 +25,7 @@ def source(tmp_path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["view", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
+    return calid("view", *arguments)
 
 
 def test_a_page_is_written_as_one_file(source, tmp_path, capsys):
@@ -47,6 +48,19 @@ def test_the_page_is_served_until_it_is_interrupted(source, browser, monkeypatch
     url = capsys.readouterr().out.splitlines()[0]
     assert url.startswith("http://127.0.0.1:")
     assert opened == ([url] if browser else [])
+
+
+def test_a_stack_is_read_as_it_was_for_the_reconstruction(tmp_path, capsys):
+    exam = save([*short_axis(phases=1), image(10, 0, series=50)], tmp_path / "exam")
+    odd = ("--odd-slices", "leave-out")
+    dense, page = tmp_path / "dense.nii.gz", tmp_path / "page.html"
+    with pytest.warns(CalidWarning, match="left out"):
+        stack = read(exam, odd_slices="leave-out")
+    write_volume(densify(stack, lambda *a: linear(*a)[None], 2), dense)
+    assert run(dense, "--sparse", exam, "--html", page) == 4
+    assert "--odd-slices leave-out" in capsys.readouterr().err
+    assert run(dense, "--sparse", exam, "--html", page, *odd) == 0
+    assert page.exists()
 
 
 BAD = {

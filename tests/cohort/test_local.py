@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 from cohort_jobs import Scribe, Stillborn, Unready, subjects_named
 
-from calid.cohort.local import LocalEngine, available_cpus
+from calid.cohort.local import LocalEngine
 from calid.errors import CohortError, WeightsError
 
 
@@ -102,7 +102,3 @@ def test_workers_that_die_at_birth_end_the_run():
 def test_no_subjects_no_workers(tmp_path):
     assert list(LocalEngine(2).run(Scribe(tmp_path), [])) == []
     assert not list(tmp_path.iterdir())
-
-
-def test_there_is_a_cpu():
-    assert available_cpus() >= 1

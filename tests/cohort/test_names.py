@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from calid.cohort.names import Name, label, plain_stem
+from calid.cohort.names import Name, label
 
 DERIVED = {
     "sub-01/anat/sub-01_cine.nii.gz": "sub-01/anat/sub-01_desc-calid_cine.nii.gz",
@@ -44,8 +44,3 @@ def test_what_is_no_bids_name_is_not_taken_for_one(name):
 def test_labels_are_letters_and_digits():
     assert label("P-001_ä x") == "P001x"
     assert label("--") == "none"
-
-
-@pytest.mark.parametrize("name", ["a.b.nii", "a.b.nii.gz", "a.b.NII.GZ", "a.b.zip", "a.b"])
-def test_only_known_endings_are_cut(name):
-    assert plain_stem(name) == "a.b"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calid.data import bank
-from calid.data.bank import Film, find_stacks, load_bank, split_subjects, to_film
+from calid.data.bank import Film, find_stacks, load_bank, split_subjects, subject_of, to_film
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidError, DataError, InputError
 from calid.geometry.affine import from_spacing
@@ -131,6 +131,21 @@ def test_segmentation_masks_and_other_files_are_left_out(folder: Path) -> None:
     (folder / "notes.txt").write_text("nothing")
     (folder / "p9.nii.json").write_text("{}")
     assert [p.name for p in find_stacks(folder)] == ["p1_ED.nii", "p2_ES.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [
+        ("data/p1_ED.nii.gz", "p1"),
+        ("data/p1_ED.NII", "p1"),
+        ("data/p1.nii", "p1"),
+        ("exams/first_person", "first_person"),
+        ("exams/first_person.zip", "first_person"),
+        ("phantoms/1000", "1000"),
+    ],
+)
+def test_files_of_a_subject_share_a_name(path: str, subject: str) -> None:
+    assert subject_of(Path(path)) == subject
 
 
 def test_a_broken_file_is_reported_and_the_rest_is_used(folder: Path, tmp_path: Path) -> None:

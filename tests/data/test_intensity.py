@@ -30,3 +30,17 @@ def test_the_data_stay_as_they_were():
     before = data.copy()
     IntensityWindow.of(data)
     np.testing.assert_array_equal(data, before)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.array([2**53, 2**53 + 1]),  # alike in double precision
+        np.array([-(2**63), -(2**63)]),
+        np.full(3, 2e30, np.float32),  # so large that one more is no more
+    ],
+)
+def test_a_window_is_never_empty(data):
+    window = IntensityWindow.of(data)
+    assert window.high > window.low
+    np.testing.assert_array_equal(window.normalise(data), 0)

@@ -26,6 +26,12 @@ def named(field, page):
     return any(f"`{'.'.join(parts[:n])}`" in page for n in range(1, len(parts) + 1))
 
 
+def in_tables(text):
+    """What the first cells of all rows name."""
+    cells = re.findall(r"^\| (`[^|]*`) \|", text, flags=re.M)
+    return {name for cell in cells for name in re.findall(r"`([a-z_][\w.]*)`", cell)}
+
+
 @pytest.fixture
 def page():
     return (DOCS / "reference" / "files.md").read_text()
@@ -37,8 +43,15 @@ def test_the_record_of_a_reconstruction(reader, page):
     found = set(fields(record))
     assert "input.sha256" in found
     assert {field for field in found if not named(field, page)} == set()
-    listed = set(re.findall(r"^\| `([a-z_][\w.]*)`", page, flags=re.M))
+    listed = in_tables(page.split("## Other records")[0])
     assert {field for field in listed if field.split(".")[0] not in record} == set()
+
+
+def test_the_record_of_an_evaluation(reader, page):
+    main(["evaluate", "stacks", "--out", "report", "--methods", "linear,nearest"])
+    keys = json.loads((reader / "report" / "summary.json").read_text())
+    assert "reading" in keys
+    assert set(keys) == in_tables(page.split("## Evaluation folders")[1])
 
 
 def test_the_records_of_labels_and_measures(reader, page):

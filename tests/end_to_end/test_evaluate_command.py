@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
+from faults import dicom_writer
 
 from calid.baselines.linear import linear
 from calid.cli.main import main
@@ -197,10 +200,44 @@ def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, caps
         ((folder, "--out", tmp_path / "out", "--methods", "regression"), 7),
         ((folder, "--out", tmp_path / "out", "--protocol", "downstream", *linear_alone), 8),
     ):
-        with pytest.raises(SystemExit) as stop:
-            main(["evaluate", *map(str, arguments)])
-        assert stop.value.code == code, arguments
+        assert run("evaluate", *arguments) == code, arguments
     messages = capsys.readouterr().err
     assert "calid train baseline --method regression" in messages
     assert "No manual labels" in messages
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_odd_data_are_read_as_asked(folder, tmp_path, capsys):
+    image = nib.load(folder / "phantom201_ED.nii.gz")
+    voxels = np.asarray(image.dataobj).astype(np.float32)
+    voxels[5, 5, 0] = np.nan
+    header = image.header.copy()
+    header.set_data_dtype(np.float32)
+    header["pixdim"][3] = 8.0  # the affine says 10
+    (tmp_path / "data").mkdir()
+    nib.save(nib.Nifti1Image(voxels, None, header), tmp_path / "data" / "odd_ED.nii.gz")
+    command = ("evaluate", tmp_path / "data", "--out", tmp_path / "out", "--methods", "linear")
+    assert run(*command) == 8
+    assert "NaN or infinite" in capsys.readouterr().err
+    assert run(*command, "--fill", 0, "--spacing-from", "affine") == 0
+    summary = summary_of(tmp_path / "out")
+    assert summary["reading"] == {"spacing_from": "affine", "fill": 0.0, "odd_slices": "refuse"}
+    assert summary["n_images"] == 2
+    assert len(kept(tmp_path / "out")) == 1
+    assert run(*command, "--fill", 0, "--spacing-from", "pixdim") == 0
+    assert len(kept(tmp_path / "out")) == 2, "slices at other places are another question"
+
+
+def test_dicom_folders_and_files_of_a_folder_are_stacks(folder, tmp_path):
+    exams = tmp_path / "exams"
+    film = dicom_writer.short_axis((0, 10, 20, 30, 40), phases=4, matrix=(40, 36))
+    dicom_writer.save(film, exams / "first_person", shuffle=0)
+    dicom_writer.save_zip(film[:12], exams / "second_person.zip")
+    shutil.copy(folder / "phantom201_ED.nii.gz", exams)
+    command = ("--out", tmp_path / "out", "--methods", "linear")
+    assert run("evaluate", exams, *command) == 0
+    summary = summary_of(tmp_path / "out")
+    assert (summary["n_subjects"], summary["n_images"]) == (3, 2 + 1 + 2)
+    film_only = ("--protocol", "film", "--out", tmp_path / "film", "--methods", "linear")
+    assert run("evaluate", exams / "second_person.zip", *film_only) == 0
+    assert summary_of(tmp_path / "film")["n_images"] == 4

@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
 
-from calid.cli.main import main
 from calid.io.sidecar import sha256
 
 HARNESS = Path(__file__).parents[2] / "benchmarks" / "kill.py"
@@ -57,14 +57,6 @@ def reconstruct(source: Path, out: Path, *more: object) -> int:
     files = ("--uncertainty", out / "std.nii.gz", "--figure", out / "cut.png")
     command = ("reconstruct", source, out / "dense.nii.gz", *files, "--factor", 2, "--samples", 2)
     return run(*command, "--steps", 1, "--device", "cpu", *more)
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code)
-    return 0
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -117,6 +117,23 @@ def test_a_damaged_zip(tmp_path):
     refused(path, InputError, "not a zip")
 
 
+@pytest.mark.parametrize(
+    ("place", "patch"),
+    [
+        (6, b"\x00\x08"),  # the name is said to be UTF-8
+        (28, b"\xff\xff"),  # a field after the name that reaches beyond the file
+        (0, b"PK\x09\x09"),  # no header
+    ],
+)
+def test_a_zip_with_a_damaged_header_before_a_file(tmp_path, place, patch):
+    path = save_zip(short_axis(phases=1), tmp_path / "exam.zip")
+    content = bytearray(path.read_bytes())
+    content[30:32] = b"\xce\x28"  # in the name of the first file: no UTF-8
+    content[place : place + len(patch)] = patch
+    path.write_bytes(content)
+    refused(path, InputError, "damaged|not a zip")
+
+
 def test_a_zip_within_a_zip_is_not_opened(tmp_path):
     inner = save_zip(short_axis((0, 10)), tmp_path / "inner.zip")
     path = save_zip(short_axis(), tmp_path / "outer.zip")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
 
 from calid.baselines.linear import linear
-from calid.cli.main import main
 from calid.errors import CalidWarning, WeightsError
 from calid.geometry.affine import spacing
 from calid.inference.reconstruct import densify
@@ -47,11 +48,7 @@ def dense_of(path: Path, factor: int = 2) -> Volume:
 
 
 def reconstruct(*arguments: object) -> int:
-    try:
-        main(["reconstruct", *map(str, arguments), "--device", "cpu"])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return run("reconstruct", *arguments, "--device", "cpu")
 
 
 def scanner_values(image: Any) -> dict[tuple[float, ...], float]:
@@ -182,6 +179,27 @@ def test_the_largest_integers_do_not_wrap_round(tmp_path: Path, dtype: str) -> N
     assert (dense.data[0, 1, :, :3] < limits.max // 2).all()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.arange(2**53, 2**53 + 90).reshape(6, 5, 3),
+        np.full((6, 5, 3), 2e30, "f4"),
+        np.where(np.arange(90).reshape(6, 5, 3) == 3, 2**53 + 1, 2**53),
+    ],
+    ids=["wide integers", "constant", "alike in double precision"],
+)
+def test_values_beyond_all_precision_stay_within_their_range(
+    tmp_path: Path, data: np.ndarray
+) -> None:
+    path = save(tmp_path / "a.nii", data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*the same value", CalidWarning)
+        dense = dense_of(path)
+    np.testing.assert_array_equal(dense.data[0, ::2], data.T)
+    assert dense.data.min() == data.min()
+    assert dense.data.max() == data.max()
+
+
 def test_small_contrast_on_a_large_offset_is_kept(tmp_path: Path) -> None:
     data = (voxels(6, 5, 3, dtype="i4") + 2_000_000_000).astype("i4")
     dense = dense_of(save(tmp_path / "a.nii", data))
@@ -261,21 +279,19 @@ def test_fill_is_for_voxels_that_are_not_finite(
     assert record["input"]["slice_thickness_mm"] == 6
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "segment", "measure"])
+@pytest.mark.parametrize("verb", ["reconstruct", "segment", "measure", "inspect"])
 def test_reading_options_reach_every_verb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     path = save(tmp_path / "a.nii", voxels(6, 5, 4))
-    outputs = [] if verb == "measure" else [str(tmp_path / "b.nii")]
+    outputs = [] if verb in ("measure", "inspect") else [str(tmp_path / "b.nii")]
     for option, value, code in (
         ("--max-bytes", "100", 3),
         ("--max-bytes", "0", 2),
         ("--thickness", "-1", 2),
         ("--spacing-from", "sform", 2),
     ):
-        with pytest.raises(SystemExit) as stop:
-            main([verb, str(path), *outputs, option, value])
-        assert stop.value.code == code
+        assert run(verb, path, *outputs, option, value) == code
         assert option in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from calid.errors import InputError, OutputError
-from calid.io.atomic import LEFTOVER_AGE, atomic, check_folder, check_output
+from calid.io.atomic import LEFTOVER_AGE, atomic, check_folder, check_output, make_folder
 from calid.io.sidecar import sha256, write_json
 
 
@@ -96,6 +96,25 @@ def test_leftovers_of_killed_runs_are_removed_and_those_of_live_ones_kept(tmp_pa
     with atomic(tmp_path / "a.bin") as file:
         file.write(b"x")
     assert names(tmp_path) == [".calid-new.part", "a.bin", "old.part"]
+
+
+def test_a_folder_of_a_killed_run_is_removed_as_well(tmp_path: Path) -> None:
+    left = tmp_path / ".calid-old.part"
+    left.mkdir()
+    (left / "half").write_bytes(b"x")
+    os.utime(left, (time.time() - LEFTOVER_AGE - 60,) * 2)
+    with atomic(tmp_path / "a.bin") as file:
+        file.write(b"x")
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_folders_are_made_with_those_above_unless_a_file_stands_there(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="cannot be made"):
+            make_folder(path)
 
 
 def test_check_folder_makes_nothing_and_refuses_files(tmp_path: Path) -> None:

@@ -112,9 +112,26 @@ def test_check_refuses(tmp_path: Path) -> None:
     assert names(tmp_path / "in") == []
 
 
+def test_a_disk_and_a_folder_that_cannot_be_searched_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.ismount", lambda path: True)
+        with pytest.raises(OutputError, match="root of a disk"):
+            check_new_folder(tmp_path / "empty")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(OutputError, match="cannot be searched: Permission denied"):
+        check_new_folder(tmp_path / "empty")
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that refuses root")
 def test_places_that_refuse_folders() -> None:
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="refuses new files"):
         check_new_folder("/proc/out")
     with pytest.raises(OutputError, match="could not be written"), atomic_folder("/proc/out"):
         pass

@@ -352,8 +352,9 @@ def test_a_constant_image_is_said(tmp_path):
     images = short_axis()
     for data in images:
         data.PixelData = bytes(240)
-    with pytest.warns(CalidWarning, match="all voxels have the same value"):
+    with pytest.warns(CalidWarning, match="all voxels have the same value") as caught:
         read(save(images, tmp_path))
+    assert len(caught) == 1
 
 
 def test_values_that_only_other_programs_read_may_be_wrong(tmp_path):

@@ -5,19 +5,15 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run as calid
 from faults.dicom_writer import SECRETS, image, long_axis, save, short_axis
 
-from calid.cli.main import main
 from calid.errors import InputError
 from calid.io.inspect import inspect_input
 
 
 def run(*arguments: object) -> int:
-    try:
-        main(["inspect", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return calid("inspect", *arguments)
 
 
 def test_a_sound_exam(tmp_path):
@@ -46,7 +42,7 @@ def test_an_exam_with_an_odd_slice_is_described_all_the_same(tmp_path):
     assert "has 2 frames, not 3" in facts["error"]["rule"]
     assert facts["dicom"]["problems"] == ["The slice at 30.0 mm (series 13) has 2 frames, not 3."]
     assert len(facts["dicom"]["kept"]) == 3
-    assert inspect_input(tmp_path, "leave-out").stack.n_slices == 3
+    assert inspect_input(tmp_path, odd_slices="leave-out").stack.n_slices == 3
 
 
 def test_a_nifti_stack(tmp_path):
@@ -58,6 +54,21 @@ def test_a_nifti_stack(tmp_path):
     assert facts["stack"]["axes"] == ["right", "front", "head"]
     with pytest.raises(InputError):
         inspect_input(tmp_path / "b.nii")
+
+
+def test_what_reading_warns_about_is_told(tmp_path, capsys):
+    data = np.random.default_rng(0).integers(0, 9, (8, 9, 3)).astype(np.float32)
+    data[..., 1] = 0
+    data[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 9, 1])), tmp_path / "a.nii")
+    assert run(tmp_path / "a.nii") == 5
+    assert run(tmp_path / "a.nii", "--fill", 0) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 of 3 images have the same value" in shown
+    assert "1 voxels were NaN or infinite and are now 0" in shown
+    exam = save(short_axis(), tmp_path / "exam")
+    assert run(exam, "--fill", 0) == 2
+    assert run(exam, "--max-bytes", 100) == 3
 
 
 def test_the_command_tells_everything_and_names_nobody(tmp_path, capsys):

@@ -35,22 +35,25 @@ class Cohort(Generation):
     """
 
     input: Annotated[Path, tyro.conf.Positional]
-    """BIDS tree, folder of NIfTI files (or of DICOM folders), or list of paths (txt; csv or tsv
-    with columns path and, optionally, id)."""
+    """BIDS tree, folder of NIfTI files (or of DICOM folders),
+    or list of paths (txt; csv or tsv with columns path and,
+    optionally, id)."""
     out: Annotated[Path, tyro.conf.Positional]
     """Folder of the derivatives; made if missing."""
     match: str = "*"
     """Only images whose path below INPUT fits this pattern, such as *_cine.nii.gz."""
     resume: bool = False
-    """Keep outputs of an earlier run that are complete, unaltered, and made from the same
-    input by the same release with the same options; do the rest."""
+    """Keep outputs of an earlier run that are complete,
+    unaltered, and made from the same input by the same
+    release with the same options; do the rest."""
     shard: str = "1/1"
     """Only part I of N (I/N, from 1), for array jobs."""
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or actors of a Ray cluster."""
     workers: int = 0
-    """Stacks at a time, about 1 GB each. 0: one for every CPU here (one with a GPU), or as many
-    as the Ray cluster has room for."""
+    """Stacks at a time, about 1 GB each. 0: one for every CPU
+    here (one with a GPU), or as many as the Ray cluster has
+    room for."""
     threads: int = 0
     """CPU threads of a worker. 0: this machine's CPUs shared out, or what a Ray worker reserves."""
     retries: int = 1
@@ -132,7 +135,8 @@ class Cohort(Generation):
                 RayEngine(address, self.workers, self.num_cpus, self.num_gpus, self.retries),
                 threads,
             )
-        from calid.cohort.local import LocalEngine, available_cpus
+        from calid.cohort.local import LocalEngine
+        from calid.inference.machine import available_cpus
         from calid.inference.runtime import choose_device
 
         cpus = available_cpus()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from calid.errors import DataError, UsageError
+from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
     from calid.evaluation.methods import Roster
@@ -34,7 +35,9 @@ class Evaluate:
     """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of NIfTI stacks, searched recursively; or phantoms, for dense and cost."""
+    """A stack, or a folder of NIfTI files, zips and DICOM
+    folders, searched recursively; or phantoms, for dense and
+    cost."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
     protocol: Literal["hidden-slices", "downstream", "film", "dense", "cost"] = "hidden-slices"
@@ -44,8 +47,9 @@ class Evaluate:
     baselines: Path | None = None
     """Folder with the weights of the learned baselines (see calid train baseline)."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves them; what it lacks is the
-    package's. Without, the released ones."""
+    """Folder with weights of your own, as calid train leaves
+    them; what it lacks is the package's. Without, the
+    released ones."""
     predictions: Path | None = None
     """Folder where answers are kept and found again. Without: OUT/predictions."""
     max_subjects: int | None = None
@@ -54,6 +58,7 @@ class Evaluate:
     """Of the samplers."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Evaluate and print the table."""
@@ -98,6 +103,7 @@ class Evaluate:
             "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
             "n_images": found.targets,
             "seed": self.seed,
+            "reading": self.reading.facts(),
             **record(contenders, self.baselines, self.weights),
         }
         summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
@@ -113,17 +119,24 @@ class Evaluate:
         say(str(self.out / "table.md"))
 
     def _files(self) -> list[Path]:
-        from calid.data.bank import find_stacks, subject_of
+        from calid.data.bank import subject_of
         from calid.evaluation.dense_cases import sources
+        from calid.io.find import find_inputs
 
         if self.max_subjects is not None and self.max_subjects < 1:
             raise UsageError("--max-subjects", "Nothing would be left.", "Use 1 or more.")
         if self.protocol == "dense":
             files = sources(self.data)
-        elif self.data.is_dir():
-            files = find_stacks(self.data)
+        elif not self.data.exists():
+            raise DataError(self.data, "There is no such file or folder.", "Check the path.")
         else:
-            raise DataError(self.data, "There is no such folder.", "Give a folder of stacks.")
+            files = list(find_inputs(self.data)) if self.data.is_dir() else [self.data]
+        if not files:
+            raise DataError(
+                self.data,
+                "The folder holds no stack.",
+                "Give a folder of NIfTI files or of DICOM folders.",
+            )
         subjects = sorted({subject_of(f) for f in files})[: self.max_subjects]
         return [f for f in files if subject_of(f) in subjects]
 
@@ -135,11 +148,13 @@ class Evaluate:
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
+        reader = self.reading.read
         if self.protocol == "downstream":
-            return downstream(load_segmenter(self.device).label_slices, autoencoder)
+            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader)
         if self.protocol == "dense":
-            return dense(load_segmenter(self.device).label_slices, autoencoder)
-        return film(autoencoder) if self.protocol == "film" else hidden_slices(autoencoder)
+            return dense(load_segmenter(self.device).label_slices, autoencoder, reader=reader)
+        protocol = film if self.protocol == "film" else hidden_slices
+        return protocol(autoencoder, reader)
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say

@@ -1,4 +1,4 @@
-"""`calid info`: what is installed, without importing torch."""
+"""`calid info`: what is installed, and what would run where."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import calid
 from calid.cli.console import say
 from calid.weights import FOLDER
 
-__all__ = ["Info", "describe_weights"]
+__all__ = ["Info", "describe_machine", "describe_weights"]
+
+LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "openvino", "ray")
+"""The last two are extras."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Say what is installed: versions, released weights with their figures and licence."""
+    """Say what runs where, and what is installed: versions, weights with figures and licence."""
 
     json: bool = False
     """Print JSON instead of text."""
@@ -27,7 +30,8 @@ class Info:
         """Print the description."""
         content = {
             "calid": calid.__version__,
-            "libraries": {name: _version(name) for name in ("torch", "numpy", "nibabel")},
+            "runs_on": describe_machine(),
+            "libraries": {name: _version(name) for name in LIBRARIES},
             "licence": {"code": "Apache-2.0", "weights": "CC BY-NC-SA 4.0"},
             "weights": {p.stem: describe_weights(p) for p in sorted(FOLDER.glob("*.safetensors"))},
         }
@@ -35,13 +39,39 @@ class Info:
             say(json.dumps(content, indent=2))
             return
         say(f"calid {content['calid']}, code Apache-2.0, weights CC BY-NC-SA 4.0")
-        say("  ".join(f"{k} {v}" for k, v in content["libraries"].items()))  # type: ignore[attr-defined]
+        runs: dict[str, Any] = content["runs_on"]  # type: ignore[assignment]
+        gpu = f"{runs['gpu']}, " if runs["gpu"] else ""
+        free = f", {runs['free_memory_gb']:.1f} GB free" if runs["free_memory_gb"] else ""
+        say(f"networks run on {runs['device']}, by {runs['runtime']} in {runs['precision']}")
+        say(f"  {gpu}{runs['processor']}, {runs['cores']} cores{free}")
+        libraries = content["libraries"].items()  # type: ignore[attr-defined]
+        say("  ".join(f"{name} {found or 'not installed'}" for name, found in libraries))
         for name, facts in content["weights"].items():  # type: ignore[attr-defined]
             figures = "  ".join(f"{k} {v:.4g}" for k, v in facts["figures"].items())
             size = f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['bytes'] / 1e6:.1f} MB"
             say(f"{name}: {size}")
             say(f"  sha256 {facts['sha256']}")
             say(f"  on held-out subjects: {figures}")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Where networks would run without options, by what, and what is there."""
+    import torch
+
+    from calid.inference.machine import available_cpus, cpu_model
+    from calid.inference.memory import available_memory
+    from calid.inference.runtime import choose_runtime
+
+    runtime, free = choose_runtime(), available_memory()
+    return {
+        "device": runtime.device.type,
+        "runtime": runtime.name,
+        "precision": str(runtime.precision).removeprefix("torch."),
+        "gpu": torch.cuda.get_device_name() if runtime.device.type == "cuda" else None,
+        "processor": cpu_model(),
+        "cores": available_cpus(),
+        "free_memory_gb": None if free is None else round(free / 1e9, 1),
+    }
 
 
 def describe_weights(path: Path) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from calid.inference.settings import Reading
+from calid.words import count, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +25,15 @@ __all__ = ["Inspect"]
 class Inspect:
     """Say what an input holds: slices, gaps, frames, and what is left out and why.
 
-    Nothing that could name a patient is printed or written. The exit code is that of reading:
-    0 if the input can be used as it is.
+    Nothing that could name a patient is printed or written. The exit code is that of reading
+    with the same options, zero if the input can be used.
     """
 
     input: Annotated[Path, tyro.conf.Positional]
     """NIfTI stack, or a DICOM folder, zip or file."""
     json: Path | None = None
     """File to write the same to, as JSON."""
-    odd_slices: Literal["refuse", "leave-out"] = "refuse"
-    """DICOM slices that do not fit the others: an error, or left out with a warning."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Print what was found, then fail as reading would."""
@@ -39,12 +41,11 @@ class Inspect:
 
         from calid.cli.console import say
         from calid.io.atomic import check_output
-        from calid.io.inspect import inspect_input
         from calid.io.sidecar import write_json
 
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
-        found = inspect_input(self.input, self.odd_slices)
+        found = self.reading.inspect(self.input)
         say(_headline(self.input, found))
         console = Console(highlight=False, markup=False)
         if found.stack is not None:
@@ -68,7 +69,7 @@ def _headline(path: Path, found: Inspection) -> str:
     if report is None:
         return f"{path}: {found.format}"
     return (
-        f"{path}: {found.format}, {_many(report.images, 'image')} in {_many(report.files, 'file')}"
+        f"{path}: {found.format}, {count(report.images, 'image')} in {count(report.files, 'file')}"
     )
 
 
@@ -79,14 +80,12 @@ def _print_stack(console: Console, stack: SliceStack, report: DicomReport | None
 
     frames, slices, rows, columns = stack.shape
     step = "{:.4g} x {:.4g} mm".format(*stack.pixel_spacing)
-    gaps = sorted({f"{gap:.4g}" for gap in stack.gaps}, key=float)
-    apart = gaps[0] if len(gaps) == 1 else f"{gaps[0]} to {gaps[-1]}"
     to = "columns to the {}, rows to the {}, slices to the {}".format(*axes(stack))
     values = f"{stack.data.dtype}, {stack.data.min()} to {stack.data.max()}"
     if (stack.intensity.slope, stack.intensity.intercept) != (1, 0):
         values += f", times {stack.intensity.slope:.6g} plus {stack.intensity.intercept:.6g}"
     lines = {
-        "slices": f"{slices}, {apart} mm apart, {stack.thickness:.4g} mm thick",
+        "slices": f"{slices}, {span(stack.gaps)} mm apart, {stack.thickness:.4g} mm thick",
         "frames": _times(stack, report) if frames > 1 else "1",
         "matrix": f"{rows} rows x {columns} columns of {step}",
         "axes": to,
@@ -147,7 +146,3 @@ def _print_left_out(console: Console, report: DicomReport) -> None:
         )
     console.print("Left out")
     console.print(table)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

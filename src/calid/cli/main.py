@@ -80,7 +80,9 @@ def _parse(arguments: Sequence[str]) -> Command:
             prog="calid",
             description=(
                 "Cardiac Latent Interpolation Diffusion: a dense heart from a few short-axis "
-                "slices. Research use only; not a medical device."
+                "slices. Research use only; not a medical device.\n\n"
+                "Begin with calid demo, or with a stack of your own:\n"
+                "calid reconstruct stack.nii.gz dense.nii.gz --figure dense.png"
             ),
             args=arguments,
             config=(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -23,70 +20,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calid.segmentation.measures import Function, Measurement
+    from calid.report.measures import Column
+    from calid.segmentation.measures import Measurement
     from calid.stack import SliceStack
 
 __all__ = ["Measure"]
 
 JSON, CSV = "measures.json", "measures.csv"
-
-ROWS = MappingProxyType(
-    {
-        "lv_ml": "LV cavity (ml)",
-        "rv_ml": "RV cavity (ml)",
-        "myocardium_ml": "LV myocardium (ml)",
-        "mass_g": "LV mass (g)",
-        "lv_edv_ml": "LV EDV (ml)",
-        "lv_esv_ml": "LV ESV (ml)",
-        "lv_sv_ml": "LV SV (ml)",
-        "lv_ef_percent": "LV EF (%)",
-        "rv_edv_ml": "RV EDV (ml)",
-        "rv_esv_ml": "RV ESV (ml)",
-        "rv_sv_ml": "RV SV (ml)",
-        "rv_ef_percent": "RV EF (%)",
-        "ed_mass_g": "LV mass at ED (g)",
-        "ed_frame": "ED frame (from 0)",
-        "es_frame": "ES frame (from 0)",
-    }
-)
-"""Names of figures to lines of the table."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """What one of the two ways of measuring found.
-
-    Parameters
-    ----------
-    labels
-        ``manual`` or ``network``.
-    slices, gap_mm
-        Number of slices, and the mean distance between them.
-    frames
-        One measurement a frame; of a pair, end-diastole first.
-    function
-        Absent for a single frame.
-    """
-
-    labels: str
-    slices: int
-    gap_mm: float
-    frames: Sequence[Measurement]
-    function: Function | None
-
-    def figures(self) -> Mapping[str, float | None]:
-        """The function of several frames, the volumes of one."""
-        return self.function.figures() if self.function else self.frames[0].figures()
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {
-            "labels": self.labels,
-            "slices": self.slices,
-            "slice_gap_mm": self.gap_mm,
-            "frames": [frame.figures() for frame in self.frames],
-            "function": self.function.figures() if self.function else None,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +43,9 @@ class Measure:
     es: Path | None = None
     """End-systole on the same grid; INPUT is then end-diastole."""
     labels: Path | None = None
-    """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They replace the network's on the
-    acquired slices; the reconstruction is still labelled by the network."""
+    """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They
+    replace the network's on the acquired slices; the
+    reconstruction is still labelled by the network."""
     es_labels: Path | None = None
     """Manual labels of ES."""
     out: Path | None = None
@@ -125,6 +66,7 @@ class Measure:
         from calid.cli.console import say
         from calid.io.sidecar import sha256, write_json, write_text
         from calid.io.together import together
+        from calid.report.measures import as_csv, as_table
         from calid.weights import weights_path
 
         columns, weights = self._measure()
@@ -224,7 +166,7 @@ class Measure:
                 sparse += cavity_volumes(labels, *grid, source=source)
                 if model is None or segmenter is None:
                     continue
-                # The conditional mean: no chance in a measurement, and one pass.
+                # No samples: no chance in a measurement, and one pass.
                 volume = model.reconstruct(stack, samples=0, on_frame=progress())
                 labels, places = segmenter.label_volume(volume, progress()), volume.positions
                 reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
@@ -239,6 +181,7 @@ class Measure:
     def _column(
         self, frames: Sequence[Measurement], positions: NDArray[np.float64], manual: bool
     ) -> Column:
+        from calid.report.measures import Column
         from calid.segmentation.measures import heart_function
 
         function = heart_function(frames, known=self.es is not None) if len(frames) > 1 else None
@@ -250,39 +193,3 @@ class Measure:
             )
         gap = float(positions[-1] - positions[0]) / (len(positions) - 1)
         return Column("manual" if manual else "network", len(positions), gap, frames, function)
-
-
-def as_table(columns: Mapping[str, Column], pair: bool) -> list[str]:
-    """Lines of a table with one column a way, and what has to be said below it."""
-    rows = [
-        ["", *columns],
-        ["slices", *(str(c.slices) for c in columns.values())],
-        ["distance (mm)", *(f"{c.gap_mm:.2f}" for c in columns.values())],
-        ["labels", *(c.labels for c in columns.values())],
-    ]
-    figures = [column.figures() for column in columns.values()]
-    for name in figures[0]:
-        frame = name.endswith("frame")
-        if not (frame and pair):  # of a pair everybody knows which is which
-            digits = 0 if frame else 1
-            cells = ("-" if f[name] is None else f"{f[name]:.{digits}f}" for f in figures)
-            rows.append([ROWS[name], *cells])
-    lines = [f"{row[0]:20}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
-    lines.append("sparse: the acquired slices, Simpson's rule.")
-    if "dense" in columns:
-        lines.append("dense: the reconstruction over the same depth; new slices are estimates.")
-        if columns["sparse"].labels == "manual":
-            lines.append("The manual labels are the sparse ones; dense is labelled by the network.")
-    return [*lines, "Research use only; not a medical device."]
-
-
-def as_csv(columns: Mapping[str, Column]) -> str:
-    """One line a way, under the names of the figures."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    figures = [column.figures() for column in columns.values()]
-    writer.writerow(["way", "labels", "slices", "slice_gap_mm", *figures[0]])
-    for (way, column), row in zip(columns.items(), figures, strict=True):
-        cells = ("" if value is None else f"{value:.6g}" for value in row.values())
-        writer.writerow([way, column.labels, column.slices, f"{column.gap_mm:.6g}", *cells])
-    return buffer.getvalue()

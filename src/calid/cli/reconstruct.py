@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from calid.inference.settings import Generation, Reading
+from calid.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from calid.inference.model import Model, Sampling
     from calid.stack import SliceStack, Volume
@@ -44,11 +42,13 @@ class Reconstruct(Generation):
     figure: Path | None = None
     """Picture to write: as acquired, linear and CaLID. Of a film, .gif shows the beating heart."""
     report: Path | None = None
-    """HTML page about the reconstruction that loads nothing and names no one: pictures, a
-    self-check on the stack's own slices, volumes, warnings, and how to make it again."""
+    """HTML page about the reconstruction that loads nothing and
+    names no one: pictures, a self-check on the stack's own
+    slices, volumes, warnings, and how to make it again."""
     dicom: Path | None = None
-    """New folder for a derived DICOM series: one file per slice and frame.
-    Of a DICOM input it joins the study, patient's name and ID included; else it is anonymous."""
+    """New folder for a derived DICOM series: one file per slice
+    and frame. Of a DICOM input it joins the study, patient's
+    name and ID included; else it is anonymous."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
@@ -108,7 +108,7 @@ class Reconstruct(Generation):
             write(self.sidecar, partial(write_json, content | {"files_sha256": files}))
         through = volume.spacing[0]
         say(
-            f"{stack.n_slices} slices {_range(stack.gaps)} mm apart are now "
+            f"{stack.n_slices} slices {span(stack.gaps)} mm apart are now "
             f"{len(volume.positions)}, {through:.3g} mm apart"
             f" ({(~volume.acquired).sum()} generated)."
         )
@@ -171,9 +171,3 @@ class Reconstruct(Generation):
 
             others = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
             check_new_folder(self.dicom, [self.input], [path for path in others if path])
-
-
-def _range(gaps: NDArray[np.float64]) -> str:
-    """``10``, or ``10 to 20`` of unequal gaps."""
-    least, most = f"{gaps.min():.4g}", f"{gaps.max():.4g}"
-    return least if least == most else f"{least} to {most}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from calid.errors import UsageError
+from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
     from calid.view.scene import Scene
@@ -29,7 +30,8 @@ class View:
     volumes: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """NIfTI volumes, 3D or 4D, side by side."""
     sparse: Path | None = None
-    """Stack that the first volume was reconstructed from; shown as acquired and linear too."""
+    """Stack that the first volume was reconstructed from,
+    NIfTI or DICOM; shown as acquired and linear too."""
     uncertainty: Path | None = None
     """Uncertainty of the first volume, laid over it."""
     labels: Path | None = None
@@ -42,6 +44,7 @@ class View:
     """Port to serve on; 0 takes a free one."""
     browser: bool = True
     """Open the browser."""
+    reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
         """Read, build the page, and write or serve it."""
@@ -54,7 +57,9 @@ class View:
                 raise UsageError("--port", "A file needs no port.", "Leave out --port or --html.")
         from calid.view.sources import load_scene
 
-        scene = load_scene(self.volumes, self.sparse, self.uncertainty, self.labels, self.titles)
+        overlays = self.uncertainty, self.labels
+        read = self.reading.read
+        scene = load_scene(self.volumes, self.sparse, *overlays, self.titles, read)
         if self.html is None:
             self._serve(scene)
             return

@@ -16,20 +16,13 @@ from calid.cohort.queue import Queue
 from calid.cohort.subject import Job, Outcome, Setup, Subject, attempt
 from calid.errors import CalidError, CohortError
 
-__all__ = ["LocalEngine", "available_cpus"]
+__all__ = ["LocalEngine"]
 
 READY = "ready"
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
 STILLBORN = 3
 """Workers that may die in a row before one of them is set up."""
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use; in a batch job, those of the job."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass

@@ -12,19 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["ENDING", "Name", "label", "plain_stem"]
+from calid.io.find import plain_stem
+
+__all__ = ["ENDING", "Name", "label"]
 
 ENDING = ".nii.gz"
 """Of every output."""
 
 _ENTITY = re.compile(r"[a-z]+-[0-9a-zA-Z+]+")
 _STEM = re.compile(rf"(?:{_ENTITY.pattern}_)+[0-9a-zA-Z]+")
-_ENDINGS = re.compile(r"\.(nii|nii\.gz|zip|dcm|ima)$", re.IGNORECASE)
-
-
-def plain_stem(name: str) -> str:
-    """A file's name without its ending: ``heart`` of ``heart.nii.gz``."""
-    return _ENDINGS.sub("", name)
 
 
 def label(text: str) -> str:

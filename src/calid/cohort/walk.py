@@ -8,16 +8,14 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from calid.cohort.names import Name, plain_stem
+from calid.cohort.names import Name
 from calid.cohort.subject import Subject
 from calid.errors import InputError, UsageError
+from calid.io.find import find_images, find_inputs, plain_stem
 
 __all__ = ["parse_shard", "shard", "walk"]
 
-_NIFTI = (".nii", ".nii.gz")
-_DICOM = (".dcm", ".ima")
 _LISTS = (".csv", ".tsv", ".txt")
-_NOT_IMAGES = re.compile(r"_(label|lv|gt|seg|mask|dseg|probseg|uncertainty)$", re.IGNORECASE)
 
 
 def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subject]:
@@ -49,14 +47,7 @@ def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subjec
     if not source.exists():
         raise InputError(source, "There is no such folder or list.", "Check the path.")
     if source.is_dir():
-        try:
-            found = list(_search(source, out))
-        except OSError as error:
-            raise InputError(
-                error.filename or source,
-                f"It cannot be searched: {error.strerror or error}.",
-                "Check the permissions.",
-            ) from error
+        found = list(_search(source, out))
         named = [f for f in found if fnmatchcase(f[0].relative_to(source).as_posix(), match)]
         if not named:
             raise InputError(
@@ -95,48 +86,12 @@ def shard(subjects: Iterable[Subject], number: int, count: int) -> list[Subject]
 
 def _search(root: Path, out: Path | None) -> Iterator[tuple[Path, Name]]:
     people = [p for p in sorted(root.glob("sub-*")) if p.is_dir()]
-    if people:
-        for person in people:
-            for path in _images(person, out, _NIFTI):
-                yield path, Name.placed(PurePosixPath(path.relative_to(root)))
-        return
-    found = set()
-    for path in _images(root, out, (*_NIFTI, ".zip")):
-        found.add(path.parent)
-        yield path, _flat(root, path)
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not _left_out(p, out)):
-        # A subject's series may lie in folders of their own: the outermost is the subject.
-        if not any(folder in (p, *p.parents) for p in found) and _holds_dicom(folder):
-            yield folder, _flat(root, folder)
-
-
-def _images(folder: Path, out: Path | None, endings: tuple[str, ...]) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if _left_out(path, out):
-            continue
-        if path.is_dir():
-            yield from _images(path, out, endings)
-        elif path.name.lower().endswith(endings) and not _NOT_IMAGES.search(plain_stem(path.name)):
-            yield path
-
-
-def _left_out(path: Path, out: Path | None) -> bool:
-    return (
-        path.name.startswith(".")
-        or path.name == "derivatives"
-        or (out is not None and path.resolve() == out.resolve())
-        or (path.is_symlink() and path.resolve() in (p.resolve() for p in path.parents))
-    )
-
-
-def _holds_dicom(folder: Path) -> bool:
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return any(p.suffix.lower() in _DICOM or _magic(p) == b"DICM" for p in files)
-
-
-def _magic(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(132)[128:]
+    for person in people:
+        for path in find_images(person, out):
+            yield path, Name.placed(PurePosixPath(path.relative_to(root)))
+    if not people:
+        for path in find_inputs(root, out):
+            yield path, _flat(root, path)
 
 
 def _flat(root: Path, path: Path) -> Name:

@@ -21,6 +21,8 @@ from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read
 from calid.io.atomic import atomic
+from calid.io.find import find_images, plain_stem
+from calid.io.nifti_write import SUFFIXES
 from calid.stack import SliceStack
 
 __all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
@@ -30,8 +32,6 @@ LEVELS = 170
 
 LEAST = 16
 """Smallest side of a film in pixels of 1.5 mm."""
-
-_MASKS = ("_label", "_lv", "_gt", "_seg", "_mask")
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,16 @@ class Film:
 
 
 def find_stacks(folder: Path) -> list[Path]:
-    """NIfTI files below ``folder`` that are images, sorted; segmentation masks left out.
+    """NIfTI files below ``folder``, sorted; see `calid.io.find` for what is left out.
 
     Raises
     ------
     DataError
-        If there is none.
+        If there is none, or no such folder.
     """
-    files = sorted(p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")))
-    files = [p for p in files if not p.name.lower().split(".nii")[0].endswith(_MASKS)]
+    if not folder.is_dir():
+        raise DataError(folder, "There is no such folder.", "Check the path.")
+    files = sorted(find_images(folder))
     if not files:
         raise DataError(
             folder, "The folder holds no NIfTI stack.", "Give a folder with .nii or .nii.gz files."
@@ -71,8 +72,12 @@ def find_stacks(folder: Path) -> list[Path]:
 
 
 def subject_of(path: Path) -> str:
-    """Subject of a file: its name up to the first underscore (``patient001_ED.nii.gz``)."""
-    return path.name.split(".nii")[0].split("_")[0]
+    """Subject of a NIfTI file: its name up to the first underscore (``patient001_ED.nii.gz``).
+
+    Of anything else, a folder or zip of DICOM files say, the whole name.
+    """
+    stem = plain_stem(path.name)
+    return stem.split("_")[0] if path.name.lower().endswith(SUFFIXES) else stem
 
 
 def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:

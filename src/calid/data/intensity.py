@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +32,11 @@ class IntensityWindow:
         """Window of the 0.5 and 99.5 percentiles of ``data`` (any shape, stored units).
 
         A constant image has no contrast to map; its window is one unit wide, so that it
-        becomes 0 and comes back as it was.
+        becomes 0 and comes back as it was. So it is with one whose contrast is beyond double
+        precision; where a unit is beyond it too, the window is as narrow as it can be.
         """
         low, high = _percentiles(data, (0.5, 99.5))
-        return cls(low, high if high > low else low + 1.0)
+        return cls(low, high if high > low else max(low + 1.0, math.nextafter(low, math.inf)))
 
     def normalise(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
         """Stored units to window units, clipped to ``[0, CEILING]``."""

@@ -14,6 +14,7 @@ from calid.errors import DataError
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read, read_stack
+from calid.io.find import plain_stem
 from calid.stack import SliceStack
 
 __all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
@@ -81,7 +82,7 @@ def load_labelled(folder: Path) -> list[LabelledStack]:
         labels = labels_on_grid(beside, stack)
         film = to_film(stack, subject_of(path))
         images = film.frames[0].astype(np.float32) / LEVELS
-        found.append(LabelledStack(film.subject, path.name.split(".nii")[0], images, labels))
+        found.append(LabelledStack(film.subject, plain_stem(path.name), images, labels))
     if not found:
         raise DataError(
             folder,

@@ -7,16 +7,15 @@ mix. See `calid.evaluation.cost_worker` for what is measured there. Nothing here
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from calid.errors import CalidError, UsageError
+from calid.inference.machine import available_cpus, cpu_model
 
 __all__ = ["FILM", "HEART", "METHODS", "Costed", "Workload", "measure_cost"]
 
@@ -144,7 +143,11 @@ def measure_cost(
             results.append(facts | {"settings": asdict(method)} | found)
             on_result(len(results))
     return {
-        "machine": _machine(),
+        "machine": {
+            "processor": cpu_model(),
+            "cores": available_cpus(),
+            "system": platform.system(),
+        },
         "workloads": [asdict(w) | {"dense_slices": w.dense_slices} for w in workloads],
         "results": results,
     }
@@ -159,14 +162,3 @@ def _in_own_process(method: Costed, workload: Workload, device: str) -> dict[str
         raise CalidError(method.name, f"Its cost could not be measured: {last}", "Leave it out.")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _machine() -> dict[str, Any]:
-    """The kind of machine, not its name."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        processor = models[0].split(":", 1)[1].strip() if models else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "system": platform.system()}

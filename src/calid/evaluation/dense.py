@@ -23,13 +23,19 @@ from calid.evaluation.hidden_slices import image_figures, recoded
 from calid.evaluation.metrics import psnr, ssim
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
+from calid.io import Reader, read_stack
 from calid.labels import LV, RV
 from calid.segmentation.measures import slab_widths
 
 __all__ = ["dense", "long_axis_figures", "smoothness"]
 
 
-def dense(label: Labeller | None, autoencoder: Model | None, scan: Scan | None = None) -> Protocol:
+def dense(
+    label: Labeller | None,
+    autoencoder: Model | None,
+    scan: Scan | None = None,
+    reader: Reader = read_stack,
+) -> Protocol:
     """The protocol.
 
     Parameters
@@ -41,10 +47,12 @@ def dense(label: Labeller | None, autoencoder: Model | None, scan: Scan | None =
         Model whose autoencoder gives the ceiling row; none leaves it out.
     scan
         How hearts are made sparse.
+    reader
+        Reads the volumes.
     """
 
     def load(path: Path) -> Case:
-        return dense_case(path, scan)
+        return dense_case(path, scan, reader)
 
     errors = ("lv_error", "rv_error") if label else ()
     return Protocol(

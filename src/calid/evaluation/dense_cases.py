@@ -17,7 +17,8 @@ from calid.errors import DataError, UsageError
 from calid.evaluation.case import Case
 from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
 from calid.geometry.grid import PIXEL_SPACING
-from calid.io import read_stack
+from calid.io import Reader, read_stack
+from calid.io.find import plain_stem
 
 __all__ = ["DenseCase", "Scan", "dense_case", "phantom_case", "sources", "volume_case"]
 
@@ -113,7 +114,7 @@ def sources(data: Path, count: int = 20) -> list[Path]:
     return [data] if data.is_file() else find_stacks(data)
 
 
-def dense_case(path: Path, scan: Scan | None = None) -> DenseCase:
+def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
     """A phantom if the path is a number in ``phantoms``, else the volume in that file.
 
     Raises
@@ -123,7 +124,7 @@ def dense_case(path: Path, scan: Scan | None = None) -> DenseCase:
     """
     if path.parent.name == PHANTOMS and path.name.isdecimal():
         return phantom_case(int(path.name), scan)
-    return volume_case(path, scan)
+    return volume_case(path, scan, reader)
 
 
 def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
@@ -159,7 +160,7 @@ def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
     return _case((name, name, "phantom"), slices, truth, positions, scan, millilitres)
 
 
-def volume_case(path: Path, scan: Scan | None = None) -> DenseCase:
+def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
     """A dense volume, resliced across the heart's long axis.
 
     The long axis is that of `LANDMARKS` for the files named there, otherwise the volume's
@@ -172,7 +173,7 @@ def volume_case(path: Path, scan: Scan | None = None) -> DenseCase:
         reach beyond the volume.
     """
     scan = scan or Scan()
-    volume, name = read_stack(path), path.name.split(".nii")[0]
+    volume, name = reader(path), plain_stem(path.name)
     largest = float(np.linalg.norm(volume.affine[:3, :3], axis=0).max())
     if largest > scan.step:
         raise DataError(

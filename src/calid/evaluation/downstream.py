@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from calid.evaluation.hidden_slices import load_case, recoded
 from calid.evaluation.overlap import dice, hausdorff95
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
+from calid.io import Reader, read
 from calid.labels import CLASSES, LV, RV
 from calid.segmentation.measures import slab_widths
 
@@ -24,7 +26,7 @@ Labeller = Callable[[NDArray[np.float32], tuple[float, float]], NDArray[np.uint8
 """Images ``(slices, height, width)`` in window units and their spacing to labels."""
 
 
-def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
+def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read) -> Protocol:
     """The protocol.
 
     Dice is taken over all hidden slices of a stack at once; the Hausdorff distance slice by
@@ -37,6 +39,8 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
         Segmentation network, trained on real slices of other people.
     autoencoder
         Model whose autoencoder gives a ceiling row; none leaves it out.
+    reader
+        Reads the stacks.
     """
     ceilings: dict[str, Callable[[Case], NDArray[np.float32]]] = {}
     if autoencoder:
@@ -56,7 +60,7 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
 
     return Protocol(
         name="downstream",
-        load=_load,
+        load=partial(_load, reader=reader),
         score=score,
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
@@ -67,8 +71,8 @@ def downstream(label: Labeller, autoencoder: Model | None) -> Protocol:
     )
 
 
-def _load(path: Path) -> Case:
-    case = load_case(path)
+def _load(path: Path, reader: Reader) -> Case:
+    case = load_case(path, reader)
     if case.truth_labels is None:
         raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
     return case

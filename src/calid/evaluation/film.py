@@ -6,6 +6,7 @@ are scaled by the percentiles of the kept slices of all frames and clipped to [0
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +23,27 @@ from calid.evaluation.temporal import flicker, temporal_error
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
 from calid.inference.windows import FEWEST_FRAMES
-from calid.io import read
+from calid.io import Reader, read
+from calid.io.find import plain_stem
 
 __all__ = ["film", "load_film"]
 
 FEWEST_SLICES = 3
 
 
-def film(autoencoder: Model | None) -> Protocol:
+def film(autoencoder: Model | None, reader: Reader = read) -> Protocol:
     """The protocol.
 
     Parameters
     ----------
     autoencoder
         Model whose autoencoder gives the ceiling row; none leaves it out.
+    reader
+        Reads the stacks.
     """
     return Protocol(
         name="film",
-        load=load_film,
+        load=partial(load_film, reader=reader),
         score=_score,
         columns=("psnr", "ssim", "hfen", "sharpness", "temporal_error", "flicker"),
         headline=("psnr", "temporal_error"),
@@ -48,7 +52,7 @@ def film(autoencoder: Model | None) -> Protocol:
     )
 
 
-def load_film(path: Path) -> Case:
+def load_film(path: Path, reader: Reader = read) -> Case:
     """Read a cine stack, hide slices in all frames, and cut the region about its centre.
 
     Raises
@@ -57,7 +61,7 @@ def load_film(path: Path) -> Case:
         If the stack has fewer than three slices (nothing can be hidden) or fewer than four
         frames (a heartbeat cannot be told from noise).
     """
-    stack = read(path)
+    stack = reader(path)
     if stack.n_slices < FEWEST_SLICES:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
     if stack.n_frames < FEWEST_FRAMES:
@@ -72,7 +76,7 @@ def load_film(path: Path) -> Case:
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(
         subject=subject_of(path),
-        name=path.name.split(".nii")[0],
+        name=plain_stem(path.name),
         images=fine[:, kept],
         positions=positions[kept],
         targets=positions[hidden],

@@ -7,6 +7,7 @@ percentiles and clipped to [0, 1]; the region is 192 mm wide around the heart.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from calid.evaluation.protocol import Figures, Protocol
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.resample import resample
 from calid.inference.model import Model
-from calid.io import read, read_stack
+from calid.io import Reader, read, read_stack
+from calid.io.find import plain_stem
 
 __all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]
 
@@ -32,17 +34,19 @@ REGION = 128
 """Side of the compared square in pixels of 1.5 mm."""
 
 
-def hidden_slices(autoencoder: Model | None) -> Protocol:
+def hidden_slices(autoencoder: Model | None, reader: Reader = read) -> Protocol:
     """The protocol.
 
     Parameters
     ----------
     autoencoder
         Model whose autoencoder gives the ceiling row; none leaves it out.
+    reader
+        Reads the stacks.
     """
     return Protocol(
         name="hidden-slices",
-        load=load_case,
+        load=partial(load_case, reader=reader),
         score=lambda case, answer: image_figures(answer[0], case.truth[0]),
         columns=("psnr", "ssim", "hfen", "sharpness"),
         headline=("psnr", "ssim"),
@@ -69,7 +73,7 @@ def image_figures(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -
     return {name: metric(shown, wanted).double().numpy() for name, metric in metrics.items()}
 
 
-def load_case(path: Path) -> Case:
+def load_case(path: Path, reader: Reader = read) -> Case:
     """Read the first frame of a stack, hide slices, and cut the region around the heart.
 
     The centre is that of the bounding box of the labels beside the file (``_label`` or
@@ -80,7 +84,7 @@ def load_case(path: Path) -> Case:
     DataError
         If the stack has fewer than three slices: nothing can be hidden.
     """
-    stack = read(path)
+    stack = reader(path)
     if stack.n_slices < 3:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
     kept, hidden = hide_alternate(stack.n_slices)
@@ -94,7 +98,7 @@ def load_case(path: Path) -> Case:
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(
         subject=subject_of(path),
-        name=path.name.split(".nii")[0],
+        name=plain_stem(path.name),
         images=fine[cut][None, kept],
         positions=positions[kept],
         targets=positions[hidden],

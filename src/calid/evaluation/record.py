@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any
 import torch
 
 from calid.evaluation.contender import Contender
-from calid.inference.runtime import choose_precision
+from calid.inference.machine import available_cpus, cpu_model
+from calid.inference.runtime import choose_device, choose_precision
 from calid.io.sidecar import sha256
 from calid.weights import FOLDER
 
@@ -29,16 +28,15 @@ def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]
     """
     folders = [FOLDER, *(folder for folder in own if folder)]
     files = {p.stem: p for folder in folders for p in sorted(folder.glob("*.safetensors"))}
-    cuda = torch.cuda.is_available()
+    device = choose_device("auto")
+    gpu = device.type == "cuda"
     return {
         "weights_sha256": {name: sha256(path) for name, path in sorted(files.items())},
         "settings": {c.name: c.settings for c in contenders},
         "machine": {
-            "processor": torch.cuda.get_device_name() if cuda else platform.machine(),
-            "cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
-            "precision": str(choose_precision(torch.device("cuda" if cuda else "cpu"))),
+            "processor": torch.cuda.get_device_name(device) if gpu else cpu_model(),
+            "cores": available_cpus(),
+            "precision": str(choose_precision(device)),
             "torch": version("torch"),
         },
     }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from calid.errors import GeometryError
 from calid.geometry.affine import Affine
+from calid.words import span
 
 __all__ = ["ROUNDING", "TOLERANCE", "DenseGrid", "dense_grid", "offsets", "usual_gap"]
 
@@ -81,7 +82,7 @@ def dense_grid(positions: NDArray[np.float64], factor: int, source: object) -> D
     advice = "" if finer is None else f"Ask for thinner slices: --spacing {finer.step:.3g}. Or "
     raise GeometryError(
         source,
-        f"Gaps of {gaps.min():.4g} to {gaps.max():.4g} mm fit no even planes near "
+        f"Gaps of {span(gaps)} mm fit no even planes near "
         f"{wanted:.3g} mm: a slice would be shown more than {TOLERANCE:g} mm from its place.",
         f"{advice}{'leave' if advice else 'Leave'} out the slice that does not fit.",
     )

@@ -320,7 +320,7 @@ class Model:
 
     def _encode(self, images: Tensor) -> Tensor:
         with self._autocast():
-            parts = [self.autoencoder.encode(part) for part in images.split(8)]
+            parts = [self.autoencoder.encode(part) for part in images.split(AT_ONCE)]
         return torch.cat(parts)
 
     def _decode(self, latents: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from calid.inference.model import Model, Sampling
     from calid.io import Headers
+    from calid.io.inspect import Inspection
     from calid.stack import SliceStack, Volume
 
 __all__ = ["Generation", "Reading"]
@@ -23,8 +24,8 @@ class Reading:
     """How the input is read where its header leaves a choice."""
 
     spacing_from: Literal["auto", "pixdim", "affine"] = "auto"
-    """Where the voxel size comes from if the header contradicts itself: auto takes pixdim
-    and says so."""
+    """Where the voxel size comes from if the header contradicts
+    itself: auto takes pixdim and says so."""
     thickness: float | None = None
     """Slice thickness in mm, for the record. Without, the header's, or slices touch."""
     fill: float | None = None
@@ -43,6 +44,18 @@ class Reading:
         from calid.io import read_with_headers
 
         return read_with_headers(
+            path,
+            thickness=self.thickness,
+            fill=self.fill,
+            odd_slices=self.odd_slices,
+            **self._common(),
+        )
+
+    def inspect(self, path: Path) -> Inspection:
+        """Look at an input without failing; see `calid.io.inspect.inspect_input`."""
+        from calid.io.inspect import inspect_input
+
+        return inspect_input(
             path,
             thickness=self.thickness,
             fill=self.fill,
@@ -78,21 +91,24 @@ class Generation:
     spacing: float | None = None
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
     samples: int | None = None
-    """Samples to draw and average; 0 is the conditional mean with the texture of the slices
-    around, in one pass (default preset). Without: 0, or 8 for an uncertainty, or one sample of
-    the paper preset."""
+    """Samples to draw and average; 0 is the conditional mean
+    with the texture of the slices around, in one pass
+    (default preset). Without: 0, or 8 for an uncertainty, or
+    one sample of the paper preset."""
     seed: int = 0
     """Same seed, same result."""
     preset: Literal["default", "paper"] = "default"
     """Which released model."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves them; what it lacks (the
-    autoencoder, say) is the package's. Without, the released ones."""
+    """Folder with weights of your own, as calid train leaves
+    them; what it lacks (the autoencoder, say) is the
+    package's. Without, the released ones."""
     steps: int | None = None
     """Sampler steps. Without, the preset's own."""
     temperature: float = 1.0
-    """Scale of noise and texture, all that is not the conditional mean. 1 is crisp and plausible,
-    0 is nearest to the truth in the mean square, and blurred."""
+    """Scale of noise and texture, all that is not the
+    conditional mean. 1 is crisp and plausible, 0 is nearest
+    to the truth in the mean square, and blurred."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runtime: Literal["auto", "torch", "openvino"] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Headers: TypeAlias = Sequence[Sequence[Dataset]]
 
 __all__ = [
+    "Reader",
     "is_dicom",
     "read",
     "read_stack",
@@ -33,6 +35,10 @@ __all__ = [
     "write_uncertainty",
     "write_volume",
 ]
+
+
+Reader = Callable[[Path], SliceStack]
+"""What reads a stack as `read` does, with options or without."""
 
 
 def read(
@@ -95,18 +101,29 @@ def read_with_headers(
         stack = read_stack(
             path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
-    elif spacing_from != "auto" or fill is not None:
-        raise UsageError(
-            path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
-        )
     else:
         from calid.io.dicom import read_dicom
 
+        refuse_nifti_options(path, spacing_from, fill)
         found = read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes)
         stack, headers = found.stack, found.headers
     for note in flat_images(stack):
         warnings.warn(note, CalidWarning, stacklevel=2)
     return stack, headers
+
+
+def refuse_nifti_options(path: Path, spacing_from: SpacingFrom, fill: float | None) -> None:
+    """Refuse options that DICOM leaves no use for.
+
+    Raises
+    ------
+    UsageError
+        If one of them is given.
+    """
+    if spacing_from != "auto" or fill is not None:
+        raise UsageError(
+            path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
+        )
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:

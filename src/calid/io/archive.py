@@ -8,8 +8,10 @@ UIDs into file names.
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +22,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from calid.errors import InputError
 
 __all__ = ["Limits", "Member", "members"]
+
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, RuntimeError),
+)
+"""What `zipfile` lets through for damaged directories, names, headers and contents."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +154,7 @@ def _starts_like_zip(path: Path) -> bool:
 def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
-    # zipfile lets several kinds of error through for a damaged directory.
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise InputError(
             path, "The zip is damaged or cut off.", "Copy or download the file again."
         ) from error
@@ -196,7 +204,7 @@ def _in_zip(
         try:
             with archive.open(info) as stream:
                 return stream.read(limit)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise InputError(
                 path,
                 f"File {number} of {count} in the zip is damaged or packed in an unknown way.",

@@ -14,7 +14,15 @@ from typing import BinaryIO
 
 from calid.errors import OutputError
 
-__all__ = ["atomic", "check_folder", "check_output", "make_folder", "new_name", "sync_folder"]
+__all__ = [
+    "atomic",
+    "check_folder",
+    "check_output",
+    "make_folder",
+    "new_name",
+    "sync_folder",
+    "try_writing",
+]
 
 LEFTOVER_AGE = 3600.0
 """Seconds after which a temporary file belongs to a run that was killed: writing renews its age."""
@@ -112,7 +120,7 @@ def check_output(
             raise OutputError(
                 path, "The output is also the input.", "Choose another name: inputs are kept."
             )
-    _try_writing(folder, path)
+    try_writing(folder, path)
     return path
 
 
@@ -140,45 +148,8 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         there = there.parent
     if not there.is_dir():
         raise OutputError(path, f"{there} is a file, not a folder.", "Choose another folder.")
-    _try_writing(there, path)
+    try_writing(there, path)
     return path
-
-
-def new_name(folder: Path, ending: str = ".part") -> Path:
-    """A name for a temporary file, hidden and unlike any other; it tells nothing of the target."""
-    return folder / f".calid-{secrets.token_hex(8)}{ending}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _try_writing(folder: Path, path: Path) -> None:
-    """Permission bits do not stop root, and read-only disks have none: try it."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            path,
-            f"The folder {folder} refuses new files: {error.strerror or error}.",
-            "Choose a folder that you may write to.",
-        ) from error
-
-
-def _folder_at(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise OutputError(
-            path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
-        ) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -198,6 +169,50 @@ def make_folder(path: Path) -> Path:
             "Choose a place that you may write to.",
         ) from error
     return path
+
+
+def new_name(folder: Path, ending: str = ".part") -> Path:
+    """A name for a temporary file, hidden and unlike any other; it tells nothing of the target."""
+    return folder / f".calid-{secrets.token_hex(8)}{ending}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def try_writing(folder: Path, path: Path) -> None:
+    """Refuse ``path`` if ``folder``, in which it is to lie, refuses new files.
+
+    Raises
+    ------
+    OutputError
+        If it does.
+    """
+    # Permission bits do not stop root, and read-only disks have none: try it.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            path,
+            f"The folder {folder} refuses new files: {error.strerror or error}.",
+            "Choose a folder that you may write to.",
+        ) from error
+
+
+def _folder_at(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise OutputError(
+            path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
+        ) from error
 
 
 def _same(one: Path, two: Path) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calid.errors import OutputError
-from calid.io.atomic import new_name, sync_folder
+from calid.io.atomic import new_name, sync_folder, try_writing
 
 __all__ = ["atomic_folder", "check_new_folder"]
 
@@ -119,15 +118,13 @@ def check_new_folder(
                 "This is the root of a disk and cannot appear as a whole.",
                 "Choose a folder in it.",
             )
-        # Permission bits do not stop root, and read-only disks have none: try it.
-        with tempfile.TemporaryDirectory(dir=target.parent):
-            pass
     except OSError as error:
         raise OutputError(
             path,
-            f"The folder cannot be made here: {error.strerror or error}.",
-            "Choose a place that you may write to.",
+            f"The folder cannot be searched: {error.strerror or error}.",
+            "Choose a new folder.",
         ) from error
+    try_writing(target.parent, path)
     return path
 
 

@@ -21,7 +21,7 @@ def flat_images(stack: SliceStack) -> list[str]:
     if not flat.any():
         return []
     if stack.data.min() == stack.data.max():
-        return [f"{stack.source}: all voxels have the same value. Is this the right file?"]
+        return [f"{stack.source}: all voxels have the same value. Is this the right input?"]
     frame, number = np.argwhere(flat)[0]
     return [
         f"{stack.source}: {int(flat.sum())} of {flat.size} images have the same value everywhere, "

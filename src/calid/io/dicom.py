@@ -90,10 +90,7 @@ class Exam:
         slices = film.images
         check_budget([image for frames in slices for image in frames], self.path, self._max_bytes)
         data, intensity = read_pixels(slices, self.path)
-        notes = list(self.report.warnings)
-        if data.min() == data.max():
-            notes.append("all voxels have the same value. Is this the right input?")
-        for note in notes:
+        for note in self.report.warnings:
             warnings.warn(f"{self.path}: {note}", CalidWarning, stacklevel=3)
         stack = SliceStack(
             data=data,

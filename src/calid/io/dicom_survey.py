@@ -17,6 +17,7 @@ from calid.io.dicom_group import Odd, Plane, choose, unshifted
 from calid.io.dicom_read import Scan
 from calid.io.dicom_report import DicomReport, LeftOut, Slice
 from calid.io.dicom_time import Film, film
+from calid.words import count, span
 
 __all__ = ["OPTION", "OddSlices", "Survey", "survey"]
 
@@ -107,7 +108,7 @@ def _problem(
     if not found.images:
         return InputError(
             path,
-            f"There is no DICOM slice in {_files(found.files)}.",
+            f"There is no DICOM slice in {count(found.files, 'file')}.",
             "Give the folder, zip or file of a short-axis series.",
         )
     studies = {text(i.header, "StudyInstanceUID") for i in found.images}
@@ -155,9 +156,7 @@ def _thickness(cine: Film, given: float | None) -> tuple[float, list[str]]:
         return usual, ["slice thickness is missing; slices are taken to touch"]
     middle = float(np.median(known))
     if max(known) > 1.01 * min(known):
-        return middle, [
-            f"slices are {min(known):.4g} to {max(known):.4g} mm thick; {middle:.4g} mm is used"
-        ]
+        return middle, [f"slices are {span(known)} mm thick; {middle:.4g} mm is used"]
     return middle, []
 
 
@@ -166,7 +165,7 @@ def _gaps(heights: NDArray[np.float64]) -> list[str]:
     if len(gaps) < 2 or np.ptp(gaps) <= _UNEVEN:
         return []
     missing = " Is a slice missing?" if gaps.max() > 1.5 * gaps.min() else ""
-    return [f"gaps between slices are {gaps.min():.4g} to {gaps.max():.4g} mm.{missing}"]
+    return [f"gaps between slices are {span(gaps)} mm.{missing}"]
 
 
 def _frames_of_reference(cine: Film) -> list[str]:
@@ -182,7 +181,3 @@ def _views(others: Sequence[LeftOut]) -> list[str]:
     images = sum(view.images for view in others)
     what = "1 other view is" if len(others) == 1 else f"{len(others)} other views are"
     return [f"{what} left out ({images} images)"]
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

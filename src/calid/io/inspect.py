@@ -14,9 +14,12 @@ import nibabel as nib
 import numpy as np
 
 from calid.errors import CalidError, CalidWarning
-from calid.io import is_dicom, read_stack
+from calid.geometry.affine import SpacingFrom
+from calid.io import is_dicom, read_stack, refuse_nifti_options
+from calid.io.contrast import flat_images
 from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_report import DicomReport
+from calid.io.nifti import MAX_BYTES
 from calid.stack import SliceStack
 
 _NIBABEL: Any = nib  # whose functions carry no types
@@ -60,8 +63,18 @@ class Inspection:
         }
 
 
-def inspect_input(path: str | os.PathLike[str], odd_slices: OddSlices = "refuse") -> Inspection:
-    """Look at an input as `calid.read` would, pixels included, and keep what is wrong with it.
+def inspect_input(
+    path: str | os.PathLike[str],
+    *,
+    spacing_from: SpacingFrom = "auto",
+    thickness: float | None = None,
+    fill: float | None = None,
+    odd_slices: OddSlices = "refuse",
+    max_bytes: int = MAX_BYTES,
+) -> Inspection:
+    """Look at an input as `calid.io.read` would, pixels included, and keep what is wrong with it.
+
+    Parameters as there.
 
     Raises
     ------
@@ -71,13 +84,24 @@ def inspect_input(path: str | os.PathLike[str], odd_slices: OddSlices = "refuse"
     path = Path(path)
     with _kept_warnings(path) as notes:
         if not is_dicom(path):
-            return Inspection("NIfTI", read_stack(path), None, notes, None)
-        with open_dicom(path, odd_slices=odd_slices) as exam:
+            stack = read_stack(
+                path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
+            )
+            return Inspection("NIfTI", _said(stack), None, notes, None)
+        refuse_nifti_options(path, spacing_from, fill)
+        options: dict[str, Any] = {"odd_slices": odd_slices, "thickness": thickness}
+        with open_dicom(path, max_bytes=max_bytes, **options) as exam:
             try:
-                return Inspection("DICOM", exam.read().stack, exam.report, notes, None)
+                return Inspection("DICOM", _said(exam.read().stack), exam.report, notes, None)
             except CalidError as error:
                 notes.extend(exam.report.warnings)
                 return Inspection("DICOM", None, exam.report, notes, error)
+
+
+def _said(stack: SliceStack) -> SliceStack:
+    for note in flat_images(stack):
+        warnings.warn(note, CalidWarning, stacklevel=3)
+    return stack
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from calid.inference.reconstruct import DensePlan, fill
 from calid.io.atomic import atomic
 from calid.stack import SliceStack, Volume
 
-__all__ = ["Cut", "comparison", "cuts", "save_figure"]
+__all__ = ["Cut", "comparison", "cuts", "midway", "save_figure"]
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,13 @@ def cuts(volume: Volume) -> list[Cut]:
     """Mid short-axis slice, between two acquired ones, and two long-axis cuts."""
     through, row_step, column_step = volume.spacing
     slices, height, width = volume.data.shape[1:]
-    real = np.flatnonzero(volume.acquired)
-    middle = int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
     return [
-        Cut("short axis,\nbetween two slices", (middle,), height * row_step, width * column_step),
+        Cut(
+            "short axis,\nbetween two slices",
+            (midway(volume),),
+            height * row_step,
+            width * column_step,
+        ),
         Cut("long-axis cut", (slice(None), height // 2), slices * through, width * column_step),
         Cut(
             "long-axis cut",
@@ -112,6 +115,12 @@ def cuts(volume: Volume) -> list[Cut]:
             height * row_step,
         ),
     ]
+
+
+def midway(volume: Volume) -> int:
+    """The slice midway between the two acquired ones in the middle."""
+    real = np.flatnonzero(volume.acquired)
+    return int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
 
 
 def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:

@@ -26,7 +26,7 @@ from calid.baselines.nearest import nearest
 from calid.data.intensity import IntensityWindow
 from calid.errors import OutputError
 from calid.io.atomic import atomic
-from calid.report.figure import comparison, save_figure
+from calid.report.figure import comparison, midway, save_figure
 from calid.stack import SliceStack, Volume
 
 __all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]
@@ -163,15 +163,13 @@ class _Cuts:
 
     @classmethod
     def of(cls, stack: SliceStack, volume: Volume) -> _Cuts:
-        real = np.flatnonzero(volume.acquired)
-        middle = int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
         centre = _centre_of_motion(stack)
         rows, columns = (
             _around(place, round(VIEW / step), size)
             for place, step, size in zip(centre, stack.pixel_spacing, stack.shape[2:], strict=True)
         )
         window = IntensityWindow.of(stack.data)
-        return cls(stack, volume, window, middle, rows, columns, round(centre[0]))
+        return cls(stack, volume, window, midway(volume), rows, columns, round(centre[0]))
 
     def frame(self, number: int) -> list[NDArray[np.float32]]:
         """Images of one frame: short axis by column, then long axis by column."""

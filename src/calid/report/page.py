@@ -18,12 +18,14 @@ from calid.io.sidecar import write_text
 from calid.report.examples import example_rows
 from calid.report.figure import comparison
 from calid.report.markup import command, facts, paragraph, picture, section, table
+from calid.report.measures import TITLES
 from calid.report.ruler import ruler
 from calid.report.selfcheck import OURS, SelfCheck
 from calid.report.spread import spread_figure
 from calid.report.volumes import Volumes
 from calid.segmentation.measures import Function
 from calid.stack import SliceStack, Volume
+from calid.words import span
 
 __all__ = ["Report", "page", "write_page"]
 
@@ -88,12 +90,6 @@ def page(report: Report) -> str:
     }
     # One pass, so that nothing that is put in is looked at again.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
-
-
-def span(values: np.ndarray) -> str:
-    """``10``, or ``8 to 20`` of unequal values."""
-    least, most = f"{values.min():.4g}", f"{values.max():.4g}"
-    return least if least == most else f"{least} to {most}"
 
 
 def _sections(report: Report) -> list[str]:
@@ -213,18 +209,11 @@ def _uncertainty(volume: Volume) -> str:
     return section("Uncertainty", picture(spread_figure(volume), words, caption))
 
 
-MEASURES = {
-    "lv_edv_ml": "LV EDV (ml)",
-    "lv_esv_ml": "LV ESV (ml)",
-    "lv_ef_percent": "LV EF (%)",
-    "rv_edv_ml": "RV EDV (ml)",
-    "rv_esv_ml": "RV ESV (ml)",
-    "rv_ef_percent": "RV EF (%)",
-    "ed_mass_g": "LV mass at ED (g)",
-    "lv_ml": "LV cavity (ml)",
-    "rv_ml": "RV cavity (ml)",
-    "mass_g": "LV mass (g)",
-}
+SHOWN = (
+    *("lv_edv_ml", "lv_esv_ml", "lv_ef_percent", "rv_edv_ml", "rv_esv_ml", "rv_ef_percent"),
+    *("ed_mass_g", "lv_ml", "rv_ml", "mass_g"),
+)
+"""Volumes in a report, as far as there are any."""
 
 
 def _volumes(volumes: Volumes | str) -> str:
@@ -237,9 +226,7 @@ def _volumes(volumes: Volumes | str) -> str:
         return "–" if value is None else f"{value:.1f}"
 
     rows = [
-        [name, cell(sparse[key]), cell(dense[key])]
-        for key, name in MEASURES.items()
-        if key in sparse
+        [TITLES[name], cell(sparse[name]), cell(dense[name])] for name in SHOWN if name in sparse
     ]
     frames = ""
     if isinstance(volumes.sparse, Function):

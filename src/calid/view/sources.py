@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from calid.errors import CalidWarning, GeometryError, UsageError
-from calid.io import read, read_stack
+from calid.io import Reader, read, read_stack
 from calid.io.labels import check_same_grid, read_labels
 from calid.io.sidecar import sha256, sidecar_of
 from calid.stack import SliceStack
@@ -30,6 +30,7 @@ def load_scene(
     uncertainty: Path | None = None,
     labels: Path | None = None,
     titles: Sequence[str] = (),
+    reader: Reader = read,
 ) -> Scene:
     """Read everything that a page shows.
 
@@ -44,6 +45,8 @@ def load_scene(
         On the grid of the first volume.
     titles
         Of the volumes. Without, neutral ones: file names may name a patient.
+    reader
+        Reads volumes and stack.
 
     Raises
     ------
@@ -65,12 +68,12 @@ def load_scene(
             f"{len(titles)} titles do not fit {len(volumes)} volumes.",
             "Give one title per volume.",
         )
-    stacks = [read(path) for path in volumes]
+    stacks = [reader(path) for path in volumes]
     marks = [read_marks(path, stack) for path, stack in zip(volumes, stacks, strict=True)]
     names = list(titles) or _neutral(marks)
     overlays = _overlays(stacks[0], uncertainty, labels)
     if sparse is not None:
-        acquired = read(sparse)
+        acquired = reader(sparse)
         _check_origin(volumes[0], sparse)
         panels = comparison(acquired, stacks[0], marks[0], names[0], overlays)
     else:

@@ -1,0 +1,58 @@
+"""What a folder holds, for every verb that takes a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calid.errors import InputError
+from calid.io.find import find_images, find_inputs, plain_stem
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def names(found: object, root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in found]
+
+
+def test_images_are_found_at_any_depth_without_masks_and_derivatives(tmp_path):
+    masks = [f"a_{mark}.nii" for mark in ("label", "gt", "SEG", "dseg", "uncertainty", "lv")]
+    fill(tmp_path, *masks, "b/deep/a_label_ED.NII.gz", ".hidden.nii", "derivatives/a.nii",
+         "out/a.nii", "a.zip", "a.nii", "a.txt")  # fmt: skip
+    assert names(find_images(tmp_path, tmp_path / "out"), tmp_path) == [
+        "a.nii",
+        "b/deep/a_label_ED.NII.gz",
+    ]
+
+
+def test_inputs_are_files_and_outermost_dicom_folders(tmp_path):
+    fill(tmp_path, "P1/s1/1.dcm", "P1/s2/2.IMA", "P3/readme", "P4/heart.nii", "P4/1.dcm", "z.zip")
+    (tmp_path / "P2").mkdir()
+    (tmp_path / "P2/IM0001").write_bytes(bytes(128) + b"DICM")
+    assert names(find_inputs(tmp_path), tmp_path) == ["P4/heart.nii", "z.zip", "P1", "P2"]
+    assert names(find_inputs(tmp_path, tmp_path / "P1"), tmp_path)[2:] == ["P2"]
+
+
+def test_a_folder_that_cannot_be_searched_is_said(tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    fill(tmp_path, "P1/IM0001")
+    monkeypatch.setattr(Path, "open", lambda path, mode: refuse(path))
+    with pytest.raises(InputError, match=r"IM0001.*Permission denied"):
+        list(find_inputs(tmp_path))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="cannot be searched"):
+        list(find_images(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.b.nii", "a.b.nii.gz", "a.b.NII.GZ", "a.b.zip", "a.b"])
+def test_only_known_endings_are_cut(name):
+    assert plain_stem(name) == "a.b"
