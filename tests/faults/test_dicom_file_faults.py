@@ -134,6 +134,14 @@ def test_a_zip_with_a_damaged_header_before_a_file(tmp_path, place, patch):
     refused(path, InputError, "damaged|not a zip")
 
 
+def test_a_file_without_a_name_in_a_zip(tmp_path):
+    path = save_zip(short_axis(phases=1), tmp_path / "exam.zip")
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 46] = 0  # names end at a zero
+    path.write_bytes(content)
+    refused(path, InputError, "damaged")
+
+
 def test_a_zip_within_a_zip_is_not_opened(tmp_path):
     inner = save_zip(short_axis((0, 10)), tmp_path / "inner.zip")
     path = save_zip(short_axis(), tmp_path / "outer.zip")

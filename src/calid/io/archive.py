@@ -103,7 +103,9 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], int]]:
         raise InputError(path, "There is no such file or folder.", "Check the path.")
     elif _starts_like_zip(path):
         with _open_zip(path) as archive:
-            infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=_name)
+            infos = sorted(
+                (i for i in archive.infolist() if not i.filename.endswith("/")), key=_name
+            )
             _check_zip(infos, path, limits)
             yield [_in_zip(path, archive, *pair, len(infos)) for pair in enumerate(infos, 1)], 0
     else:
