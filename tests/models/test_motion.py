@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calid.models import motion as motion_module
 from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
+from calid.models.temporal import Frames
 
 SIDE = 96
 INNER, FINE_INNER = slice(8, -8), slice(16, -16)  # away from the border, on the two grids
@@ -232,3 +233,53 @@ def test_an_enlarged_displacement_moves_the_enlarged_image_alike(scale: int) -> 
     torch.testing.assert_close(fine[0, 0, :, inner], expected)
     expected = (scale * (0.2 * y[inner] - 1))[:, None].expand(-1, 10 * scale)
     torch.testing.assert_close(fine[0, 1, inner], expected)
+
+
+def film(seed: int, frames: int, noise: float) -> tuple[Tensor, Tensor]:
+    """A pair of slices, four pixels apart in x, in every frame with other noise."""
+    generator = torch.Generator().manual_seed(seed)
+    still = blurred(torch.rand(1, 1, 64, 64, generator=generator))
+    pair = still, still.roll(4, 3)
+    noises = (torch.randn(frames, 1, 64, 64, generator=generator) for _ in pair)
+    return tuple((x + noise * n).clamp(min=0) for x, n in zip(pair, noises, strict=True))  # type: ignore[return-value]
+
+
+def blurred(x: Tensor) -> Tensor:
+    for _ in range(3):
+        x = torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+    return (x - x.amin()) / (x.amax() - x.amin())
+
+
+def test_frames_of_a_film_steady_each_other() -> None:
+    below, above = film(0, 12, noise=0.3)
+    near = torch.full((12,), -5.0), torch.full((12,), 5.0)
+    alone = through_plane_motion(below, above, *near)
+    together = through_plane_motion(below, above, *near, Frames(12, 12))
+    jumps = [float((m.roll(-1, 0) - m).abs().mean()) for m in (alone, together)]
+    assert jumps[1] < 0.5 * jumps[0]
+    assert float(together.mean()) == pytest.approx(float(alone.mean()), rel=0.1)
+
+
+def test_motion_of_a_film_does_not_depend_on_its_first_frame() -> None:
+    below, above = film(1, 8, noise=0.2)
+    near = torch.full((8,), -5.0), torch.full((8,), 5.0)
+    motion = through_plane_motion(below, above, *near, Frames(8, 8))
+    rolled = through_plane_motion(below.roll(3, 0), above.roll(3, 0), *near, Frames(8, 8))
+    torch.testing.assert_close(rolled, motion.roll(3, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_targets_of_a_film_do_not_mix() -> None:
+    (low, high), (other, above) = film(2, 6, noise=0.1), film(3, 6, noise=0.1)
+    both = torch.stack([low, other], 1).flatten(0, 1), torch.stack([high, above], 1).flatten(0, 1)
+    near = torch.full((12,), -5.0), torch.full((12,), 5.0)
+    together = through_plane_motion(*both, *near, Frames(6, 6)).unflatten(0, (6, 2))
+    alone = through_plane_motion(low, high, near[0][:6], near[1][:6], Frames(6, 6))
+    torch.testing.assert_close(together[:, 0], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_nearness_counts_over_the_end_of_a_whole_cycle_alone() -> None:
+    whole, part = Frames(10, 10).nearness(0.1), Frames(5, 10).nearness(0.1)
+    torch.testing.assert_close(whole.sum(1), torch.ones(10))
+    torch.testing.assert_close(part.sum(1), torch.ones(5))
+    assert float(whole[0, 9]) == pytest.approx(float(whole[0, 1]))
+    assert float(part[0, 4]) < 0.01 * float(part[0, 1])

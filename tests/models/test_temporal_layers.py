@@ -176,10 +176,7 @@ def test_new_layers_change_no_answer():
     assert film_model.config.temporal == 4
     assert with_temporal_layers(film_model) is film_model
     assert not film_model.training
-    both = fill(film_model, known)
-    for frame in range(5):
-        alone = fill(model, frame_of(known, frame))[0]
-        torch.testing.assert_close(both[frame], alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fill(film_model, known), fill(model, known), rtol=0, atol=1e-5)
 
 
 def test_a_frame_alone_is_answered_as_without_layers():

@@ -218,8 +218,9 @@ def test_validation_tells_films_from_single_frames(tmp_path):
     task = task_of(tmp_path / "w")
     with torch.no_grad():
         before = task.validate()
-    assert before["psnr"] == pytest.approx(before["single_psnr"], abs=1e-4)
-    assert before["temporal_error"] == pytest.approx(before["single_temporal_error"], abs=1e-4)
+    # Before training films differ by their registration alone.
+    assert before["psnr"] == pytest.approx(before["single_psnr"], abs=0.02)
+    assert before["temporal_error"] == pytest.approx(before["single_temporal_error"], abs=0.02)
     for name, parameter in task.objective.named_parameters():
         if name.endswith("exit.weight") and ".mix." in name:
             parameter.data += 0.5

@@ -152,7 +152,7 @@ def register(acquired: Acquired, context: Context) -> Registered:
     columns = torch.cat(context.nearest(), 1)
     index, distance = context.index.gather(1, columns), context.distance.gather(1, columns)
     below, above = images[index[:, 0]], images[index[:, 1]]
-    motion = through_plane_motion(below, above, distance[:, 0], distance[:, 1])
+    motion = through_plane_motion(below, above, distance[:, 0], distance[:, 1], context.frames)
 
     reach = (distance / GAP_UNIT)[..., None, None, None]
     fine = enlarge(motion, images.shape[-1] // motion.shape[-1])

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from calid.models.temporal import STILL, Frames
+
 __all__ = ["GAP_UNIT", "enlarge", "through_plane_motion", "warp"]
 
 GAP_UNIT = 10.0
@@ -18,6 +20,8 @@ GAP_UNIT = 10.0
 LEVELS, ITERATIONS, RADIUS = 3, 3, 5
 DAMPING = 0.1
 """Share of the mean gradient energy that is added to every window, where little is certain."""
+BEAT = 0.1
+"""Standard deviation of a window in time, as a share of the heartbeat."""
 
 
 def warp(x: Tensor, displacement: Tensor) -> Tensor:
@@ -50,13 +54,15 @@ def enlarge(displacement: Tensor, scale: int) -> Tensor:
 
 @torch.no_grad()
 def through_plane_motion(
-    below: Tensor, above: Tensor, to_below: Tensor, to_above: Tensor
+    below: Tensor, above: Tensor, to_below: Tensor, to_above: Tensor, frames: Frames = STILL
 ) -> Tensor:
     """Motion at a target between two slices, such that both agree when carried there.
 
     Coarse to fine, iterative Lucas-Kanade (Lucas and Kanade, 1981; the total flow is solved
     for in every window, as Le Besnerais and Champagnat, ICIP 2005), on both slices at once: the
-    unknown is seen from the target, so that it is right at any position in the gap.
+    unknown is seen from the target, so that it is right at any position in the gap. In a film,
+    windows reach over neighbouring frames as well: what lies above what changes slowly, and noise
+    does not make it jump.
 
     Parameters
     ----------
@@ -64,6 +70,8 @@ def through_plane_motion(
         Images ``(targets, 1, height, width)`` in window units; sides are multiples of 8.
     to_below, to_above
         Signed distance in mm from target to slice, shape ``(targets,)``.
+    frames
+        That the targets run over, frame by frame.
 
     Returns
     -------
@@ -82,18 +90,18 @@ def through_plane_motion(
     for level, pair in enumerate(reversed(pyramid)):
         motion = motion if level == 0 else enlarge(motion, 2)
         for _ in range(ITERATIONS):
-            motion = _refine(pair, motion, low, high)
+            motion = _refine(pair, motion, low, high, frames)
     return motion
 
 
-def _refine(pair: Tensor, motion: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _refine(pair: Tensor, motion: Tensor, low: Tensor, high: Tensor, frames: Frames) -> Tensor:
     """One linearisation and least-squares solution per window."""
     first, second = warp(pair[:, :1], low * motion), warp(pair[:, 1:], high * motion)
     # d/du of second(x + high u) - first(x + low u)
     gx, gy = (high * s - low * f for s, f in zip(_slopes(second), _slopes(first), strict=True))
     rest = second - first - gx * motion[:, :1] - gy * motion[:, 1:]
     products = torch.cat([gx * gx, gx * gy, gy * gy, gx * rest, gy * rest], 1)
-    xx, xy, yy, xr, yr = _window_means(products).unbind(1)
+    xx, xy, yy, xr, yr = _window_means(products, frames).unbind(1)
     damping = DAMPING * (xx + yy).mean((1, 2), keepdim=True) + 1e-8
     xx, yy = xx + damping, yy + damping
     determinant = xx * yy - xy * xy
@@ -106,9 +114,14 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (p[..., 1:-1, 2:] - p[..., 1:-1, :-2]) / 2, (p[..., 2:, 1:-1] - p[..., :-2, 1:-1]) / 2
 
 
-def _window_means(x: Tensor) -> Tensor:
-    """Means over squares of side ``2 * RADIUS + 1``."""
+def _window_means(x: Tensor, frames: Frames) -> Tensor:
+    """Means over squares of side ``2 * RADIUS + 1``, and over frames that are near in time."""
     side = 2 * RADIUS + 1
     # Constant-size windows: counting only what is inside keeps small images usable.
     rows = F.avg_pool2d(x, (1, side), 1, (0, RADIUS), count_include_pad=False)
-    return F.avg_pool2d(rows, (side, 1), 1, (RADIUS, 0), count_include_pad=False)
+    means = F.avg_pool2d(rows, (side, 1), 1, (RADIUS, 0), count_include_pad=False)
+    if frames.count == 1:
+        return means
+    film = means.unflatten(0, (frames.count, -1))
+    steadied: Tensor = torch.tensordot(frames.nearness(BEAT).to(film), film, 1)
+    return steadied.flatten(0, 1)

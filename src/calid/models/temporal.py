@@ -41,6 +41,20 @@ class Frames:
     count: int = 1
     cycle: int = 1
 
+    def nearness(self, width: float) -> Tensor:
+        """How much every frame counts for every other, ``(count, count)``; rows sum to 1.
+
+        Parameters
+        ----------
+        width
+            Standard deviation of a Gaussian in time, as a share of the cycle.
+        """
+        place = torch.arange(self.count)
+        ahead = (place[None] - place[:, None]) % self.cycle
+        apart = torch.minimum(ahead, self.cycle - ahead) / self.cycle
+        weights = torch.exp(-0.5 * (apart / width).square())
+        return weights / weights.sum(1, keepdim=True)
+
 
 STILL = Frames()
 """A single frame: nothing to mix."""
