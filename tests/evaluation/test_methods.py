@@ -88,12 +88,10 @@ def test_a_baseline_without_weights_says_how_to_train_it(loads, tmp_path, name):
 
 
 def test_available_are_those_whose_weights_are_there(loads, tmp_path):
-    alone = [n for n in RELEASED if n != FRAMEWISE]
-    assert Roster(0, "cpu").available() == alone
-    assert Roster(0, "cpu", tmp_path).available() == alone
+    assert Roster(0, "cpu").available() == list(RELEASED)
+    assert Roster(0, "cpu", tmp_path).available() == list(RELEASED)
     write(tmp_path, LEARNED[1])
-    missing = (LEARNED[0], FRAMEWISE)
-    assert Roster(0, "cpu", tmp_path).available() == [n for n in NAMES if n not in missing]
+    assert Roster(0, "cpu", tmp_path).available() == [n for n in NAMES if n != LEARNED[0]]
     assert [c.name for c in Roster(0, "cpu", tmp_path).contenders([LEARNED[1]])] == [LEARNED[1]]
     assert loads == [("default", "cpu")]
 
@@ -237,16 +235,17 @@ def test_the_released_weights_load_and_answer():
     assert contender.settings["samples"] == 0
 
 
-def film_weights(folder: Path) -> Path:
-    """Weights of the default preset that know films."""
+def film_weights(folder: Path, heads: int = 2) -> Path:
+    """Weights of the default preset, with layers that know films unless there are no heads."""
     torch.manual_seed(0)
-    model = Interpolator(InterpolatorConfig(8, (8, 16), temporal=2))
+    model = Interpolator(InterpolatorConfig(8, (8, 16), temporal=heads))
     save_interpolator(model, folder / "default.safetensors", {})
     return folder
 
 
 def test_frame_by_frame_is_a_method_of_its_own_where_weights_know_films(tmp_path):
     assert FRAMEWISE in Roster(0, "cpu", weights=film_weights(tmp_path)).available()
+    assert FRAMEWISE not in Roster(0, "cpu", weights=film_weights(tmp_path, heads=0)).available()
 
 
 def test_films_are_answered_together_but_for_the_framewise_row(tmp_path, monkeypatch):
