@@ -283,3 +283,12 @@ def test_nearness_counts_over_the_end_of_a_whole_cycle_alone() -> None:
     torch.testing.assert_close(part.sum(1), torch.ones(5))
     assert float(whole[0, 9]) == pytest.approx(float(whole[0, 1]))
     assert float(part[0, 4]) < 0.01 * float(part[0, 1])
+
+
+def test_films_are_registered_in_single_precision_under_autocast() -> None:
+    below, above = film(4, 6, noise=0.2)
+    near = torch.full((6,), -5.0), torch.full((6,), 5.0)
+    expected = through_plane_motion(below, above, *near, Frames(6, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = through_plane_motion(below, above, *near, Frames(6, 6))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -86,22 +86,23 @@ def through_plane_motion(
     pyramid = [finest]
     for _ in range(LEVELS - 1):
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+    near = frames.nearness(BEAT).to(finest)
     motion = finest.new_zeros(len(finest), 2, *pyramid[-1].shape[-2:])
     for level, pair in enumerate(reversed(pyramid)):
         motion = motion if level == 0 else enlarge(motion, 2)
         for _ in range(ITERATIONS):
-            motion = _refine(pair, motion, low, high, frames)
+            motion = _refine(pair, motion, low, high, near)
     return motion
 
 
-def _refine(pair: Tensor, motion: Tensor, low: Tensor, high: Tensor, frames: Frames) -> Tensor:
+def _refine(pair: Tensor, motion: Tensor, low: Tensor, high: Tensor, near: Tensor) -> Tensor:
     """One linearisation and least-squares solution per window."""
     first, second = warp(pair[:, :1], low * motion), warp(pair[:, 1:], high * motion)
     # d/du of second(x + high u) - first(x + low u)
     gx, gy = (high * s - low * f for s, f in zip(_slopes(second), _slopes(first), strict=True))
     rest = second - first - gx * motion[:, :1] - gy * motion[:, 1:]
     products = torch.cat([gx * gx, gx * gy, gy * gy, gx * rest, gy * rest], 1)
-    xx, xy, yy, xr, yr = _window_means(products, frames).unbind(1)
+    xx, xy, yy, xr, yr = _window_means(products, near).unbind(1)
     damping = DAMPING * (xx + yy).mean((1, 2), keepdim=True) + 1e-8
     xx, yy = xx + damping, yy + damping
     determinant = xx * yy - xy * xy
@@ -114,14 +115,15 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (p[..., 1:-1, 2:] - p[..., 1:-1, :-2]) / 2, (p[..., 2:, 1:-1] - p[..., :-2, 1:-1]) / 2
 
 
-def _window_means(x: Tensor, frames: Frames) -> Tensor:
+def _window_means(x: Tensor, near: Tensor) -> Tensor:
     """Means over squares of side ``2 * RADIUS + 1``, and over frames that are near in time."""
     side = 2 * RADIUS + 1
     # Constant-size windows: counting only what is inside keeps small images usable.
     rows = F.avg_pool2d(x, (1, side), 1, (0, RADIUS), count_include_pad=False)
     means = F.avg_pool2d(rows, (side, 1), 1, (RADIUS, 0), count_include_pad=False)
-    if frames.count == 1:
+    if len(near) == 1:
         return means
-    film = means.unflatten(0, (frames.count, -1))
-    steadied: Tensor = torch.tensordot(frames.nearness(BEAT).to(film), film, 1)
+    # Autocast would make this product bfloat16, and differences of it are solved for.
+    with torch.autocast(means.device.type, enabled=False):
+        steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
     return steadied.flatten(0, 1)
