@@ -89,6 +89,10 @@ OTHERS = {
         ("evaluate", "{top}/good", "--out", "{out}/r", "--methods", "regression"),
         "WeightsError",
     ),
+    "train, label maps": (
+        ("train", "baseline", *FILM, "--method", "regression", "--morphology"),
+        "UsageError",
+    ),
     "train, weights to start from": (
         ("train", "interpolator", *FILM, "--start", "{top}/weights.safetensors"),
         "WeightsError",

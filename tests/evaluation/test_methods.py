@@ -19,7 +19,8 @@ from calid.evaluation import methods
 from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
 from calid.evaluation.methods import CLASSICAL, FRAMEWISE, NAMES, Roster
-from calid.inference.model import Model, Sampling
+from calid.inference.model import Model, Sampling, load_model
+from calid.io.sidecar import sha256
 from calid.models.interpolator import Interpolator, InterpolatorConfig, LatentFiller
 from calid.models.store import save_interpolator
 from calid.weights import weights_path
@@ -103,6 +104,23 @@ def test_damaged_weights_of_a_baseline_are_refused(loads, tmp_path):
     write(tmp_path, "diffusion-autoencoder").rename(tmp_path / "regression.safetensors")
     with pytest.raises(WeightsError, match="diffusion-autoencoder"):
         one("regression", baselines=tmp_path)
+
+
+def test_label_maps_come_from_the_segmentation_where_they_are_asked_for(loads, tmp_path):
+    name = "diffusion-autoencoder"
+    path = write(tmp_path, name)
+    without = one(name, baselines=tmp_path).identity
+    sizes = {"channels": 8, "widths": (8, 16)}
+    save_baseline(new_baseline(name, **sizes, morphology=True), path, {})
+    roster = Roster(0, "cpu", tmp_path)
+    roster.load = lambda preset: load_model(preset, "cpu")
+    (contender,) = roster.contenders([name])
+    assert sha256(weights_path("segmentation")) in contender.identity
+    assert sha256(weights_path("segmentation")) not in without
+    images = np.random.default_rng(0).random((2, 32, 32), np.float32)
+    answer = contender.method(images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5))
+    assert answer.shape == (1, 32, 32)
+    assert np.isfinite(answer).all()
 
 
 def test_every_network_is_loaded_once(loads, tmp_path):

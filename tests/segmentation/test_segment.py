@@ -164,3 +164,15 @@ def test_an_unknown_device_or_damaged_weights_are_typed_errors(tmp_path, monkeyp
         load_segmenter("cpu")
     with pytest.raises(UsageError):
         load_segmenter("tpu")
+
+
+def test_label_maps_for_learning_are_the_labels_as_they_stand(bands: Segmenter) -> None:
+    images = torch.linspace(0, 1, 16).expand(2, 1, 32, 16).contiguous()
+    images[1] = 0.9
+    maps = bands.one_hot(images)
+    assert maps.shape == (2, 4, 32, 16)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps.sum(1), torch.ones(2, 32, 16))
+    expected = (images[:, 0] * 3).round().long()
+    assert torch.equal(maps.argmax(1), expected)
+    assert not bands.one_hot(images.clone().requires_grad_()).requires_grad

@@ -175,8 +175,10 @@ def test_batches_are_those_of_the_default_preset(tmp_path: Path) -> None:
     torch.testing.assert_close(one.context.distance, other.context.distance, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LEARNED)
-def test_the_command_trains_a_baseline(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sizes"), [*((name, {}) for name in LEARNED), (LEARNED[1], {"morphology": True})]
+)
+def test_the_command_trains_a_baseline(tmp_path: Path, name: str, sizes: dict[str, bool]) -> None:
     for folder, names in (("train", "ab"), ("held", "c")):
         (tmp_path / folder).mkdir()
         for subject in names:
@@ -187,9 +189,10 @@ def test_the_command_trains_a_baseline(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     options = {"data": tmp_path / "train", "validation": tmp_path / "held", "out": out}
     options |= {"method": name, "size": 32, "steps": 2, "stacks": 1, "targets": 1, "device": "cpu"}
-    main(["train", "baseline", *(str(x) for k, v in options.items() for x in (f"--{k}", v))])
+    given = [str(x) for k, v in options.items() for x in (f"--{k}", v)]
+    main(["train", "baseline", *given, *(f"--{option}" for option in sizes)])
     model = load_baseline(out / f"{name}.safetensors", name)
-    assert model.config == new_baseline(name).config
+    assert model.config == new_baseline(name, **sizes).config
     steps = [line for line in lines_of(out) if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2]
     assert np.isfinite([line["loss"] for line in steps]).all()

@@ -245,13 +245,29 @@ class TrainBaseline(_HiddenSliceTraining):
 
     method: Literal["regression", "diffusion-autoencoder"]
     """Which baseline to train."""
+    morphology: bool = False
+    """Give the diffusion autoencoder a code of label maps too,
+    which the package's segmentation network draws."""
 
     def run(self) -> None:
         """Train and leave OUT/METHOD.safetensors."""
+        from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
         from calid.baselines.learned import new_baseline
+        from calid.segmentation.segment import load_segmenter
         from calid.training.baselines import baseline_objective
 
-        self.fit_objective(lambda: baseline_objective(new_baseline(self.method)), self.method)
+        if self.morphology and self.method != "diffusion-autoencoder":
+            raise UsageError(
+                "--morphology", f"{self.method} takes no label maps.", "Leave the option out."
+            )
+
+        def make() -> TupleObjective:
+            model = new_baseline(self.method, **({"morphology": True} if self.morphology else {}))
+            if isinstance(model, DiffusionAutoencoder) and self.morphology:
+                model.label_with(load_segmenter(self.device).one_hot)
+            return baseline_objective(model)
+
+        self.fit_objective(make, self.method)
 
 
 @dataclass(frozen=True, kw_only=True)

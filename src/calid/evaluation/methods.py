@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import calid
 from calid.baselines.cubic import cubic
+from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
 from calid.baselines.latent_linear import LatentLinear
 from calid.baselines.latent_spherical import LatentSpherical
 from calid.baselines.learned import LEARNED, load_baseline
@@ -27,7 +28,8 @@ from calid.inference.model import Model, Preset, Sampling, load_model
 from calid.io.sidecar import sha256
 from calid.models.interpolator import LatentFiller
 from calid.models.layers import channels_last
-from calid.weights import preset_weights
+from calid.segmentation.segment import load_segmenter
+from calid.weights import preset_weights, weights_path
 
 __all__ = ["CLASSICAL", "FRAMEWISE", "NAMES", "Roster"]
 
@@ -159,9 +161,14 @@ class Roster:
                 "The package does not carry the weights of this baseline.",
                 f"Train it (calid train baseline --method {name}) and give --baselines FOLDER.",
             )
-        network = channels_last(load_baseline(path, name).to(shared.device))
-        model = Model(shared.autoencoder, network, name, shared.device)
-        return model, Sampling(0, seed=self.seed), [autoencoder, path]
+        network, files = load_baseline(path, name), [autoencoder, path]
+        if isinstance(network, DiffusionAutoencoder) and network.config.morphology:
+            network.label_with(load_segmenter(self.device).one_hot)
+            files.append(weights_path("segmentation"))
+        model = Model(
+            shared.autoencoder, channels_last(network.to(shared.device)), name, shared.device
+        )
+        return model, Sampling(0, seed=self.seed), files
 
     def _temporal(self) -> bool:
         """Whether the default preset's weights know films; only their header is read."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -69,14 +70,36 @@ class Segmenter:
             out.append(native.argmax(1))
         return np.asarray(torch.cat(out).numpy(), np.uint8)
 
+    @torch.no_grad()
+    def one_hot(self, images: Tensor) -> Tensor:
+        """Label slices of the networks' grid as they stand, for what learns from label maps.
+
+        Parameters
+        ----------
+        images
+            Shape ``(slices, 1, height, width)``, window units, sides multiples of 16.
+
+        Returns
+        -------
+        Tensor
+            float32 of 0 and 1, ``(slices, 4, height, width)``, on the device of ``images``:
+            background, RV cavity, LV myocardium, LV cavity.
+        """
+        logits = self._logits(images.to(self.device, memory_format=torch.channels_last))
+        return F.one_hot(logits.argmax(1), logits.shape[1]).movedim(-1, 1).to(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        fast = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, fast):
+            logits: Tensor = self.network(images)
+        return logits
+
     def _shares(self, images: Tensor) -> Tensor:
         """Probability of every label, averaged over two rotations and two reflections."""
         total = images.new_zeros(())
-        fast = self.precision != torch.float32
         for number in ORIENTATIONS:
             turned = turn(images, number).to(self.device, memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, self.precision, fast):
-                shares = self.network(turned).softmax(1).float().cpu()
+            shares = self._logits(turned).softmax(1).float().cpu()
             total = total + turn_back(shares, number)
         return total / len(ORIENTATIONS)
 
