@@ -31,7 +31,7 @@ from calid.segmentation.segment import keep_largest, load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PROTOCOLS = ("hidden-slices", "downstream")
+PROTOCOLS = ("hidden-slices", "downstream", "uncertainty")
 
 
 def main() -> None:
@@ -43,6 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     for split in ("val", "test") if options.publish else ("val",):
         evaluate(options.data / "acdc" / split, options.baselines)
+    baselines = ("--baselines", str(options.baselines)) if options.baselines else ()
+    script("tradeoff.py", str(options.data / "acdc" / "val"), str(RESULTS / "tradeoff"), *baselines)
     films(options.data / "acdc_cine" / "val")
     dense_truth(options.data / "isotropic")
     table = (RESULTS / "hidden-slices-acdc-val" / "table.md").read_text()
@@ -88,8 +90,7 @@ def dense_truth(scanned: Path) -> None:
     real = RESULTS / "dense-isotropic"
     calid("evaluate", str(scanned), *dense, "--out", str(real))
     (real / "examples.png").unlink()  # the scan is for measuring, not for showing
-    films_known = [sys.executable, str(ROOT / "benchmarks" / "phantom_films.py")]
-    subprocess.run([*films_known, str(RESULTS / "phantom-films")], check=True)
+    script("phantom_films.py", str(RESULTS / "phantom-films"))
 
 
 def segmentation(folders: list[Path]) -> str:
@@ -117,6 +118,12 @@ def calid(*arguments: str) -> str:
     """Run the command line and return what it prints."""
     command = [sys.executable, "-m", "calid", *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def script(name: str, *arguments: str) -> None:
+    """Run another benchmark."""
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    subprocess.run(command, check=True)
 
 
 def weights() -> str:

@@ -10,6 +10,8 @@ from mkdocs.structure.pages import Page
 
 PICTURES = {
     "differences.png": "Paired differences over linear, one dot a subject.",
+    "calibration.png": "How often the samples' intervals hold; their spread and the error of their "
+    "average, one dot a slice, one colour a subject.",
     "examples.png": "Hidden slices, what each method made of them, and the errors.",
 }
 

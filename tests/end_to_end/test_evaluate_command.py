@@ -241,3 +241,30 @@ def test_dicom_folders_and_files_of_a_folder_are_stacks(folder, tmp_path):
     film_only = ("--protocol", "film", "--out", tmp_path / "film", "--methods", "linear")
     assert run("evaluate", exams / "second_person.zip", *film_only) == 0
     assert summary_of(tmp_path / "film")["n_images"] == 4
+
+
+def test_uncertainty_is_measured_of_the_samples(folder, tmp_path, monkeypatch, capsys):
+    """Samples about the truth-free linear answer, so that no network is needed."""
+
+    def samples(self: Model, images, positions, targets, spacing, sampling, at_once=0):
+        middle = linear(images, positions, targets, spacing)
+        drawn = np.random.default_rng(0).normal(size=(sampling.samples, *middle.shape))
+        return (middle + 0.1 * drawn).astype(np.float32)
+
+    monkeypatch.setattr(Model, "between", samples)
+    command = ("evaluate", folder, "--protocol", "uncertainty", "--out", tmp_path / "out")
+    assert run(*command) == 0
+    summary = summary_of(tmp_path / "out")
+    (method,) = summary["methods"]
+    assert method == "calid-average"
+    assert summary["settings"][method]["samples"] == 8
+    figures = summary["methods"][method]
+    assert 0 < figures["inside_50"]["mean"] < figures["inside_90"]["mean"] <= 100
+    assert figures["rank"]["low"] <= figures["rank"]["mean"] <= figures["rank"]["high"]
+    assert f"| {method} |" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+    monkeypatch.setattr(Model, "between", lambda *_, **__: pytest.fail("answered before"))
+    assert run(*command) == 0
+    capsys.readouterr()
+    assert run(*command, "--methods", "linear") == 2
+    assert "--methods" in capsys.readouterr().err

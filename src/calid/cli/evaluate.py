@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -13,6 +14,7 @@ from calid.errors import DataError, UsageError
 from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
+    from calid.evaluation.contender import Contender
     from calid.evaluation.methods import Roster
     from calid.evaluation.protocol import Protocol
 
@@ -27,6 +29,7 @@ class Evaluate:
     - downstream: the same, segmented and compared with manual labels.
     - film: slices of a cine stack are hidden in all frames.
     - dense: a dense volume is made sparse, and compared everywhere.
+    - uncertainty: does the spread of samples say how wrong they are?
     - cost: time and memory for a whole heart.
 
     Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost, and
@@ -40,10 +43,13 @@ class Evaluate:
     cost."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
-    protocol: Literal["hidden-slices", "downstream", "film", "dense", "cost"] = "hidden-slices"
+    protocol: Literal["hidden-slices", "downstream", "film", "dense", "uncertainty", "cost"] = (
+        "hidden-slices"
+    )
     """Which test."""
     methods: str = "all"
-    """all, classical, or names separated by commas."""
+    """all, classical, or names separated by commas; uncertainty
+    is that of calid-average, always."""
     baselines: Path | None = None
     """Folder with the weights of the learned baselines (see calid train baseline)."""
     weights: Path | None = None
@@ -69,6 +75,8 @@ class Evaluate:
             check_folder(self.predictions)
         if self.protocol == "cost":
             self._cost()
+        elif self.protocol == "uncertainty":
+            self._uncertainty()
         else:
             self._quality()
 
@@ -79,7 +87,6 @@ class Evaluate:
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
         from calid.evaluation.predictions import Predictions
         from calid.evaluation.protocol import evaluate
-        from calid.evaluation.record import record
         from calid.evaluation.tables import markdown, summarise, write_results
         from calid.report.differences import paired_differences
         from calid.report.examples import example_rows
@@ -99,13 +106,7 @@ class Evaluate:
         with frames_bar(len(files) * rows, "evaluating") as on_answer:
             found = evaluate(protocol, files, contenders, predictions, on_answer)
         results = by_subject(protocol, found.rows)
-        facts = {
-            "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
-            "n_images": found.targets,
-            "seed": self.seed,
-            "reading": self.reading.facts(),
-            **record(contenders, self.baselines, self.weights),
-        }
+        facts = self._facts(found.targets, contenders)
         summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
         pictures = {
@@ -117,6 +118,51 @@ class Evaluate:
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
         say(str(self.out / "table.md"))
+
+    def _uncertainty(self) -> None:
+        from calid.cli.console import frames_bar, say
+        from calid.evaluation.aggregate import by_group, by_subject
+        from calid.evaluation.methods import AVERAGE, Roster
+        from calid.evaluation.predictions import Predictions
+        from calid.evaluation.protocol import evaluate
+        from calid.evaluation.tables import markdown, summarise, write_results
+        from calid.evaluation.uncertainty import rank_correlation, uncertainty
+        from calid.report.calibration import calibration_figure
+        from calid.report.figure import save_figure
+
+        if self.methods not in ("all", AVERAGE):
+            raise UsageError(
+                "--methods", f"Only {AVERAGE} has samples that differ.", "Leave the option out."
+            )
+        files = self._files()
+        sampler = Roster(self.seed, self.device, self.baselines, self.weights).sampler()
+        protocol = uncertainty(self.reading.read)
+        self.out.mkdir(parents=True, exist_ok=True)
+        predictions = Predictions(self.predictions or self.out / "predictions")
+        with frames_bar(len(files), "evaluating") as on_answer:
+            found = evaluate(protocol, files, [sampler], predictions, on_answer)
+        results = by_subject(protocol, found.rows)
+        facts = self._facts(found.targets, [sampler])
+        summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
+        rows = found.rows[AVERAGE]
+        summary["methods"][AVERAGE]["rank"] = vars(rank_correlation(rows))
+        figure = calibration_figure(rows, summary["methods"][AVERAGE])
+        pictures = {"calibration.png": partial(save_figure, figure)}
+        write_results(results, summary, pictures, self.out)
+        say(markdown(summary))
+        say(str(self.out / "table.md"))
+
+    def _facts(self, targets: int, contenders: Sequence[Contender]) -> dict[str, Any]:
+        """What belongs on the record of a table."""
+        from calid.evaluation.record import record
+
+        return {
+            "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
+            "n_images": targets,
+            "seed": self.seed,
+            "reading": self.reading.facts(),
+            **record(contenders, self.baselines, self.weights),
+        }
 
     def _files(self) -> list[Path]:
         from calid.data.bank import subject_of

@@ -12,7 +12,7 @@ from calid.baselines.signature import Method
 from calid.evaluation.case import Case
 from calid.inference.windows import FEWEST_FRAMES
 
-__all__ = ["Contender"]
+__all__ = ["Contender", "Sampler"]
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,15 @@ class Contender:
         if self.film is not None and len(case.images) >= FEWEST_FRAMES:
             return self.film(case.images, *asked)
         return np.stack([self.method(images, *asked) for images in case.images])
+
+
+@dataclass(frozen=True)
+class Sampler(Contender):
+    """One that answers with its samples one by one, not with what they are averaged to.
+
+    Its `method` puts an axis of samples in front: ``(samples, targets, height, width)``.
+    """
+
+    def answer(self, case: Case) -> NDArray[np.float32]:
+        """All samples of a case's first frame; they take the place of the frames."""
+        return self.method(case.images[0], case.positions, case.targets, case.spacing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from calid.baselines.nearest import nearest
 from calid.baselines.registration import registration
 from calid.baselines.signature import Method
 from calid.errors import UsageError, WeightsError
-from calid.evaluation.contender import Contender
+from calid.evaluation.contender import Contender, Sampler
 from calid.inference.model import Model, Preset, Sampling, load_model
 from calid.io.sidecar import sha256
 from calid.models.interpolator import LatentFiller
@@ -31,11 +31,11 @@ from calid.models.layers import channels_last
 from calid.segmentation.segment import load_segmenter
 from calid.weights import preset_weights, weights_path
 
-__all__ = ["CLASSICAL", "FRAMEWISE", "NAMES", "Roster"]
+__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster"]
 
 CLASSICAL = ("nearest", "linear", "cubic", "registration")
 
-FRAMEWISE = "calid-2d"
+FRAMEWISE, AVERAGE = "calid-2d", "calid-average"
 
 NAMES = (
     *CLASSICAL,
@@ -47,7 +47,7 @@ NAMES = (
     "calid",
     "calid-mean",
     "calid-sample",
-    "calid-average",
+    AVERAGE,
 )
 """In the order of the tables: classical, fixed paths in latent space, learned baselines, the
 paper preset, then the default preset frame by frame (of films only), as `calid reconstruct` gives
@@ -109,6 +109,12 @@ class Roster:
             )
         return [self._contender(n) for n in NAMES if n in names]
 
+    def sampler(self) -> Sampler:
+        """The samples behind ``calid-average``."""
+        model, sampling, weights = self._learned(AVERAGE)
+        identity, settings = _facts(f"samples of {AVERAGE}", model, sampling, weights)
+        return Sampler(AVERAGE, partial(model.between, sampling=sampling), identity, settings)
+
     def _contender(self, name: str) -> Contender:
         classical: dict[str, Method] = {
             "nearest": nearest,
@@ -119,15 +125,7 @@ class Roster:
         if name in classical:
             return Contender(name, classical[name], f"{name} {_code()}")
         model, sampling, weights = self._learned(name)
-        identity = f"{name} {_code()} {sampling} {model.precision} {model.device.type}"
-        identity += "".join(sha256(path) for path in weights)
-        steps = sampling.steps or model.interpolator.default_steps
-        settings = {
-            "samples": sampling.samples,
-            "steps": steps,
-            "temperature": sampling.temperature,
-            "seed": sampling.seed,
-        }
+        identity, settings = _facts(name, model, sampling, weights)
         film = _films(model, sampling) if model.temporal and name != FRAMEWISE else None
         return Contender(name, _averaged(model, sampling), identity, settings, film)
 
@@ -139,7 +137,7 @@ class Roster:
             "calid": Sampling(0, seed=self.seed),
             "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
             "calid-sample": Sampling(1, seed=self.seed),
-            "calid-average": Sampling(8, seed=self.seed),
+            AVERAGE: Sampling(8, seed=self.seed),
         }
         if name in ours:
             return self.load("default"), ours[name], list(self.files("default").values())
@@ -179,6 +177,21 @@ class Roster:
     def _weights(self, name: str) -> Path | None:
         path = self.baselines / f"{name}.safetensors" if self.baselines else None
         return path if path is not None and path.exists() else None
+
+
+def _facts(
+    name: str, model: Model, sampling: Sampling, weights: Sequence[Path]
+) -> tuple[str, dict[str, object]]:
+    """Identity of a contender that samples, and its settings for the record."""
+    identity = f"{name} {_code()} {sampling} {model.precision} {model.device.type}"
+    identity += "".join(sha256(path) for path in weights)
+    settings: dict[str, object] = {
+        "samples": sampling.samples,
+        "steps": sampling.steps or model.interpolator.default_steps,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+    }
+    return identity, settings
 
 
 def _averaged(model: Model, sampling: Sampling) -> Method:

@@ -1,0 +1,183 @@
+"""The trade of likeness for crispness: every setting of the default preset, every method.
+
+    python benchmarks/tradeoff.py DATA OUT [--baselines FOLDER] [--max-subjects N]
+
+Hidden slices of the stacks below DATA, which need manual labels, are reconstructed with the
+temperature of the default answer, the steps of one sample, and the number of samples that are
+averaged varied one at a time; all other methods are points beside these lines. No setting is
+best in all of PSNR, Dice and sharpness: the line says what one costs in terms of the other.
+OUT becomes a folder with ``table.md``, ``summary.json`` and ``tradeoff.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from calid.baselines.signature import Method
+from calid.data.bank import find_stacks, subject_of
+from calid.evaluation.aggregate import by_subject
+from calid.evaluation.contender import Contender
+from calid.evaluation.downstream import downstream
+from calid.evaluation.hidden_slices import hidden_slices
+from calid.evaluation.methods import FRAMEWISE, Roster
+from calid.evaluation.predictions import Predictions
+from calid.evaluation.protocol import Protocol, evaluate
+from calid.inference.model import Model, Sampling
+from calid.segmentation.segment import load_segmenter
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = {
+    "temperature": [Sampling(0, temperature=t) for t in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)],
+    "steps of one sample": [Sampling(1, steps=n) for n in (1, 2, 3, 6, 12)],
+    "samples averaged": [Sampling(n) for n in (1, 2, 4, 8)],
+}
+"""Lines to the settings along them; the default answer is temperature 1."""
+AXES = {"psnr": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
+SAME = ("calid", "calid-mean", "calid-sample", "calid-average")
+"""Methods that lie on the lines."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting or a method, and its means over subjects."""
+
+    name: str
+    line: str | None
+    figures: dict[str, float]
+
+
+def main() -> None:
+    """Evaluate, then write table, figures and picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--baselines", type=Path, help="weights of the learned baselines")
+    parser.add_argument("--max-subjects", type=int)
+    options = parser.parse_args()
+    files = find_stacks(options.data)
+    subjects = sorted({subject_of(f) for f in files})[: options.max_subjects]
+    files = [f for f in files if subject_of(f) in subjects]
+    roster = Roster(0, baselines=options.baselines)
+    wanted = {c.name: line for line, c in settings(roster)}
+    contenders = [c for _, c in settings(roster)]
+    contenders += roster.contenders([n for n in roster.available() if n not in (*SAME, FRAMEWISE)])
+    figures: dict[str, dict[str, float]] = {c.name: {} for c in contenders}
+    for protocol in (hidden_slices(None), downstream(load_segmenter().label_slices, None)):
+        for name, means in run(protocol, files, contenders).items():
+            figures[name] |= means
+    points = [Point(name, wanted.get(name), means) for name, means in figures.items()]
+    options.out.mkdir(parents=True, exist_ok=True)
+    facts = [vars(point) for point in points]
+    (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (options.out / "table.md").write_text(table(points, len(subjects), options.data))
+    draw(points, options.out / "tradeoff.png")
+
+
+def settings(roster: Roster) -> Iterator[tuple[str, Contender]]:
+    """Contenders along the lines."""
+    model = roster.load("default")
+    (known,) = roster.contenders(["calid-mean"])
+    for line, samplings in LINES.items():
+        for sampling in samplings:
+            value = {
+                "temperature": sampling.temperature,
+                "steps of one sample": sampling.steps,
+                "samples averaged": sampling.samples,
+            }[line]
+            name = f"{line} {value:g}"
+            identity = f"{name} {known.identity}"
+            yield line, replace(known, name=name, method=averaged(model, sampling), film=None,
+                                identity=identity)  # fmt: skip
+
+
+def averaged(model: Model, sampling: Sampling) -> Method:
+    """The average of a setting's samples."""
+
+    def method(
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+    ) -> NDArray[np.float32]:
+        drawn = model.between(images, positions, targets, spacing, sampling)
+        return np.asarray(drawn.mean(axis=0))
+
+    return method
+
+
+def run(
+    protocol: Protocol, files: list[Path], contenders: list[Contender]
+) -> dict[str, dict[str, float]]:
+    """Means over subjects of the metrics that are shown."""
+    with Progress() as bar:
+        job = bar.add_task(protocol.name, total=len(files) * len(contenders))
+        found = evaluate(
+            protocol,
+            files,
+            contenders,
+            Predictions(ROOT / "runs" / "predictions"),
+            lambda done: bar.update(job, completed=done),
+        )
+    return {
+        name: {
+            metric: float(np.nanmean([figures[metric] for figures in subjects.values()]))
+            for metric in (*AXES, "sharpness", "hd95")
+            if metric in protocol.columns
+        }
+        for name, subjects in by_subject(protocol, found.rows).items()
+    }
+
+
+def table(points: list[Point], subjects: int, data: Path) -> str:
+    """All points, a line each."""
+    columns = ("psnr", "ssim", "sharpness", "dice", "hd95")
+    lines = [
+        f"Hidden slices of {'/'.join(data.resolve().parts[-2:])}, {subjects} subjects, means. "
+        "`temperature 1` is what `calid reconstruct` gives.",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for point in points:
+        cells = (f"{point.figures[c]:.{2 if c in ('psnr', 'hd95') else 3}f}" for c in columns)
+        lines.append(f"| {point.name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(points: list[Point], path: Path) -> None:
+    """Each figure against sharpness: a line a setting, a cross a method."""
+    figure, axes = plt.subplots(1, len(AXES), figsize=(5 * len(AXES), 4.4), layout="constrained")
+    for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
+        for line in LINES:
+            plot_line(axis, [p for p in points if p.line == line], metric, line)
+        for point in (p for p in points if p.line is None):
+            place = point.figures["sharpness"], point.figures[metric]
+            axis.plot(*place, "kx", markersize=5)
+            axis.annotate(point.name, place, (4, 3), textcoords="offset points", fontsize=7)
+        axis.axvline(1, color="0.8", linewidth=1, zorder=0)
+        axis.set(xlabel="sharpness (the truth's is 1)", ylabel=label)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def plot_line(axis: Axes, points: list[Point], metric: str, line: str) -> None:
+    """The settings of one line, each with its value."""
+    x, y = ([p.figures[name] for p in points] for name in ("sharpness", metric))
+    axis.plot(x, y, "o-", markersize=4, label=line)
+    for point, place in zip(points, zip(x, y, strict=True), strict=True):
+        value = point.name.removeprefix(line).strip()
+        axis.annotate(value, place, (3, -9), textcoords="offset points", fontsize=6, color="0.4")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Uncertainty: how often the truth lies where the samples say, and whether they differ where wrong.
+
+Hidden slices again, but every sample by itself. Their average and spread give a prediction
+interval at every pixel; calibration is how often the true pixel lies within it (Gneiting et al.,
+JRSS B 2007). Only pixels of the heart count, where manual labels say which those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr, t
+
+from calid.data.intensity import CEILING
+from calid.evaluation.case import Case
+from calid.evaluation.hidden_slices import load_case
+from calid.evaluation.protocol import Figures, Protocol, Row
+from calid.evaluation.statistics import Interval
+from calid.io import Reader, read
+
+__all__ = ["LEVELS", "calibration", "rank_correlation", "uncertainty"]
+
+LEVELS = (50, 60, 70, 80, 90, 95)
+"""Nominal percentages of the prediction intervals."""
+
+
+def uncertainty(reader: Reader = read) -> Protocol:
+    """The protocol, of contenders that answer with samples in place of frames.
+
+    ``reader`` reads the stacks.
+    """
+    return Protocol(
+        name="uncertainty",
+        load=partial(load_case, reader=reader),
+        score=_score,
+        columns=("inside_50", "inside_90", "error", "spread", "error_over_spread", "rank"),
+        headline=("inside_90",),
+        lower_is_better=frozenset({"error"}),
+    )
+
+
+def calibration(samples: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, float]:
+    """Figures of some pixels.
+
+    Of K samples with mean m and standard deviation s, a further draw of the same distribution
+    lies within m +- t s sqrt(1 + 1/K) as often as said, if it is a Gaussian; t is Student's
+    quantile with K - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    samples
+        Shape ``(samples, pixels)``, two samples or more.
+    truth
+        Shape ``(pixels,)``, same units.
+
+    Returns
+    -------
+    dict
+        ``inside_50`` and so on: percentage of the pixels within that interval. ``error``: root
+        mean square of truth minus mean. ``spread``: the same of s sqrt(1 + 1/K), what the error
+        should be. ``error_over_spread``: 1 is right, above 1 the samples are too sure. All NaN
+        without pixels.
+    """
+    if samples.shape[1] == 0:
+        names = [*(f"inside_{level}" for level in LEVELS), "error", "spread", "error_over_spread"]
+        return dict.fromkeys(names, np.nan)
+    count = len(samples)
+    wide = samples.astype(np.float64)
+    spread = wide.std(axis=0, ddof=1) * np.sqrt(1 + 1 / count)
+    off = np.abs(truth - wide.mean(axis=0))
+    figures = {
+        f"inside_{level}": 100 * float((off <= t.ppf(0.5 + level / 200, count - 1) * spread).mean())
+        for level in LEVELS
+    }
+    error, expected = (float(np.sqrt(np.square(x).mean())) for x in (off, spread))
+    ratio = error / expected if expected else np.inf
+    return figures | {"error": error, "spread": expected, "error_over_spread": ratio}
+
+
+def rank_correlation(rows: Sequence[Row], seed: int = 0, draws: int = 2000) -> Interval:
+    """Spearman's correlation of spread and error over all slices of all subjects.
+
+    With a 95 % interval from the bootstrap over subjects; NaN where slices are too few or equal.
+    """
+    figures: dict[str, list[NDArray[np.float64]]] = {}
+    for row in rows:
+        pairs = np.stack([row.figures["spread"], row.figures["error"]])
+        figures.setdefault(row.subject, []).append(pairs[:, np.isfinite(pairs).all(axis=0)])
+    subjects = [np.concatenate(parts, axis=1) for parts in figures.values()]
+    generator = np.random.default_rng(seed)
+    picks = generator.integers(len(subjects), size=(draws, len(subjects)))
+    drawn = [_spearman(np.concatenate([subjects[i] for i in pick], axis=1)) for pick in picks]
+    low, high = np.nanpercentile(drawn, (2.5, 97.5)) if np.isfinite(drawn).any() else (np.nan,) * 2
+    return Interval(_spearman(np.concatenate(subjects, axis=1)), float(low), float(high))
+
+
+def _score(case: Case, answer: NDArray[np.float32]) -> Figures:
+    """Figures of every hidden slice; ``answer`` is ``(samples, targets, height, width)``."""
+    truth = np.clip(case.truth[0], 0, CEILING)
+    counts = np.ones(truth.shape, bool) if case.truth_labels is None else case.truth_labels[0] > 0
+    slices = [calibration(answer[:, i, mask], truth[i, mask]) for i, mask in enumerate(counts)]
+    return {name: np.array([figures[name] for figures in slices]) for name in slices[0]}
+
+
+def _spearman(pairs: NDArray[np.float64]) -> float:
+    """Correlation of the ranks of two rows; NaN if a row has no two values that differ."""
+    if pairs.shape[1] < 2 or (pairs == pairs[:, :1]).all(axis=1).any():
+        return np.nan
+    return float(spearmanr(*pairs).statistic)
