@@ -83,8 +83,8 @@ def measure(work: Work) -> dict[str, float]:
 
     from calid.data.phantom import HeartPhantom
     from calid.evaluation.cost_worker import peak_memory
+    from calid.inference.load import load_model
     from calid.inference.memory import Demand
-    from calid.inference.model import load_model
 
     torch.set_num_threads(1)
     phases = tuple(n / work.frames for n in range(work.frames))

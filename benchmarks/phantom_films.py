@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.data.phantom import HeartPhantom
-from calid.inference.model import Model, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model
 from calid.segmentation.measures import cavity_volumes, ejection_fraction
 from calid.segmentation.segment import Segmenter, load_segmenter
 from calid.stack import SliceStack, Volume

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calid.errors import CalidError
-    from calid.inference.model import Model, load_model
+    from calid.inference.load import load_model
+    from calid.inference.model import Model
     from calid.io import read, write_uncertainty, write_volume
     from calid.stack import SliceStack, Volume
 
@@ -32,7 +33,7 @@ __all__ = [
 _HOME = {
     "CalidError": "calid.errors",
     "Model": "calid.inference.model",
-    "load_model": "calid.inference.model",
+    "load_model": "calid.inference.load",
     "read": "calid.io",
     "write_uncertainty": "calid.io",
     "write_volume": "calid.io",

@@ -148,6 +148,9 @@ class Volume:
         acquired slices; absent unless it was asked for.
     frames_together
         Most frames whose generated slices know of each other; 1 if each stands alone.
+    region
+        Rows and columns, first and one behind the last, that networks generated; around them
+        generated slices are registered neighbours. None if networks generated everything.
     """
 
     data: NDArray[np.generic]
@@ -159,6 +162,7 @@ class Volume:
     rank: int = 3
     uncertainty: NDArray[np.float32] | None = None
     frames_together: int = 1
+    region: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def __post_init__(self) -> None:
         slices = self.data.shape[1]

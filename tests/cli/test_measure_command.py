@@ -51,7 +51,7 @@ def model(tmp_path_factory, monkeypatch) -> NearestModel:
         (folder / f"{name}.safetensors").write_text(name)
     fake = NearestModel()
     monkeypatch.setattr("calid.weights.FOLDER", folder)
-    monkeypatch.setattr("calid.inference.model.load_model", lambda **options: fake)
+    monkeypatch.setattr("calid.inference.load.load_model", lambda **options: fake)
     monkeypatch.setattr(
         "calid.segmentation.segment.load_segmenter",
         lambda device="auto": Segmenter(Bands(), torch.device("cpu")),
@@ -157,7 +157,7 @@ def test_manual_labels_without_the_dense_way_need_no_network(pair, tmp_path, cap
     def never(*arguments, **options):
         raise AssertionError("no network is needed")
 
-    monkeypatch.setattr("calid.inference.model.load_model", never)
+    monkeypatch.setattr("calid.inference.load.load_model", never)
     monkeypatch.setattr("calid.segmentation.segment.load_segmenter", never)
     manual = write(tmp_path / "label.nii.gz", heart(10))
     assert run(pair[0], "--labels", manual, "--no-dense", "--json") == 0

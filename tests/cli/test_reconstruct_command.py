@@ -8,10 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from command_line import run as calid
 
 from calid.io.sidecar import sha256
 from calid.models.store import load_interpolator, save_interpolator
+from calid.segmentation.segment import Segmenter
 from calid.weights import weights_path
 
 
@@ -53,6 +55,29 @@ def test_a_stack_becomes_dense_with_its_slices_untouched(stack_file, tmp_path, c
     assert np.asarray(nib.load(spread).dataobj).shape == (40, 36, 10)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert str(out) in capsys.readouterr().out
+
+
+def test_networks_generate_around_the_heart_unless_told_otherwise(tmp_path, monkeypatch):
+    data = np.zeros((160, 144, 3), np.int16)
+    data[::5] = 40
+    data[60:90, 50:80] = 400
+    source = write(tmp_path / "stack.nii.gz", data)
+
+    def label(self: Segmenter, images: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(3 * (images[:, 0] > 0.9).long(), 4).movedim(-1, 1)
+
+    monkeypatch.setattr(Segmenter, "one_hot", label)
+    regions = []
+    for options in ((), ("--region", "whole"), ("--samples", 1)):
+        assert run(source, tmp_path / "dense.nii.gz", "--factor", 2, *options) == 0
+        record = json.loads((tmp_path / "dense.json").read_text())
+        regions.append(record["output"]["region"])
+        assert ("segmentation" in record["weights_sha256"]) == (regions[-1] is not None)
+    assert regions[1:] == [None, None]
+    for name, (low, high), size in (("rows", (50, 80), 144), ("columns", (60, 90), 160)):
+        first, last = regions[0][name]
+        assert 0 <= first < low - 5
+        assert high + 5 < last <= size
 
 
 def test_weights_of_ones_own_are_used_and_recorded(stack_file, tmp_path):

@@ -102,6 +102,8 @@ def test_the_command_has_what_was_decided_and_no_path():
     assert not verb.frame_by_frame
     line = again(Generation(frame_by_frame=True), Reading(), settings, uncertainty=False)
     assert program._parse(shlex.split(line)[1:]).verb.frame_by_frame
+    line = again(Generation(region="whole"), Reading(), settings, uncertainty=False)
+    assert program._parse(shlex.split(line)[1:]).verb.region == "whole"
 
 
 def test_an_absolute_path_is_a_path_too(tmp_path, monkeypatch):

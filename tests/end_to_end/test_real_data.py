@@ -15,7 +15,7 @@ from calid.evaluation.hidden_slices import image_figures, load_case
 from calid.evaluation.methods import Roster
 from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
-from calid.inference.model import load_model
+from calid.inference.load import load_model
 from calid.labels import CLASSES
 from calid.segmentation.segment import keep_largest, load_segmenter
 

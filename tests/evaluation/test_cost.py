@@ -37,7 +37,7 @@ class FakeModel:
 @pytest.fixture
 def model(monkeypatch) -> FakeModel:
     fake = FakeModel()
-    monkeypatch.setattr("calid.inference.model.load_model", lambda preset, device: fake)
+    monkeypatch.setattr("calid.inference.load.load_model", lambda preset, device: fake)
     return fake
 
 

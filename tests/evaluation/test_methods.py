@@ -19,7 +19,8 @@ from calid.evaluation import methods
 from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
 from calid.evaluation.methods import CLASSICAL, FRAMEWISE, NAMES, Roster
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
 from calid.models.interpolator import Interpolator, InterpolatorConfig, LatentFiller
 from calid.models.store import save_interpolator

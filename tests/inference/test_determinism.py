@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from calid.data.phantom import HeartPhantom
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model, Sampling
 from calid.models.context import Acquired
 from calid.models.interpolator import Draw, Filled
 

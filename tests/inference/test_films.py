@@ -9,7 +9,8 @@ import pytest
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.model import Model, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model
 from calid.stack import SliceStack, Volume
 
 FACTOR = 2

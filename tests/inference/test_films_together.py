@@ -11,8 +11,9 @@ import torch
 from calid.data.phantom import HeartPhantom
 from calid.errors import ResourceError
 from calid.inference import model as inference
+from calid.inference.load import load_model
 from calid.inference.memory import AT_ONCE, Demand, fit_memory
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.model import Model, Sampling
 from calid.inference.windows import FEWEST_FRAMES
 from calid.models.interpolator import Interpolator, with_temporal_layers
 from calid.models.layers import channels_last

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from calid.errors import ResourceError, UsageError
+from calid.inference.load import load_model
 from calid.inference.memory import (
     AT_ONCE,
     Demand,
@@ -17,7 +18,7 @@ from calid.inference.memory import (
     check_memory,
     in_parts,
 )
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.model import Model, Sampling
 
 CPU = torch.device("cpu")
 DEMAND = Demand(arrays=1e8, pixels=50_000, targets=6)
@@ -149,7 +150,7 @@ torch.set_num_threads(1)
 from calid.evaluation.cost_worker import peak_memory
 from calid.geometry.affine import from_spacing
 from calid.inference.memory import Demand
-from calid.inference.model import load_model
+from calid.inference.load import load_model
 from calid.stack import SliceStack
 data = np.random.default_rng(0).integers(0, 999, (1, 2, 192, 192)).astype(np.int16)
 stack = SliceStack(data, from_spacing((1.5, 1.5, 10.0)), np.arange(2) * 10.0, 8.0, np.zeros(1))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from calid.errors import UsageError
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model, Sampling
 from calid.inference.runtime import choose_device
 
 

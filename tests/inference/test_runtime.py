@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from calid.errors import CalidWarning, UsageError
-from calid.inference.model import Model, Sampling, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model, Sampling
 from calid.inference.runtime import Runtime, choose_precision, choose_runtime
 
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from calid.baselines.linear import linear
 from calid.errors import CalidWarning, GeometryError
 from calid.geometry.affine import spacing
-from calid.inference.model import Model, load_model
+from calid.inference.load import load_model
+from calid.inference.model import Model
 from calid.inference.reconstruct import choose_factor, densify
 from calid.io import read, write_volume
 from calid.stack import SliceStack, Volume

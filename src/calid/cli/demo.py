@@ -29,7 +29,8 @@ class Demo:
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
-        from calid.inference.model import Sampling, load_model
+        from calid.inference.load import load_model
+        from calid.inference.model import Sampling
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together

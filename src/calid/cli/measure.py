@@ -137,8 +137,9 @@ class Measure:
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
         """Both columns, or the sparse one, and the names of all weights that took part."""
         from calid.cli.console import frames_bar
-        from calid.inference.model import load_model
+        from calid.inference.load import load_model
         from calid.segmentation.measures import cavity_volumes
+        from calid.segmentation.region import heart_region
         from calid.segmentation.segment import load_segmenter
 
         stacks, manual = self._read()
@@ -167,7 +168,8 @@ class Measure:
                 if model is None or segmenter is None:
                     continue
                 # No samples: no chance in a measurement, and one pass.
-                volume = model.reconstruct(stack, samples=0, on_frame=progress())
+                region = heart_region(stack, segmenter)
+                volume = model.reconstruct(stack, samples=0, region=region, on_frame=progress())
                 labels, places = segmenter.label_volume(volume, progress()), volume.positions
                 reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
                 source = f"{stack.source}, reconstructed"

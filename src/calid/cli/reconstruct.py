@@ -65,6 +65,8 @@ class Reconstruct(Generation):
         from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
         from calid.io.together import together
+        from calid.segmentation.region import heart_region
+        from calid.segmentation.segment import load_segmenter
 
         sampling = self.sampling(self.uncertainty is not None)
         started = time.perf_counter()
@@ -75,9 +77,12 @@ class Reconstruct(Generation):
             check_animation(self.figure, stack)
         loading = time.perf_counter()
         model = self.load()
+        segmenter = load_segmenter(self.device) if self.seeks_heart(sampling) else None
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
-            volume = self.reconstruct(model, stack, self.uncertainty is not None, on_frame)
+            region = heart_region(stack, segmenter) if segmenter else None
+            spread = self.uncertainty is not None
+            volume = self.reconstruct(model, stack, region, spread, on_frame)
         done = time.perf_counter()
         seconds = {
             "read": loading - started,

@@ -46,10 +46,14 @@ class Reconstruction:
         """
         import torch
 
+        from calid.segmentation.region import heart_region
+        from calid.segmentation.segment import load_segmenter
+
         torch.set_num_threads(self.threads)
         wanted = self.generation
         sampling = wanted.sampling()
         model = wanted.load()
+        segmenter = load_segmenter(wanted.device) if wanted.seeks_heart(sampling) else None
 
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record
@@ -60,7 +64,8 @@ class Reconstruction:
             started = time.perf_counter()
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
-            volume = wanted.reconstruct(model, stack)
+            region = heart_region(stack, segmenter) if segmenter else None
+            volume = wanted.reconstruct(model, stack, region)
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
             facts = record(subject.source, stack, volume, model, sampling, seconds)

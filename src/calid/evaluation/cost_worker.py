@@ -101,7 +101,7 @@ def _linear(workload: Workload) -> Callable[[SliceStack], object]:
 
 
 def _calid(method: Costed, workload: Workload, device: str) -> Callable[[SliceStack], object]:
-    from calid.inference.model import load_model
+    from calid.inference.load import load_model
 
     model = load_model(method.preset, device)
     return lambda stack: model.reconstruct(

@@ -24,7 +24,8 @@ from calid.baselines.registration import registration
 from calid.baselines.signature import Method
 from calid.errors import UsageError, WeightsError
 from calid.evaluation.contender import Contender, Sampler
-from calid.inference.model import Model, Preset, Sampling, load_model
+from calid.inference.load import Preset, load_model
+from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
 from calid.models.interpolator import LatentFiller
 from calid.models.layers import channels_last

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +17,25 @@ from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
+from calid.geometry.region import Region
 from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
-from calid.inference.openvino import compile_networks
-from calid.inference.reconstruct import choose_factor, choose_samples, densify, densify_film
-from calid.inference.runtime import PrecisionName, Runtime, RuntimeName, choose_runtime
+from calid.inference.reconstruct import (
+    check_region,
+    choose_factor,
+    choose_samples,
+    densify,
+    densify_film,
+)
+from calid.inference.runtime import Runtime, choose_runtime
 from calid.inference.sampling import Sampling
 from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
-from calid.models.layers import channels_last
-from calid.models.store import load_autoencoder, load_interpolator
-from calid.models.surroundings import expected, texture
+from calid.models.surroundings import rendered
 from calid.stack import SliceStack, Volume
-from calid.weights import preset_weights
 
-__all__ = ["Model", "Preset", "Sampling", "load_model"]
-
-Preset = Literal["default", "paper"]
+__all__ = ["Model", "Sampling"]
 
 FEW = 4
 """Images in one pass: full fields of view at half resolution are the peak of memory."""
@@ -88,6 +89,7 @@ class Model:
         uncertainty: bool = False,
         max_memory: float | None = None,
         frame_by_frame: bool = False,
+        region: Region | None = None,
         on_frame: Callable[[int], None] = lambda frame: None,
     ) -> Volume:
         """Reconstruct a dense volume from a sparse stack.
@@ -113,6 +115,10 @@ class Model:
             can mean that fewer frames see each other.
         frame_by_frame
             Reconstruct every frame of a film on its own.
+        region
+            Where the networks generate, `calid.segmentation.region.heart_region` for instance;
+            outside of it the slices are registered and blended. Everywhere if nothing is said.
+            Only without samples, which differ everywhere.
         on_frame
             Called with the number of frames done.
 
@@ -125,6 +131,7 @@ class Model:
         """
         drawn = choose_samples(samples, self.preset, uncertainty)
         sampling = Sampling(drawn, steps, temperature, seed)
+        check_region(region, drawn)
         chosen = choose_factor(stack, factor, spacing)
         film = self.temporal and stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
         together = min(stack.n_frames, TOGETHER) if film else 1
@@ -132,12 +139,16 @@ class Model:
             stack, chosen, drawn, uncertainty, self.reach is not None, together=together
         )
         demand, at_once = fit_memory(demand, max_memory, self.device)
+        how: dict[str, Any] = {"sampling": sampling, "at_once": at_once, "region": region}
+        asked = chosen, uncertainty, on_frame
         if demand.together == 1:
-            alone = partial(self.between, sampling=sampling, at_once=at_once)
-            return densify(stack, alone, chosen, uncertainty, on_frame)
-        method = partial(self.film, sampling=sampling, at_once=at_once, together=demand.together)
-        volume = densify_film(stack, method, chosen, uncertainty, on_frame)
-        return replace(volume, frames_together=demand.together)
+            volume = densify(stack, partial(self.between, **how), *asked)
+        else:
+            method = partial(self.film, **how, together=demand.together)
+            volume = densify_film(stack, method, *asked)
+        grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+        shown = None if region is None else region.native(grid)
+        return replace(volume, frames_together=demand.together, region=shown)
 
     @property
     def reach(self) -> int | None:
@@ -162,6 +173,7 @@ class Model:
         spacing: tuple[float, float],
         sampling: Sampling,
         at_once: int = AT_ONCE,
+        region: Region | None = None,
     ) -> NDArray[np.float32]:
         """Generate slices between the slices of one frame.
 
@@ -177,6 +189,8 @@ class Model:
             How to draw them.
         at_once
             Most targets that go through the interpolator together.
+        region
+            As `reconstruct`.
 
         Returns
         -------
@@ -192,7 +206,7 @@ class Model:
         samples = max(sampling.samples, 1)
         out = np.empty((samples, len(targets), *images.shape[-2:]), np.float32)
         given = images[None], positions, targets, spacing, sampling, at_once
-        for some, drawn in self.film(*given, together=1):
+        for some, drawn in self.film(*given, together=1, region=region):
             out[:, some] = drawn[:, 0]
         return out
 
@@ -206,6 +220,7 @@ class Model:
         sampling: Sampling,
         at_once: int = AT_ONCE,
         together: int = TOGETHER,
+        region: Region | None = None,
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Generate slices between the slices of a film, gap after gap.
 
@@ -213,7 +228,7 @@ class Model:
         ----------
         images
             Acquired slices of one heartbeat, ``(frames, slices, height, width)``, window units.
-        positions, targets, spacing, sampling
+        positions, targets, spacing, sampling, region
             As `between`.
         at_once
             Most targets that go through the interpolator together, but never fewer than one in
@@ -239,7 +254,7 @@ class Model:
         # Every sample sees the stack turned another way: what the networks owe to the
         # orientation of the image averages out with the noise.
         turned = (turn(acquired, number) for number in range(min(samples, ORIENTATIONS)))
-        known = [self._known(images, at_once) for images in turned]
+        known = [self._known(images, at_once, region) for images in turned]
         gaps = np.searchsorted(positions, targets)
         for gap in np.unique(gaps):
             near = self._near(len(positions), int(gap))
@@ -260,11 +275,12 @@ class Model:
                 np.clip(native.numpy().reshape(out.shape[1:]), 0, CEILING, out=out[number])
             yield some, out
 
-    def _known(self, acquired: Tensor, at_once: int) -> Acquired:
+    def _known(self, acquired: Tensor, at_once: int, region: Region | None) -> Acquired:
         """Slices ``(slices, height, width)`` of the networks' grid, encoded once for all gaps."""
         images = self._batch(acquired)
-        latents = in_parts(lambda some: self._encode(images[some]), len(images), at_once)
-        return Acquired(images, torch.cat(latents), self._encode)
+        known = Acquired(images, images, self._encode, region=region)
+        latents = in_parts(lambda i: self._encode(known.cut(images[i])), len(images), at_once)
+        return replace(known, latents=torch.cat(latents))
 
     def _fill(
         self,
@@ -329,67 +345,16 @@ class Model:
         return torch.cat(parts)
 
     def _render(self, filled: Filled, vividness: float) -> Tensor:
-        """Images ``(targets, height, width)`` on the networks' grid.
-
-        What is known is drawn with the acquired pixels in view; what the sampler chose beyond
-        it is added as the difference that it makes.
-
-        Parameters
-        ----------
-        vividness
-            How much of the texture is added; 0 leaves the conditional mean.
-        """
+        """Images ``(targets, height, width)`` on the networks' grid; see `rendered`."""
         drawn = self._decode(filled.latents)
         if filled.known is None:
             return drawn[:, 0].cpu()
         mean, around = filled.known.mean, filled.known.around
         decoded = drawn if mean is filled.latents else self._decode(mean)
-        image = expected(decoded, around)
-        image = image + vividness * texture(image, around) + around.gate * (drawn - decoded)
-        return image[:, 0].cpu()
+        return rendered(drawn, decoded, around, vividness)[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:
         return self.runtime.autocast()
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)
-
-
-def load_model(
-    preset: Preset = "default",
-    device: str = "auto",
-    runtime: RuntimeName = "auto",
-    precision: PrecisionName = "auto",
-    weights: Path | None = None,
-) -> Model:
-    """The released networks, or one's own.
-
-    Parameters
-    ----------
-    preset
-        ``default`` measures better; ``paper`` follows the paper.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    runtime
-        ``auto``, ``torch`` or ``openvino``; see `calid.inference.runtime`.
-    precision
-        ``auto``, ``float32`` or ``bfloat16``.
-    weights
-        Folder with weights of one's own; see `calid.weights.preset_weights`.
-
-    Raises
-    ------
-    UsageError
-        If preset, device, runtime or precision do not exist or are not there.
-    WeightsError
-        If weights are missing or damaged.
-    """
-    where = choose_runtime(device, runtime, precision)
-    place = where.device
-    files = preset_weights(preset, weights)
-    interpolator = load_interpolator(files[preset], preset)
-    autoencoder = load_autoencoder(files["autoencoder"]).to(place)
-    networks = channels_last(autoencoder), channels_last(interpolator.to(place))
-    if where.name == "openvino":
-        compile_networks(autoencoder, interpolator, where.precision)
-    return Model(*networks, preset, place, runtime=where, weights=files)

@@ -14,6 +14,7 @@ from calid.data.intensity import IntensityWindow
 from calid.errors import CalidWarning, UsageError, WeightsError
 from calid.geometry.affine import dense_affine
 from calid.geometry.dense_grid import ROUNDING, dense_grid, usual_gap
+from calid.geometry.region import Region
 from calid.stack import SliceStack, Volume
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FilmMethod",
     "SampledMethod",
     "check_density",
+    "check_region",
     "choose_factor",
     "choose_samples",
     "densify",
@@ -151,6 +153,20 @@ def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
             "Draw more, 8 for instance.",
         )
     return samples
+
+
+def check_region(region: Region | None, samples: int) -> None:
+    """Refuse samples of a region.
+
+    Raises
+    ------
+    UsageError
+        If both are asked for: samples would agree outside of it, as if nothing were in doubt.
+    """
+    if region is not None and samples:
+        raise UsageError(
+            "region", "Samples are drawn everywhere.", "Leave it out, or ask for no samples."
+        )
 
 
 def plan(stack: SliceStack, factor: int) -> DensePlan:

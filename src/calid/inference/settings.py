@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from calid.geometry.region import Region
     from calid.inference.model import Model, Sampling
     from calid.io import Headers
     from calid.io.inspect import Inspection
@@ -120,6 +121,11 @@ class Generation:
     frame_by_frame: bool = False
     """Reconstruct every frame of a film on its own, even if the weights know films."""
 
+    region: Literal["heart", "whole"] = "heart"
+    """Where networks generate: around the heart, if one is found,
+    with registered slices elsewhere, or everywhere. Samples
+    are drawn everywhere."""
+
     def sampling(self, uncertainty: bool = False) -> Sampling:
         """How samples are drawn, with their number decided.
 
@@ -141,15 +147,20 @@ class Generation:
         return Sampling(samples, self.steps, self.temperature, self.seed)
 
     def load(self) -> Model:
-        """The networks, where and as they are to run; see `calid.inference.model.load_model`."""
-        from calid.inference.model import load_model
+        """The networks, where and as they are to run; see `calid.inference.load.load_model`."""
+        from calid.inference.load import load_model
 
         return load_model(self.preset, self.device, self.runtime, self.precision, self.weights)
+
+    def seeks_heart(self, sampling: Sampling) -> bool:
+        """Whether networks are to generate around the heart only."""
+        return self.region == "heart" and not sampling.samples
 
     def reconstruct(
         self,
         model: Model,
         stack: SliceStack,
+        region: Region | None = None,
         uncertainty: bool = False,
         on_frame: Callable[[int], None] = lambda frame: None,
     ) -> Volume:
@@ -165,6 +176,7 @@ class Generation:
             uncertainty=uncertainty,
             max_memory=self.max_memory,
             frame_by_frame=self.frame_by_frame,
+            region=region,
             on_frame=on_frame,
         )
 
@@ -183,4 +195,5 @@ class Generation:
             "steps": sampling.steps,
             "temperature": sampling.temperature,
             "frame_by_frame": self.frame_by_frame,
+            "region": self.region,
         }

@@ -10,6 +10,7 @@ from calid.geometry.dense_grid import offsets
 from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
 from calid.stack import SliceStack, Volume
+from calid.weights import weights_path
 
 __all__ = ["record"]
 
@@ -27,6 +28,9 @@ def record(
     Only what is listed here is written: no file name, no header text, nothing that could
     name a patient.
     """
+    files = dict(model.weights)
+    if volume.region is not None:
+        files["segmentation"] = weights_path("segmentation")  # found the heart
     beside = offsets(volume.positions, volume.affine, stack.affine)
     return {
         "software": {"name": "calid", "version": version("calid")},
@@ -44,6 +48,7 @@ def record(
             "slice_positions_mm": volume.positions.tolist(),
             "acquired_slices": volume.acquired.nonzero()[0].tolist(),
             "generated_slices": (~volume.acquired).nonzero()[0].tolist(),
+            "region": volume.region and dict(zip(("rows", "columns"), volume.region, strict=True)),
             # Where an acquired slice truly is, seen from the plane that the file shows it on.
             "acquired_offsets_mm": beside[volume.acquired].round(6).tolist(),
         },
@@ -58,6 +63,6 @@ def record(
             "runtime": model.runtime.name,
             "precision": str(model.precision).removeprefix("torch."),
         },
-        "weights_sha256": {name: sha256(path) for name, path in model.weights.items()},
+        "weights_sha256": {name: sha256(path) for name, path in files.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }

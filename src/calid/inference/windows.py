@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class Window:
             flat: Tensor = chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             return flat
 
-        return Acquired(take(film.images), take(film.latents), film.encode, self.frames)
+        images, latents = take(film.images), take(film.latents)
+        return replace(film, images=images, latents=latents, frames=self.frames)
 
 
 def windows(cycle: int, together: int) -> list[Window]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calid.geometry.region import Region
 from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
 from calid.models.temporal import STILL, Frames
 
@@ -26,17 +27,20 @@ class Acquired:
     images
         Shape ``(slices, 1, height, width)``, window units.
     latents
-        Shape ``(slices, channels, h, w)``, unit variance.
+        Shape ``(slices, channels, h, w)``, unit variance; of the region.
     encode
         The autoencoder's, from such images to such latents.
     frames
         Of the film whose slices these are, one frame after the other.
+    region
+        Where the networks look; none for everywhere. Motion and moved pixels are everywhere.
     """
 
     images: Tensor
     latents: Tensor
     encode: Callable[[Tensor], Tensor]
     frames: Frames = STILL
+    region: Region | None = None
 
     @classmethod
     def of(
@@ -44,6 +48,10 @@ class Acquired:
     ) -> Acquired:
         """Encode images."""
         return cls(images, encode(images), encode, frames)
+
+    def cut(self, maps: Tensor) -> Tensor:
+        """The region of maps ``(..., height, width)`` of the images' grid or a coarser one."""
+        return maps if self.region is None else self.region.cut(maps)
 
 
 @dataclass(frozen=True)
@@ -165,14 +173,15 @@ def register(acquired: Acquired, context: Context) -> Registered:
         torch.cat([context.mask, torch.ones_like(extra, dtype=torch.bool)], 1),
         context.frames,
     )
-    shrink = motion.shape[-1] // latents.shape[-1]
-    coarse = F.avg_pool2d(motion, shrink) / shrink
+    seen = acquired.cut(motion)
+    shrink = seen.shape[-1] // latents.shape[-1]
+    coarse = F.avg_pool2d(seen, shrink) / shrink
     reach = (context.distance / GAP_UNIT)[..., None, None, None]
     still = coarse.new_zeros(targets, 2, *coarse.shape[1:])
     displacement = torch.cat([reach * coarse[:, None], still], 1)
     return Registered(
         torch.cat([images, moved]),
-        torch.cat([latents, acquired.encode(moved)]),
+        torch.cat([latents, acquired.encode(acquired.cut(moved))]),
         extended,
         torch.arange(count + 2, device=images.device) >= count,
         displacement,

@@ -160,7 +160,8 @@ class Interpolator(nn.Module):
     def known(self, acquired: Acquired, context: Context) -> tuple[Known, list[Tensor]]:
         """The conditional mean with what surrounds it, and tau_1's maps for tau_2."""
         aligned, seen = self.align(acquired, context)
-        around = Surroundings(*seen.neighbours(), context.gate[:, None, None, None])
+        gate = context.gate[:, None, None, None]
+        around = Surroundings(*seen.neighbours(), gate, acquired.region)
         return Known(aligned.mean, around), aligned.pyramid
 
     def residual_size(self, context: Context) -> Tensor:

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Surroundings", "expected", "texture"]
+from calid.geometry.region import Region
+
+__all__ = ["Surroundings", "expected", "rendered", "texture"]
 
 SHARE, DETAIL = 0.7, 0.95
 """How much of the registered slices, and of their agreeing detail, is handed on in a wide gap."""
@@ -46,11 +48,14 @@ class Surroundings:
     gate
         Shape ``(targets, 1, 1, 1)``; how far each target is from being a copy: 0 on an
         acquired slice, towards 1 in the middle of a wide gap.
+    region
+        Where the networks look; none for everywhere.
     """
 
     moved: Tensor
     distance: Tensor
     gate: Tensor
+    region: Region | None = None
 
     @property
     def share(self) -> Tensor:
@@ -62,6 +67,26 @@ class Surroundings:
     def blended(self) -> Tensor:
         """Both slices in one image ``(targets, 1, height, width)``."""
         return (self.share * self.moved).sum(1, keepdim=True)
+
+
+def rendered(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
+    """The answer as images ``(targets, 1, height, width)``.
+
+    What is known is drawn with the acquired pixels in view; what the sampler chose beyond it is
+    added as the difference that it makes.
+
+    Parameters
+    ----------
+    drawn, mean
+        A sample and the conditional mean, decoded: of the region, ``(targets, 1, height,
+        width)``. Outside of it both are the registered slices, blended.
+    vividness
+        How much of the texture is added; 0 leaves the conditional mean.
+    """
+    if around.region is not None:
+        drawn, mean = (around.region.place(x, around.blended) for x in (drawn, mean))
+    image = expected(mean, around)
+    return image + vividness * texture(image, around) + around.gate * (drawn - mean)
 
 
 def expected(decoded: Tensor, around: Surroundings) -> Tensor:

@@ -1,0 +1,57 @@
+"""The released networks, or one's own, ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from calid.inference.model import Model
+from calid.inference.openvino import compile_networks
+from calid.inference.runtime import PrecisionName, RuntimeName, choose_runtime
+from calid.models.layers import channels_last
+from calid.models.store import load_autoencoder, load_interpolator
+from calid.weights import preset_weights
+
+__all__ = ["Preset", "load_model"]
+
+Preset = Literal["default", "paper"]
+
+
+def load_model(
+    preset: Preset = "default",
+    device: str = "auto",
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName = "auto",
+    weights: Path | None = None,
+) -> Model:
+    """The released networks, or one's own.
+
+    Parameters
+    ----------
+    preset
+        ``default`` measures better; ``paper`` follows the paper.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    runtime
+        ``auto``, ``torch`` or ``openvino``; see `calid.inference.runtime`.
+    precision
+        ``auto``, ``float32`` or ``bfloat16``.
+    weights
+        Folder with weights of one's own; see `calid.weights.preset_weights`.
+
+    Raises
+    ------
+    UsageError
+        If preset, device, runtime or precision do not exist or are not there.
+    WeightsError
+        If weights are missing or damaged.
+    """
+    where = choose_runtime(device, runtime, precision)
+    place = where.device
+    files = preset_weights(preset, weights)
+    interpolator = load_interpolator(files[preset], preset)
+    autoencoder = load_autoencoder(files["autoencoder"]).to(place)
+    networks = channels_last(autoencoder), channels_last(interpolator.to(place))
+    if where.name == "openvino":
+        compile_networks(autoencoder, interpolator, where.precision)
+    return Model(*networks, preset, place, runtime=where, weights=files)

@@ -1,0 +1,49 @@
+"""Where in the slices the heart is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from calid.data.intensity import CEILING, IntensityWindow
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.region import Region
+from calid.segmentation.segment import Segmenter, keep_largest
+from calid.stack import SliceStack
+
+__all__ = ["heart_region"]
+
+FRAMES = 3
+"""Of a film that are looked at, evenly over the beat: the heart is largest in one of them."""
+
+MARGIN = 8.0
+"""Millimetres around the heart in which the answer is the networks' alone."""
+
+LEAST = 600.0
+"""Square millimetres that the labels must cover in a slice to be a heart."""
+
+WORTH = 0.8
+"""Share of the field above which a region saves too little."""
+
+
+def heart_region(stack: SliceStack, segmenter: Segmenter) -> Region | None:
+    """A box about everything that is labelled in any slice.
+
+    Returns
+    -------
+    Region or None
+        None if no heart is found, or if the box is nearly all there is.
+    """
+    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+    window = IntensityWindow.of(stack.data)
+    beat = np.unique(np.arange(FRAMES) * stack.n_frames // FRAMES)
+    hearts = []
+    for images in window.normalise(stack.data[beat]):
+        shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
+        labels = [segmenter.one_hot(part).argmax(1).cpu() for part in shown.split(8)]
+        hearts.append(keep_largest(torch.cat(labels).numpy().astype(np.uint8)) > 0)
+    found = np.any(hearts, axis=(0, 1))
+    if found.sum() * PIXEL_SPACING**2 < LEAST:
+        return None
+    region = Region.around(np.asarray(found), round(MARGIN / PIXEL_SPACING))
+    return region if region is not None and region.share < WORTH else None
