@@ -20,19 +20,17 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 from rich.progress import Progress
 
-from calid.baselines.signature import Method
 from calid.data.bank import find_stacks, subject_of
 from calid.evaluation.aggregate import by_subject
 from calid.evaluation.contender import Contender
 from calid.evaluation.downstream import downstream
 from calid.evaluation.hidden_slices import hidden_slices
-from calid.evaluation.methods import FRAMEWISE, Roster
+from calid.evaluation.methods import FRAMEWISE, Roster, averaged
 from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
-from calid.inference.model import Model, Sampling
+from calid.inference.model import Sampling
 from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,21 +96,6 @@ def settings(roster: Roster) -> Iterator[tuple[str, Contender]]:
             identity = f"{name} {known.identity}"
             yield line, replace(known, name=name, method=averaged(model, sampling), film=None,
                                 identity=identity)  # fmt: skip
-
-
-def averaged(model: Model, sampling: Sampling) -> Method:
-    """The average of a setting's samples."""
-
-    def method(
-        images: NDArray[np.float32],
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        spacing: tuple[float, float],
-    ) -> NDArray[np.float32]:
-        drawn = model.between(images, positions, targets, spacing, sampling)
-        return np.asarray(drawn.mean(axis=0))
-
-    return method
 
 
 def run(

@@ -32,7 +32,7 @@ from calid.models.layers import channels_last
 from calid.segmentation.segment import load_segmenter
 from calid.weights import preset_weights, weights_path
 
-__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster"]
+__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "averaged"]
 
 CLASSICAL = ("nearest", "linear", "cubic", "registration")
 
@@ -128,7 +128,7 @@ class Roster:
         model, sampling, weights = self._learned(name)
         identity, settings = _facts(name, model, sampling, weights)
         film = _films(model, sampling) if model.temporal and name != FRAMEWISE else None
-        return Contender(name, _averaged(model, sampling), identity, settings, film)
+        return Contender(name, averaged(model, sampling), identity, settings, film)
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
         """Model, how it is sampled, and the files it depends on."""
@@ -195,7 +195,7 @@ def _facts(
     return identity, settings
 
 
-def _averaged(model: Model, sampling: Sampling) -> Method:
+def averaged(model: Model, sampling: Sampling) -> Method:
     """A model as a benchmark method: its samples averaged in the image."""
 
     def method(
