@@ -14,9 +14,13 @@ from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import image_figures, load_case
 from calid.evaluation.methods import Roster
 from calid.evaluation.overlap import dice
-from calid.geometry.grid import PIXEL_SPACING
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.region import BORDER, FADE
 from calid.inference.load import load_model
+from calid.io import read
+from calid.io.labels import read_labels
 from calid.labels import CLASSES
+from calid.segmentation.region import heart_region
 from calid.segmentation.segment import keep_largest, load_segmenter
 
 pytestmark = pytest.mark.real_data
@@ -75,6 +79,27 @@ def test_the_default_beats_registration_and_is_as_sharp(figures):
 
 def test_a_sample_is_sharper_than_the_mean(figures):
     assert figures["calid-sample"]["sharpness"] > figures["calid-mean"]["sharpness"] + 0.1
+
+
+def test_the_box_about_the_heart_holds_all_that_manual_labels_mark(real_data):
+    """With room around it, where the networks' answer has not begun to fade."""
+    segmenter, found = load_segmenter("cpu"), 0
+    for path in sorted((real_data / "acdc" / "val").glob("*_ES.nii.gz"))[::4]:
+        stack = read(path)
+        region = heart_region(stack, segmenter)
+        if region is None:
+            continue  # files are cropped to the heart: in some the box is nearly all
+        marked = read_labels(path.with_name(f"{path.name[:-7]}_label.nii.gz"), stack)
+        marked = (marked > 0).any(axis=tuple(range(marked.ndim - 2)))
+        spans = region.native(NetworkGrid.of(stack.shape[2:], stack.pixel_spacing))
+        for axis, (first, last) in enumerate(spans):
+            there = np.flatnonzero(marked.any(axis=1 - axis))
+            room = (BORDER + FADE) * PIXEL_SPACING / stack.pixel_spacing[axis]
+            size = stack.shape[2 + axis]
+            assert first == 0 or there[0] - first > room, path.name
+            assert last == size or last - 1 - there[-1] > room, path.name
+        found += 1
+    assert found >= 3
 
 
 def test_the_segmentation_agrees_with_manual_labels(real_data):
