@@ -108,7 +108,7 @@ def test_one_frame_gives_volumes_and_mass_by_both_ways(pair, capsys, model):
         assert frame["rv_ml"] == pytest.approx(4 * 100 * ML)
         assert frame["myocardium_ml"] == pytest.approx(4 * (22 * 28 - 200) * ML)
         assert frame["mass_g"] == pytest.approx(1.05 * frame["myocardium_ml"])
-    assert model.asked == [{"samples": 0}], "the mean, at the default spacing"
+    assert model.asked == [{"samples": 0, "region": None}], "the mean, at the default spacing"
 
 
 def test_a_pair_gives_stroke_volume_and_ejection_fraction(pair, capsys):

@@ -122,9 +122,9 @@ class Generation:
     """Reconstruct every frame of a film on its own, even if the weights know films."""
 
     region: Literal["heart", "whole"] = "heart"
-    """Where networks generate: around the heart, if one is found,
-    with registered slices elsewhere, or everywhere. Samples
-    are drawn everywhere."""
+    """Where networks generate: around the heart, if found, with
+    registered slices elsewhere, or everywhere. Samples are
+    drawn everywhere."""
 
     def sampling(self, uncertainty: bool = False) -> Sampling:
         """How samples are drawn, with their number decided.
