@@ -52,6 +52,7 @@ def costs():
 def result(method: str, workload: str, seconds: float, **more) -> dict[str, object]:
     kind = {"linear": "linear", "pixels": "pixel-diffusion"}.get(method, "calid")
     usual = {"load_seconds": 1.0, "peak_mb": 100.0, "gpu_peak_mb": None, "gpu": None}
+    usual["operations"] = None
     known = {"extrapolated": False, "basis": "", "seconds": seconds}
     return {"method": method, "kind": kind, "workload": workload} | usual | known | more
 
@@ -82,6 +83,7 @@ def test_every_method_is_measured_in_a_process_of_its_own(costs):
     ours, theirs = costs["results"]
     assert [r["method"] for r in costs["results"]] == ["linear", "pixels"]
     assert costs["workloads"][0]["dense_slices"] == 5
+    assert ours["operations"] is None
     for row in (ours, theirs):
         assert row["seconds"] > 0
         assert row["load_seconds"] > 0
@@ -122,11 +124,27 @@ def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
 def test_our_model_is_asked_for_the_whole_heart_with_its_settings(model):
     method = Costed("ours", "calid", samples=3, steps=5)
     found = measure(method, SMALL, "cpu")
-    first, heart = model.asked
+    first, heart, counted = model.asked
+    # One sample more to count the operations of each; there are none in this model.
+    assert counted == ((1, 3, 32, 32), {"factor": 2, "samples": 1, "steps": 5})
+    assert found["operations"] == 0
     assert heart == ((1, 3, 32, 32), {"factor": 2, "samples": 3, "steps": 5})
     assert first[0][1] == 2  # the tiny run that loading counts
     assert not found["extrapolated"]
     assert found["basis"] == ""
+
+
+def test_the_heart_is_looked_for_where_networks_stay_around_it(model, monkeypatch):
+    monkeypatch.setattr("calid.segmentation.region.heart_region", lambda stack, network: "box")
+    measure(Costed("ours", "calid", samples=0, region="heart"), SMALL, "cpu")
+    assert [options["region"] for _, options in model.asked] == ["box"] * 3
+    assert {m.region for m in METHODS if m.name == "calid"} == {"heart"}
+
+
+def test_regression_runs_with_a_network_of_its_own():
+    found = measure(Costed("regression", "regression"), SMALL, "cpu")
+    assert found["seconds"] > 0
+    assert found["operations"] > 1e8
 
 
 def test_a_film_is_extrapolated_from_a_few_of_its_frames(model, monkeypatch):
@@ -146,6 +164,7 @@ def test_pixel_diffusion_is_extrapolated_to_all_its_evaluations(monkeypatch):
     found = measure(PIXELS, SMALL, "cpu")
     # Three slices to encode and two between them to render, a second each.
     assert found["seconds"] == 3 * 10 + 2 * 7
+    assert found["operations"] > 44 * 1e6
     assert "1 of 44 evaluations" in found["basis"]
     assert "untrained" in found["basis"]
     film = Workload("film", 3, 2, 32, frames=4)
@@ -186,20 +205,29 @@ def test_the_network_listens_to_time_and_code():
 def test_the_table_begins_with_ratios():
     text = table_of(
         result("linear", "heart", 0.5, peak_mb=50.0),
-        result("ours", "heart", 10.0, load_seconds=2.5, peak_mb=200.0),
-        result("pixels", "heart", 4000.0, peak_mb=400.0, extrapolated=True, basis="2 of 6400."),
+        result("ours", "heart", 10.0, load_seconds=2.5, peak_mb=200.0, operations=3e12),
+        result(
+            "pixels",
+            "heart",
+            4000.0,
+            peak_mb=400.0,
+            operations=6e15,
+            extrapolated=True,
+            basis="2 of 6400.",
+        ),
     )
     lines = text.splitlines()
     assert lines[0].startswith("heart: 10 slices to 64")
     assert "abacus, 2 core(s)" in lines[0]
-    assert "| ours | 400 | 0.5 | 20 | 10 | 2.5 | 200 |  |" in lines
-    assert "| pixels | 1 | 1 | 8e+03 | 4e+03 * | 1 | 400 |  |" in lines
+    assert "| ours | 400 | 0.0005 | 0.5 | 20 | 10 | 3 | 2.5 | 200 |  |" in lines
+    assert "| pixels | 1 | 1 | 1 | 8e+03 | 4e+03 * | 6e+03 | 1 | 400 |  |" in lines
+    assert any(line.startswith("| linear | 8e+03 |  | 0.125 | 1 | 0.5 |  |") for line in lines)
     assert "\\* pixels: 2 of 6400." in lines
 
 
 def test_the_table_does_without_what_was_not_measured():
     text = table_of(result("ours", "heart", 10.0, gpu="GPU 1", gpu_peak_mb=7.0))
-    assert "| ours |  |  |  | 10 | 1 | 100 | 7 |" in text
+    assert "| ours |  |  |  |  | 10 |  | 1 | 100 | 7 |" in text
     assert "abacus, 2 core(s), GPU 1" in text
     assert "\\*" not in text
 

@@ -77,6 +77,8 @@ class Costed:
         What it is.
     preset, samples, steps
         Of ``calid``; no steps takes the preset's own.
+    region
+        Of ``calid``: networks around the heart, finding it included, or everywhere.
     encode_steps, render_steps
         Of ``pixel-diffusion``: evaluations per acquired and per generated slice.
     timed_steps, batch
@@ -86,10 +88,11 @@ class Costed:
     """
 
     name: str
-    kind: Literal["linear", "calid", "pixel-diffusion"]
+    kind: Literal["linear", "regression", "calid", "pixel-diffusion"]
     preset: Literal["default", "paper"] = "default"
     samples: int = 1
     steps: int | None = None
+    region: Literal["heart", "whole"] = "whole"
     encode_steps: int = 100
     render_steps: int = 100
     timed_steps: int = 2
@@ -102,7 +105,9 @@ FILM = Workload("film", frames=30, timed_frames=2)
 
 METHODS = (
     Costed("linear", "linear"),
-    Costed("calid", "calid", samples=0),
+    Costed("regression", "regression"),
+    Costed("calid", "calid", samples=0, region="heart"),
+    Costed("calid, whole field", "calid", samples=0),
     Costed("calid-sample", "calid", samples=1),
     Costed("calid-average", "calid", samples=8),
     Costed("pixel diffusion", "pixel-diffusion"),

@@ -22,17 +22,20 @@ def cost_table(costs: Mapping[str, Any]) -> str:
             f"{work['frames']} frame(s), {work['side']} x {work['side']} pixels, on "
             f"{_named(costs['machine'], rows)}.",
             "",
-            "| method | speed, pixel diffusion = 1 | memory, pixel diffusion = 1 "
-            "| time, linear = 1 | time s | loading s | peak MB | GPU peak MB |",
-            "|---" * 8 + "|",
+            "| method | speed, pixel diffusion = 1 | operations, pixel diffusion = 1 "
+            "| memory, pixel diffusion = 1 | time, linear = 1 | time s | 10^12 operations "
+            "| loading s | peak MB | GPU peak MB |",
+            "|---" * 10 + "|",
         ]
         for row in rows:
             cells = [
                 row["method"],
                 _ratio(slow, row, "seconds"),
+                _ratio(row, slow, "operations"),
                 _ratio(row, slow, "peak_mb"),
                 _ratio(row, fast, "seconds"),
                 f"{row['seconds']:.3g}{' *' if row['extrapolated'] else ''}",
+                "" if row["operations"] is None else f"{row['operations'] / 1e12:.3g}",
                 f"{row['load_seconds']:.3g}",
                 f"{row['peak_mb']:.0f}",
                 "" if row["gpu_peak_mb"] is None else f"{row['gpu_peak_mb']:.0f}",
@@ -44,7 +47,7 @@ def cost_table(costs: Mapping[str, Any]) -> str:
 
 
 def _ratio(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, key: str) -> str:
-    return "" if a is None or b is None or not b[key] else f"{a[key] / b[key]:.3g}"
+    return "" if a is None or b is None or not a[key] or not b[key] else f"{a[key] / b[key]:.3g}"
 
 
 def _named(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -12,6 +12,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,28 @@ __all__ = ["measure"]
 Run = Callable[["SliceStack"], float]
 """Makes all frames of a stack dense and returns the seconds it took, or would take."""
 
+Reconstruct = Callable[["SliceStack"], object]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A method that is ready.
+
+    Parameters
+    ----------
+    run
+        Times it.
+    operations
+        Counts its floating-point operations on a stack; of linear, which has no network, none.
+    facts
+        What else is to be said about it.
+    """
+
+    run: Run
+    operations: Callable[[SliceStack], float | None]
+    facts: dict[str, Any]
+
+
 SEED = 1000
 
 
@@ -37,12 +61,15 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
         ``load_seconds``: imports, weights and a first tiny run. ``seconds``: all frames.
         ``loaded_mb``, ``peak_mb``: memory of the process after loading and at its peak, in
         10^6 bytes; of a film, with the timed frames alone. ``gpu`` and ``gpu_peak_mb``: model,
-        and peak of tensors, or none. ``extrapolated`` and ``basis``: whether the time follows
+        and peak of tensors, or none. ``operations``: floating-point operations of the networks'
+        convolutions and products for all frames, multiplications and additions counted apart;
+        none if there is no network. ``extrapolated`` and ``basis``: whether the time follows
         from a part of the work, and from which. ``parameters``: of the network of
         ``pixel-diffusion``.
     """
     start = time.perf_counter()
-    run, facts = _load(method, workload, device)
+    loaded_method = _load(method, workload, device)
+    run, facts = loaded_method.run, dict(loaded_method.facts)
     run(_heart(2, 32, 1))
     load_seconds, loaded = time.perf_counter() - start, peak_memory()
     stack = _heart(workload.slices, workload.side, workload.timed_frames)
@@ -50,12 +77,15 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
     basis = facts.pop("basis", "")
     if not basis and workload.timed_frames < workload.frames:
         basis = f"{workload.timed_frames} of {workload.frames} frames were made."
-    gpu, gpu_peak = _gpu()
+    (gpu, gpu_peak), peak = _gpu(), peak_memory()
+    operations = loaded_method.operations(stack)
+    share = workload.frames / workload.timed_frames
     return {
         "load_seconds": load_seconds,
         "seconds": seconds,
         "loaded_mb": loaded,
-        "peak_mb": peak_memory(),
+        "peak_mb": peak,
+        "operations": None if operations is None else operations * share,
         "gpu": gpu,
         "gpu_peak_mb": gpu_peak,
         "extrapolated": bool(basis),
@@ -79,37 +109,80 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _load(method: Costed, workload: Workload, device: str) -> tuple[Run, dict[str, Any]]:
+def _load(method: Costed, workload: Workload, device: str) -> _Loaded:
     """How to run a method, and what is to be said about it."""
     if method.kind == "pixel-diffusion":
         return _pixel_diffusion(method, workload, device)
-    reconstruct = _linear(workload) if method.kind == "linear" else _calid(method, workload, device)
+    if method.kind == "linear":
+        return _Loaded(_timed(_linear(workload)), lambda stack: None, {})
+    if method.kind == "regression":
+        regression = _regression(workload, device)
+        return _Loaded(_timed(regression), partial(_counted, regression), {})
+    single = replace(method, samples=min(1, method.samples))
 
+    def operations(stack: SliceStack) -> float:
+        # Samples cost the same, one by one. Loaded anew: what was timed holds one model.
+        return max(1, method.samples) * _counted(_calid(single, workload, device), stack)
+
+    return _Loaded(_timed(_calid(method, workload, device)), operations, {})
+
+
+def _timed(reconstruct: Reconstruct) -> Run:
     def run(stack: SliceStack) -> float:
         start = time.perf_counter()
         reconstruct(stack)
         return time.perf_counter() - start
 
-    return run, {}
+    return run
 
 
-def _linear(workload: Workload) -> Callable[[SliceStack], object]:
+def _counted(reconstruct: Reconstruct, stack: SliceStack) -> float:
+    """Floating-point operations of one more run, which is not timed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(stack)
+    return float(counter.get_total_flops())
+
+
+def _regression(workload: Workload, device: str) -> Reconstruct:
+    """The deterministic baseline, untrained: its speed does not depend on its weights."""
+    from calid.baselines.learned import new_baseline
+    from calid.inference.load import load_model
+    from calid.inference.model import Model
+    from calid.models.layers import channels_last
+
+    shared = load_model("default", device)
+    network = channels_last(new_baseline("regression").eval().to(shared.device))
+    model = Model(shared.autoencoder, network, "regression", shared.device)
+    return lambda stack: model.reconstruct(stack, factor=workload.factor, samples=0)
+
+
+def _linear(workload: Workload) -> Reconstruct:
     from calid.baselines.linear import linear
     from calid.inference.reconstruct import densify
 
     return lambda stack: densify(stack, lambda *given: linear(*given)[None], workload.factor)
 
 
-def _calid(method: Costed, workload: Workload, device: str) -> Callable[[SliceStack], object]:
+def _calid(method: Costed, workload: Workload, device: str) -> Reconstruct:
     from calid.inference.load import load_model
+    from calid.segmentation.region import heart_region
+    from calid.segmentation.segment import load_segmenter
 
     model = load_model(method.preset, device)
-    return lambda stack: model.reconstruct(
-        stack, factor=workload.factor, samples=method.samples, steps=method.steps
-    )
+    options: dict[str, Any] = {
+        "factor": workload.factor,
+        "samples": method.samples,
+        "steps": method.steps,
+    }
+    if method.region == "whole":
+        return lambda stack: model.reconstruct(stack, **options)
+    segmenter = load_segmenter(device)
+    return lambda stack: model.reconstruct(stack, **options, region=heart_region(stack, segmenter))
 
 
-def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> tuple[Run, dict[str, Any]]:
+def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Loaded:
     """Evaluations of the U-Net, extrapolated to those of a dense frame.
 
     Encoding inverts every acquired slice once, rendering makes every generated slice; the
@@ -128,19 +201,23 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> tuple[R
     evaluations = workload.slices * method.encode_steps + generated * method.render_steps
 
     @torch.no_grad()
-    def run(stack: SliceStack) -> float:
+    def evaluate(stack: SliceStack) -> None:
         # The same for any image; the sides of a first tiny run are those of the smallest one.
         side = max(32 * 2, stack.shape[3] - stack.shape[3] % 32)
         shape = (method.batch, 1, side, side)
         x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
         t, code = (torch.rand(method.batch, *n, device=place) for n in ((), (CODE,)))
-        times = []
-        for _ in range(method.timed_steps):
-            start = time.perf_counter()
-            with torch.autocast(place.type, precision, precision != torch.float32):
-                network(x, t, code).float().sum().item()  # which waits for the device
-            times.append(time.perf_counter() - start)
+        with torch.autocast(place.type, precision, precision != torch.float32):
+            network(x, t, code).float().sum().item()  # which waits for the device
+
+    once = _timed(evaluate)
+
+    def run(stack: SliceStack) -> float:
+        times = [once(stack) for _ in range(method.timed_steps)]
         return statistics.median(times) * evaluations * stack.n_frames / method.batch
+
+    def operations(stack: SliceStack) -> float:
+        return _counted(evaluate, stack) * evaluations * stack.n_frames / method.batch
 
     basis = (
         f"{method.timed_steps} of {evaluations} evaluations of an untrained U-Net a frame were "
@@ -148,7 +225,7 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> tuple[R
         f"{generated} x {method.render_steps} to render)."
     )
     parameters = sum(p.numel() for p in network.parameters())
-    return run, {"basis": basis, "parameters": parameters}
+    return _Loaded(run, operations, {"basis": basis, "parameters": parameters})
 
 
 def _heart(slices: int, side: int, frames: int) -> SliceStack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from calid.data.intensity import IntensityWindow
 from calid.errors import CalidWarning, UsageError, WeightsError
 from calid.geometry.affine import dense_affine
 from calid.geometry.dense_grid import ROUNDING, dense_grid, usual_gap
-from calid.geometry.region import Region
 from calid.stack import SliceStack, Volume
+
+if TYPE_CHECKING:
+    from calid.geometry.region import Region
 
 __all__ = [
     "MAX_SLICES",
