@@ -80,6 +80,25 @@ def test_the_bootstrap_is_the_same_every_time_and_a_point_for_one_subject():
     assert (one.mean, one.low, one.high) == (2.5, 2.5, 2.5)
 
 
+def test_gains_over_registration_have_a_table_of_their_own_with_every_metric():
+    shifted = {name: {s: {m: v + 0.5 for m, v in f.items()} for s, f in own.items()}
+               for name, own in {"registration": RESULTS["linear"]}.items()}  # fmt: skip
+    results = RESULTS | shifted | {"autoencoder": RESULTS["better"]}
+    protocol = protocol_of(ceilings={"autoencoder": CEILING["autoencoder"]})
+    summary = summarise(protocol, results, {}, FACTS)
+    over = summary["methods"]["better"]["over_registration"]
+    assert over["psnr"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert over["ssim"]["mean"] == pytest.approx(-0.4)
+    text = markdown(summary)
+    start = text.splitlines().index(
+        "By how much each differs from registration, subject by subject:"
+    )
+    table = table_of(text, start + 2)
+    assert list(table) == ["better"]
+    assert table["better"] == {"psnr": "0.500 [0.500, 0.500]", "ssim": "-0.400 [-0.400, -0.400]"}
+    assert "registration" not in markdown(summarise(protocol_of(), RESULTS, {}, FACTS))
+
+
 def test_gains_are_paired_differences_over_linear():
     summary = summarise(protocol_of(), RESULTS, {}, FACTS)
     gain = summary["methods"]["better"]["over_linear"]["psnr"]

@@ -21,8 +21,8 @@ from calid.io.together import together
 
 __all__ = ["markdown", "summarise", "write_results"]
 
-BASE = "linear"
-"""Method over which gains are counted: what most viewers do."""
+BASE, STRONG = "linear", "registration"
+"""Methods over which gains are counted: what most viewers do, and the strongest classical one."""
 
 
 def summarise(
@@ -31,7 +31,9 @@ def summarise(
     splits: Mapping[str, Mapping[str, Results]],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Means with 95 % bootstrap intervals over subjects, and paired gains over linear.
+    """Means with 95 % bootstrap intervals over subjects, and paired gains.
+
+    Gains are over linear and over registration, where these took part.
 
     Parameters
     ----------
@@ -46,15 +48,16 @@ def summarise(
     for method, own in results.items():
         metrics = dict.fromkeys(m for figures in own.values() for m in figures)
         methods[method] = {m: _interval(_column(own, m, subjects)) for m in metrics}
-        if BASE in results and method != BASE:
-            methods[method]["over_linear"] = {
-                m: _interval(_column(own, m, subjects) - _column(results[BASE], m, subjects))
-                for m in metrics
-            }
-            if goal is not None and goal in results:
-                methods[method]["share_of_way"] = {
-                    m: _share(results, method, m, goal, subjects) for m in protocol.headline
+        for base in (BASE, STRONG):
+            if base in results and method != base:
+                methods[method][f"over_{base}"] = {
+                    m: _interval(_column(own, m, subjects) - _column(results[base], m, subjects))
+                    for m in metrics
                 }
+        if BASE in results and method != BASE and goal is not None and goal in results:
+            methods[method]["share_of_way"] = {
+                m: _share(results, method, m, goal, subjects) for m in protocol.headline
+            }
     return {
         "protocol": protocol.name,
         "n_subjects": len(subjects),
@@ -89,6 +92,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
             way = figures.get("share_of_way", {}).get(headline[0])
             cells.append("" if way is None else f"{100 * way:.0f} %")
         lines.append(_row([method, *cells]))
+    gained = {m: f[f"over_{STRONG}"] for m, f in methods.items() if f"over_{STRONG}" in f}
+    gained = {m: gains for m, gains in gained.items() if m not in (BASE, *summary["ceilings"])}
+    if gained:
+        lines += ["", f"By how much each differs from {STRONG}, subject by subject:", ""]
+        lines += [_row(["method", *(shown[c] for c in columns)])]
+        lines.append("|---" * (1 + len(columns)) + "|")
+        lines += [_row([m, *(_cell(g.get(c)) for c in columns)]) for m, g in gained.items()]
     for group, values in summary["splits"].items():
         lines += ["", f"By {group}, means:", ""]
         split = [m for m in headline if any(_has(part, m) for part in values.values())]
