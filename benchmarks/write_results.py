@@ -44,11 +44,13 @@ def main() -> None:
     splits = ("val", "test") if options.publish else ("val",)
     for split in splits:
         evaluate(options.data / "acdc" / split, options.baselines)
-    baselines = ("--baselines", str(options.baselines)) if options.baselines else ()
+    baselines: tuple[str, ...] = (
+        ("--baselines", str(options.baselines)) if options.baselines else ()
+    )
     script("tradeoff.py", str(options.data / "acdc" / "val"), str(RESULTS / "tradeoff"), *baselines)
     films(options.data / "acdc_cine" / "val")
     dense_truth(options.data / "isotropic")
-    write_tables()
+    quote(splits[-1])
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
     put(card, "weights", weights())
     put(card, "segmentation", segmentation([options.data / "acdc" / s for s in splits]))
@@ -80,7 +82,7 @@ def dense_truth(scanned: Path) -> None:
     methods = "nearest,linear,cubic,registration,calid,calid-mean"
     cost = ("--protocol", "cost", "--out", str(RESULTS / "cost-heart"))
     calid("evaluate", "phantoms", *cost)
-    dense = ("--protocol", "dense", "--max-subjects", "5", "--methods", methods)
+    dense: tuple[str, ...] = ("--protocol", "dense", "--max-subjects", "5", "--methods", methods)
     dense += ("--predictions", str(ROOT / "runs" / "predictions"))
     calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
     real = RESULTS / "dense-isotropic"
@@ -105,11 +107,12 @@ def segmentation(folders: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_tables() -> None:
-    """The tables that README and model card quote, of people whom nobody has looked at."""
+def quote(split: str) -> None:
+    """Put the tables of one split into README and model card."""
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
     hidden, downstream = (
-        (RESULTS / f"{protocol}-acdc-test" / "table.md").read_text() for protocol in PROTOCOLS[:2]
+        (RESULTS / f"{protocol}-acdc-{split}" / "table.md").read_text()
+        for protocol in PROTOCOLS[:2]
     )
     put(ROOT / "README.md", "results", part(hidden, 0))
     put(ROOT / "README.md", "differences", part(hidden, 1))
