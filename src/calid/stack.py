@@ -175,6 +175,13 @@ class Volume:
             )
 
     @property
+    def centre(self) -> tuple[int, int]:
+        """Row and column in the middle of the region, or of the image if there is none."""
+        height, width = self.data.shape[2:]
+        (top, bottom), (left, right) = self.region or ((0, height), (0, width))
+        return (top + bottom) // 2, (left + right) // 2
+
+    @property
     def pixel_spacing(self) -> tuple[float, float]:
         """In-plane ``(row, column)`` spacing in mm."""
         return self.spacing[1:]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from calid.baselines.nearest import nearest
 from calid.errors import OutputError
 from calid.inference.reconstruct import densify
 from calid.report.examples import example_rows
-from calid.report.figure import comparison, save_figure
+from calid.report.figure import comparison, cuts, save_figure
 
 
 def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small_stack, tmp_path):
@@ -26,6 +29,18 @@ def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small
     path = tmp_path / "cut.png"
     save_figure(figure, path)
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_long_axis_cuts_go_through_the_heart_if_it_is_known_where_it_is(small_stack):
+    volume = densify(small_stack, lambda *a: nearest(*a)[None], 2)
+    height, width = volume.data.shape[2:]
+    assert [plane.index[1:] for plane in cuts(volume)[1:]] == [
+        (height // 2,),
+        (slice(None), width // 2),
+    ]
+    found = replace(volume, region=((4, 10), (20, 30)))
+    assert found.centre == (7, 25)
+    assert [plane.index[1:] for plane in cuts(found)[1:]] == [(7,), (slice(None), 25)]
 
 
 def test_a_figure_for_a_folder_that_is_not_there_is_refused(small_stack, tmp_path):

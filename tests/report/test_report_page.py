@@ -155,6 +155,13 @@ def test_the_uncertainty_is_shown_if_there_is_one(report):
     assert text.count("data:image/png") == 3
 
 
+def test_where_networks_answered_is_told(report):
+    assert "registered" not in words(page(report))
+    part = replace(report.volume, region=((2, 9), (0, 11)))
+    text = words(page(replace(report, volume=part)))
+    assert "rows 2 to 8 and columns 0 to 10" in text
+
+
 def test_slices_beside_their_planes_are_told(report):
     record = RECORD | {"output": {"acquired_offsets_mm": [0.0, -0.25]}}
     assert "up to 0.25 mm beside the plane" in words(page(replace(report, record=record)))

@@ -39,6 +39,20 @@ def test_half_the_error_is_six_decibels(small_stack):
     assert check.mean("CaLID", "ssim") > check.mean("linear", "ssim")
 
 
+def test_the_square_is_about_its_centre_and_inside(small_stack):
+    wide = replace(small_stack, data=np.pad(small_stack.data, ((0, 0), (0, 0), (0, 0), (0, 150))))
+    middle, left, end, beyond = (
+        self_check(wide, method, (0.5, share)).truth for share in (0.5, 0.4, 0.2, 0.0)
+    )
+    assert middle.shape == left.shape == beyond.shape
+    assert middle.shape[2] == 128
+    moved = round(0.1 * 191 * 1.4 / 1.5)  # pixels of 1.5 mm
+    assert (
+        min(np.abs(left[..., s:] - middle[..., : 128 - s]).max() for s in (moved - 1, moved)) == 0
+    )
+    np.testing.assert_array_equal(beyond, end)
+
+
 def cut(stack, slices, rows=34):
     return replace(stack, data=stack.data[:, :slices, :rows], positions=stack.positions[:slices])
 

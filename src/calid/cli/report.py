@@ -119,6 +119,8 @@ def examined(
             on_part(part)
 
     method = partial(model.between, sampling=sampling)
-    check = attempt(lambda: self_check(stack, method), 1)
+    row, column = volume.centre
+    centre = (row + 0.5) / stack.shape[2], (column + 0.5) / stack.shape[3]
+    check = attempt(lambda: self_check(stack, method, centre), 1)
     segmenter = load_segmenter(model.device.type)
     return check, attempt(lambda: measured(stack, volume, segmenter), 2)

@@ -42,7 +42,7 @@ class Cut:
 
 
 def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = None) -> Figure:
-    """Mid short-axis slice and two long-axis cuts through the middle of the field of view.
+    """Mid short-axis slice and two long-axis cuts.
 
     Parameters
     ----------
@@ -97,7 +97,11 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
 
 
 def cuts(volume: Volume) -> list[Cut]:
-    """Mid short-axis slice, between two acquired ones, and two long-axis cuts."""
+    """Mid short-axis slice, between two acquired ones, and two long-axis cuts.
+
+    These go through the heart, if it is known where that is, else through the middle.
+    """
+    row, column = volume.centre
     through, row_step, column_step = volume.spacing
     slices, height, width = volume.data.shape[1:]
     return [
@@ -107,10 +111,10 @@ def cuts(volume: Volume) -> list[Cut]:
             height * row_step,
             width * column_step,
         ),
-        Cut("long-axis cut", (slice(None), height // 2), slices * through, width * column_step),
+        Cut("long-axis cut", (slice(None), row), slices * through, width * column_step),
         Cut(
             "long-axis cut",
-            (slice(None), slice(None), width // 2),
+            (slice(None), slice(None), column),
             slices * through,
             height * row_step,
         ),

@@ -134,6 +134,13 @@ def _where(volume: Volume) -> str:
         "Millimetres from the first slice. Acquired slices are copied bit for bit; all others are "
         "estimates."
     )
+    if volume.region is not None:
+        (top, bottom), (left, right) = volume.region
+        text += (
+            f" In these the networks answer for rows {top} to {bottom - 1} and columns {left} to "
+            f"{right - 1}, counted from 0, around the heart; the rest is the acquired slices on "
+            "either side, registered."
+        )
     return section("Acquired and generated slices", key, ruler(volume), paragraph(text, "quiet"))
 
 
@@ -145,7 +152,7 @@ def _check(check: SelfCheck | str, stack: SliceStack) -> str:
     many = len(check.slices)
     method = (
         f"Every second slice{first} was hidden, generated from the others with the settings of "
-        f"this run, and compared with the true one ({many} in all; the middle 192 mm, in pixels of "
+        f"this run, and compared with the true one ({many} in all; 192 mm, in pixels of "
         f"1.5 mm). Hiding opens gaps of {span(check.gaps)} mm, wider than those that "
         "the reconstruction fills: its own slices should be nearer to the truth than these."
     )

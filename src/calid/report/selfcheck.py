@@ -60,16 +60,20 @@ class SelfCheck:
         return self.mean(OURS, "psnr") - self.mean("linear", "psnr")
 
 
-def self_check(stack: SliceStack, method: SampledMethod) -> SelfCheck:
+def self_check(
+    stack: SliceStack, method: SampledMethod, centre: tuple[float, float] = (0.5, 0.5)
+) -> SelfCheck:
     """Hide every second slice of the first frame, fill it again, and compare.
 
     As in the hidden-slices protocol: the window is that of the slices that are left, and the
-    compared square is 192 mm wide, here in the middle of the image.
+    compared square is 192 mm wide.
 
     Parameters
     ----------
     method
         The model; its samples are averaged.
+    centre
+        Of the square, as a share of height and width; it is moved to stay inside.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def self_check(stack: SliceStack, method: SampledMethod) -> SelfCheck:
     kept, hidden = hide_alternate(stack.n_slices)
     images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
     fine = at_network_spacing(images, stack.pixel_spacing)
-    fine = fine[region(fine.shape[-2:], (0.5, 0.5))]
+    fine = fine[region(fine.shape[-2:], centre)]
     if min(fine.shape[-2:]) < SMALLEST:
         raise DataError(
             "self-check",
