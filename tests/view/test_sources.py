@@ -62,6 +62,26 @@ def test_the_record_of_another_volume_is_not_believed(damage, dense):
     assert marks.origin == "unknown"
 
 
+def test_the_page_opens_at_the_heart_if_the_record_says_where_it_is(dense):
+    assert load_scene([dense]).centre == pytest.approx([0, 0, 0])
+    edit(dense, region={"rows": [2, 12], "columns": [20, 30]})
+    scene = load_scene([dense])
+    layer = scene.panels[0].image
+    place = np.linalg.inv(layer.affine) @ [*scene.centre, 1]
+    assert place[:2] == pytest.approx([24.5, 6.5])
+    assert place[2] == pytest.approx((len(layer.slices) - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [3, [1, 2], {"rows": [2, 12]}, {"rows": [2], "columns": [1, 2]},
+     {"rows": [2, 9999], "columns": [1, 2]}, {"rows": ["a", "b"], "columns": [1, 2]}],
+)  # fmt: skip
+def test_a_place_that_cannot_be_is_not_opened(region, dense):
+    edit(dense, region=region)
+    assert load_scene([dense]).centre == pytest.approx([0, 0, 0])
+
+
 def test_titles_are_neutral_unless_given(files):
     scene = load_scene([files.dense, files.sparse, files.dense])
     assert [p.title for p in scene.panels] == ["CaLID 1", "Volume", "CaLID 2"]

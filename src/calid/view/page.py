@@ -143,6 +143,7 @@ def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
         "panels": [panel(one) for one in scene.panels],
         "directions": {name: list(ends) for name, ends in scene.directions.items()},
         "frameTimes": scene.frame_times.tolist(),
+        "centre": scene.centre.tolist(),
         "classes": [
             {"name": name, "label": label, "colour": COLOURS[name]}
             for name, label in CLASSES.items()

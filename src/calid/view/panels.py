@@ -25,13 +25,19 @@ Overlays = tuple[SliceStack | None, NDArray[np.uint8] | None]
 """Uncertainty in image units and labels, on the grid of the volume that they belong to."""
 
 
-def make_scene(panels: Sequence[Panel], reference: SliceStack | Volume) -> Scene:
+def make_scene(
+    panels: Sequence[Panel],
+    reference: SliceStack | Volume,
+    centre: tuple[float, float] | None = None,
+) -> Scene:
     """A page of panels whose affines still lead to the scanner's millimetres.
 
     Parameters
     ----------
     reference
         Whose planes become the planes of the page.
+    centre
+        Row and column of it where the page opens; the middle if nothing is said.
     """
     frame = DisplayFrame.of(reference.affine, reference.data.shape)
 
@@ -47,13 +53,16 @@ def make_scene(panels: Sequence[Panel], reference: SliceStack | Volume) -> Scene
         )
         for panel in panels
     ]
-    return Scene(placed, frame.directions(), reference.frame_times)
+    _, slices, height, width = reference.data.shape
+    row, column = centre or ((height - 1) / 2, (width - 1) / 2)
+    opens = frame.turn(reference.affine) @ [column, row, (slices - 1) / 2, 1]
+    return Scene(placed, frame.directions(), reference.frame_times, opens[:3])
 
 
 def comparison_scene(stack: SliceStack, volume: Volume) -> Scene:
     """A page with a stack, its linear interpolation and its reconstruction side by side."""
     marks = Marks("generated", np.flatnonzero(volume.acquired).astype(np.float64))
-    return make_scene(comparison(stack, volume, marks), volume)
+    return make_scene(comparison(stack, volume, marks), volume, volume.centre)
 
 
 def lone_panel(

@@ -89,11 +89,14 @@ class Scene:
         Letters of the axes, from `DisplayFrame.directions`.
     frame_times
         Shape ``(frames,)``, seconds.
+    centre
+        Shape ``(3,)``, page millimetres: where the page opens.
     """
 
     panels: Sequence[Panel]
     directions: dict[str, tuple[str, str]]
     frame_times: NDArray[np.float64]
+    centre: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
     def layers(self) -> list[Layer]:
         """Every layer, in the order in which the page numbers them."""

@@ -86,7 +86,7 @@ def load_scene(
                 "Show films of the same length side by side.",
             )
         panels.append(lone_panel(name, stack, mark))
-    return make_scene(panels, stacks[0])
+    return make_scene(panels, stacks[0], _centre(volumes[0], stacks[0], marks[0]))
 
 
 def read_marks(path: Path, stack: SliceStack) -> Marks:
@@ -118,6 +118,19 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
         )
         return unknown
     return Marks("generated", np.array(acquired, np.float64))
+
+
+def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] | None:
+    """Row and column in the middle of the heart, as far as the volume's own record says it."""
+    output = _record(path).get("output") if marks.origin == "generated" else None
+    try:
+        spans = ((output or {})["region"][axis] for axis in ("rows", "columns"))
+        (top, bottom), (left, right) = (map(int, span) for span in spans)
+    except (KeyError, TypeError, ValueError):
+        return None
+    height, width = stack.shape[2:]
+    inside = 0 <= top < bottom <= height and 0 <= left < right <= width
+    return ((top + bottom - 1) / 2, (left + right - 1) / 2) if inside else None
 
 
 def _record(path: Path) -> dict[str, Any]:

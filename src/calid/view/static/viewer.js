@@ -122,8 +122,8 @@ function reset() {
     panel.view.setScale(SIZE_3D);
     panel.view.setRenderAzimuthElevation(200, 20);
   }
-  moveTo([0, 0, 0]);
-  goToSlice(main.slice([0, 0, 0]).number);
+  moveTo(scene.centre);
+  goToSlice(main.slice(scene.centre).number);
 }
 
 // --- controls -----------------------------------------------------------------------------
