@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from calid.baselines.nearest import nearest
 from calid.errors import UsageError, WeightsError
 from calid.geometry.affine import from_spacing
 from calid.inference.reconstruct import densify
@@ -176,3 +177,17 @@ def test_label_maps_for_learning_are_the_labels_as_they_stand(bands: Segmenter) 
     expected = (images[:, 0] * 3).round().long()
     assert torch.equal(maps.argmax(1), expected)
     assert not bands.one_hot(images.clone().requires_grad_()).requires_grad
+
+
+def test_of_a_volume_only_the_region_is_looked_at(bands: Segmenter) -> None:
+    volume = densify(painted(), lambda *given: nearest(*given)[None], 2)
+    whole = bands.label_volume(volume)
+    rows, columns = (8, 30), (10, 28)
+    part = bands.label_volume(replace(volume, region=(rows, columns)))
+    inside = np.zeros(whole.shape, bool)
+    inside[:, :, slice(*rows), slice(*columns)] = True
+    assert (part[~inside] == 0).all()
+    assert (whole[~inside] > 0).any()
+    rim = 2  # pixels of another grid, at the border
+    core = (slice(None), slice(None), slice(8 + rim, 30 - rim), slice(10 + rim, 28 - rim))
+    np.testing.assert_array_equal(part[core], whole[core])

@@ -113,7 +113,8 @@ class Segmenter:
         Parameters
         ----------
         volume
-            Data ``(frames, slices, height, width)``.
+            Data ``(frames, slices, height, width)``. Of a volume whose region is known only
+            that is looked at: the heart is in it.
         on_frame
             Called with the number of frames done.
 
@@ -123,10 +124,14 @@ class Segmenter:
             uint8, the data's shape; see `keep_largest` for what is dropped.
         """
         window = IntensityWindow.of(volume.data)
-        labels = np.empty(volume.data.shape, np.uint8)
+        labels = np.zeros(volume.data.shape, np.uint8)
+        region = volume.region if isinstance(volume, Volume) else None
+        rows, columns = (slice(*span) for span in region or ((None, None), (None, None)))
         for frame, images in enumerate(volume.data):
-            found = self.label_slices(window.normalise(images), volume.pixel_spacing)
-            labels[frame] = keep_largest(found)
+            seen = window.normalise(images[:, rows, columns])
+            labels[frame, :, rows, columns] = keep_largest(
+                self.label_slices(seen, volume.pixel_spacing)
+            )
             on_frame(frame + 1)
         return labels
 
