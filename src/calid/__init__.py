@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from calid.inference.load import load_model
     from calid.inference.model import Model
     from calid.io import read, write_uncertainty, write_volume
+    from calid.segmentation.region import heart_region
     from calid.stack import SliceStack, Volume
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "SliceStack",
     "Volume",
+    "heart_region",
     "load_model",
     "read",
     "write_uncertainty",
@@ -33,6 +35,7 @@ __all__ = [
 _HOME = {
     "CalidError": "calid.errors",
     "Model": "calid.inference.model",
+    "heart_region": "calid.segmentation.region",
     "load_model": "calid.inference.load",
     "read": "calid.io",
     "write_uncertainty": "calid.io",

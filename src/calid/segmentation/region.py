@@ -8,7 +8,7 @@ import torch
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.region import Region
-from calid.segmentation.segment import Segmenter, keep_largest
+from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
 __all__ = ["heart_region"]
@@ -26,8 +26,13 @@ WORTH = 0.8
 """Share of the field above which a region saves too little."""
 
 
-def heart_region(stack: SliceStack, segmenter: Segmenter) -> Region | None:
+def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Region | None:
     """A box about everything that is labelled in any slice.
+
+    Parameters
+    ----------
+    segmenter
+        The released network if nothing is given.
 
     Returns
     -------
@@ -37,7 +42,7 @@ def heart_region(stack: SliceStack, segmenter: Segmenter) -> Region | None:
     grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
     window = IntensityWindow.of(stack.data)
     beat = np.unique(np.arange(FRAMES) * stack.n_frames // FRAMES)
-    hearts = []
+    segmenter, hearts = segmenter or load_segmenter(), []
     for images in window.normalise(stack.data[beat]):
         shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
         labels = [segmenter.one_hot(part).argmax(1).cpu() for part in shown.split(8)]
