@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,15 +33,22 @@ from calid.inference.model import Sampling
 from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = {
-    "temperature": [Sampling(0, temperature=t) for t in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)],
-    "steps of one sample": [Sampling(1, steps=n) for n in (1, 2, 3, 6, 12)],
-    "samples averaged": [Sampling(n) for n in (1, 2, 4, 8)],
+LINES: dict[str, dict[float, Sampling | str]] = {
+    "temperature": {
+        0: "calid-mean",
+        **{t: Sampling(0, temperature=t) for t in (0.25, 0.5, 0.75)},
+        1: "calid",
+        1.25: Sampling(0, temperature=1.25),
+    },
+    "steps of one sample": {
+        **{n: Sampling(1, steps=n) for n in (1, 2, 3)},
+        6: "calid-sample",
+        12: Sampling(1, steps=12),
+    },
+    "samples averaged": {1: "calid-sample", 2: Sampling(2), 4: Sampling(4), 8: "calid-average"},
 }
-"""Lines to the settings along them; the default answer is temperature 1."""
+"""Lines to the settings along them, or to methods of the benchmark that have just these."""
 AXES = {"psnr": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
-SAME = ("calid", "calid-mean", "calid-sample", "calid-average")
-"""Methods that lie on the lines."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,6 @@ class Point:
     """A setting or a method, and its means over subjects."""
 
     name: str
-    line: str | None
     figures: dict[str, float]
 
 
@@ -66,14 +71,13 @@ def main() -> None:
     subjects = sorted({subject_of(f) for f in files})[: options.max_subjects]
     files = [f for f in files if subject_of(f) in subjects]
     roster = Roster(0, baselines=options.baselines)
-    wanted = {c.name: line for line, c in settings(roster)}
-    contenders = [c for _, c in settings(roster)]
-    contenders += roster.contenders([n for n in roster.available() if n not in (*SAME, FRAMEWISE)])
+    contenders = roster.contenders([n for n in roster.available() if n != FRAMEWISE])
+    contenders += settings(roster)
     figures: dict[str, dict[str, float]] = {c.name: {} for c in contenders}
     for protocol in (hidden_slices(None), downstream(load_segmenter().label_slices, None)):
         for name, means in run(protocol, files, contenders).items():
             figures[name] |= means
-    points = [Point(name, wanted.get(name), means) for name, means in figures.items()]
+    points = [Point(name, means) for name, means in figures.items()]
     options.out.mkdir(parents=True, exist_ok=True)
     facts = [vars(point) for point in points]
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -81,21 +85,27 @@ def main() -> None:
     draw(points, options.out / "tradeoff.png")
 
 
-def settings(roster: Roster) -> Iterator[tuple[str, Contender]]:
-    """Contenders along the lines."""
+def settings(roster: Roster) -> list[Contender]:
+    """Contenders for what no method of the benchmark has."""
     model = roster.load("default")
     (known,) = roster.contenders(["calid-mean"])
-    for line, samplings in LINES.items():
-        for sampling in samplings:
-            value = {
-                "temperature": sampling.temperature,
-                "steps of one sample": sampling.steps,
-                "samples averaged": sampling.samples,
-            }[line]
-            name = f"{line} {value:g}"
-            identity = f"{name} {known.identity}"
-            yield line, replace(known, name=name, method=averaged(model, sampling), film=None,
-                                identity=identity)  # fmt: skip
+    return [
+        replace(
+            known,
+            name=named(line, value),
+            method=averaged(model, sampling),
+            film=None,
+            identity=f"{named(line, value)} {known.identity}",
+        )
+        for line, values in LINES.items()
+        for value, sampling in values.items()
+        if isinstance(sampling, Sampling)
+    ]
+
+
+def named(line: str, value: float) -> str:
+    """Name of a setting."""
+    return f"{line} {value:g}"
 
 
 def run(
@@ -126,7 +136,7 @@ def table(points: list[Point], subjects: int, data: Path) -> str:
     columns = ("psnr", "ssim", "sharpness", "dice", "hd95")
     lines = [
         f"Hidden slices of {'/'.join(data.resolve().parts[-2:])}, {subjects} subjects, means. "
-        "`temperature 1` is what `calid reconstruct` gives.",
+        "`calid` is what `calid reconstruct` gives: temperature 1, no samples.",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---" * (1 + len(columns)) + "|",
@@ -140,26 +150,34 @@ def table(points: list[Point], subjects: int, data: Path) -> str:
 def draw(points: list[Point], path: Path) -> None:
     """Each figure against sharpness: a line a setting, a cross a method."""
     figure, axes = plt.subplots(1, len(AXES), figsize=(5 * len(AXES), 4.4), layout="constrained")
+    known = {point.name: point.figures for point in points}
+    lines = {
+        line: {
+            value: known[setting if isinstance(setting, str) else named(line, value)]
+            for value, setting in values.items()
+        }
+        for line, values in LINES.items()
+    }
+    apart = {n: f for n, f in known.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
-        for line in LINES:
-            plot_line(axis, [p for p in points if p.line == line], metric, line)
-        for point in (p for p in points if p.line is None):
-            place = point.figures["sharpness"], point.figures[metric]
+        for line, values in lines.items():
+            x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))
+            axis.plot(x, y, "o-", markersize=4, label=line)
+            for value, *place in zip(values, x, y, strict=True):
+                note(axis, f"{value:g}", place, (3, -9))
+        for name, figures in apart.items():
+            place = [figures["sharpness"], figures[metric]]
             axis.plot(*place, "kx", markersize=5)
-            axis.annotate(point.name, place, (4, 3), textcoords="offset points", fontsize=7)
+            note(axis, name, place, (4, 3))
         axis.axvline(1, color="0.8", linewidth=1, zorder=0)
         axis.set(xlabel="sharpness (the truth's is 1)", ylabel=label)
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def plot_line(axis: Axes, points: list[Point], metric: str, line: str) -> None:
-    """The settings of one line, each with its value."""
-    x, y = ([p.figures[name] for p in points] for name in ("sharpness", metric))
-    axis.plot(x, y, "o-", markersize=4, label=line)
-    for point, place in zip(points, zip(x, y, strict=True), strict=True):
-        value = point.name.removeprefix(line).strip()
-        axis.annotate(value, place, (3, -9), textcoords="offset points", fontsize=6, color="0.4")
+def note(axis: Axes, text: str, place: list[float], offset: tuple[int, int]) -> None:
+    """Small text beside a point."""
+    axis.annotate(text, (place[0], place[1]), offset, textcoords="offset points", fontsize=7)
 
 
 if __name__ == "__main__":
