@@ -75,8 +75,8 @@ def main() -> None:
     contenders += settings(roster)
     figures: dict[str, dict[str, float]] = {c.name: {} for c in contenders}
     for protocol in (hidden_slices(None), downstream(load_segmenter().label_slices, None)):
-        for name, means in run(protocol, files, contenders).items():
-            figures[name] |= means
+        found = run(protocol, files, contenders)
+        figures = {name: known | found[name] for name, known in figures.items()}
     points = [Point(name, means) for name, means in figures.items()]
     options.out.mkdir(parents=True, exist_ok=True)
     facts = [vars(point) for point in points]

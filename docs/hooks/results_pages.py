@@ -9,6 +9,8 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 PICTURES = {
+    "curves.png": "Left-ventricular volume over the cycle, exact and as measured.",
+    "tradeoff.png": "Each figure against sharpness: a line a setting, a cross a method.",
     "differences.png": "Paired differences over linear, one dot a subject.",
     "calibration.png": "How often the samples' intervals hold; their spread and the error of their "
     "average, one dot a slice, one colour a subject.",
