@@ -14,9 +14,12 @@ from calid.errors import DataError, UsageError
 from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from calid.evaluation.aggregate import Results
     from calid.evaluation.contender import Contender
     from calid.evaluation.methods import Roster
-    from calid.evaluation.protocol import Protocol
+    from calid.evaluation.protocol import Evaluation, Protocol
 
 __all__ = ["Evaluate"]
 
@@ -82,15 +85,10 @@ class Evaluate:
 
     def _quality(self) -> None:
         from calid.baselines.learned import LEARNED
-        from calid.cli.console import frames_bar, say
-        from calid.evaluation.aggregate import by_group, by_subject
+        from calid.cli.console import say
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
-        from calid.evaluation.predictions import Predictions
-        from calid.evaluation.protocol import evaluate
-        from calid.evaluation.tables import markdown, summarise, write_results
         from calid.report.differences import paired_differences
         from calid.report.examples import example_rows
-        from calid.report.figure import save_figure
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
@@ -99,36 +97,20 @@ class Evaluate:
         names = named.get(self.methods, self.methods.split(","))
         contenders = roster.contenders(names)
         protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
-        self.out.mkdir(parents=True, exist_ok=True)
-        predictions = Predictions(self.predictions or self.out / "predictions")
-
-        rows = len(contenders) + len(protocol.ceilings)
-        with frames_bar(len(files) * rows, "evaluating") as on_answer:
-            found = evaluate(protocol, files, contenders, predictions, on_answer)
-        results = by_subject(protocol, found.rows)
-        facts = self._facts(found.targets, contenders)
-        summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
+        found, results, summary = self._evaluated(protocol, files, contenders)
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-        pictures = {
-            "examples.png": partial(save_figure, example_rows(found.truths, found.answers)),
-            "differences.png": partial(save_figure, differences),
-        }
-        write_results(results, summary, pictures, self.out)
-        say(markdown(summary))
+        examples = example_rows(found.truths, found.answers)
+        pictures = {"examples.png": examples, "differences.png": differences}
+        self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
         say(str(self.out / "table.md"))
 
     def _uncertainty(self) -> None:
-        from calid.cli.console import frames_bar, say
-        from calid.evaluation.aggregate import by_group, by_subject
+        from calid.cli.console import say
         from calid.evaluation.methods import AVERAGE, Roster
-        from calid.evaluation.predictions import Predictions
-        from calid.evaluation.protocol import evaluate
-        from calid.evaluation.tables import markdown, summarise, write_results
         from calid.evaluation.uncertainty import rank_correlation, uncertainty
         from calid.report.calibration import calibration_figure
-        from calid.report.figure import save_figure
 
         if self.methods not in ("all", AVERAGE):
             raise UsageError(
@@ -137,20 +119,42 @@ class Evaluate:
         files = self._files()
         sampler = Roster(self.seed, self.device, self.baselines, self.weights).sampler()
         protocol = uncertainty(self.reading.read)
+        found, results, summary = self._evaluated(protocol, files, [sampler])
+        rows, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
+        figures["rank"] = vars(rank_correlation(rows))
+        self._write(results, summary, {"calibration.png": calibration_figure(rows, figures)})
+        say(str(self.out / "table.md"))
+
+    def _evaluated(
+        self, protocol: Protocol, files: Sequence[Path], contenders: Sequence[Contender]
+    ) -> tuple[Evaluation, Results, dict[str, Any]]:
+        """What a protocol found, by subject, and its summary."""
+        from calid.cli.console import frames_bar
+        from calid.evaluation.aggregate import by_group, by_subject
+        from calid.evaluation.predictions import Predictions
+        from calid.evaluation.protocol import evaluate
+        from calid.evaluation.tables import summarise
+
         self.out.mkdir(parents=True, exist_ok=True)
         predictions = Predictions(self.predictions or self.out / "predictions")
-        with frames_bar(len(files), "evaluating") as on_answer:
-            found = evaluate(protocol, files, [sampler], predictions, on_answer)
+        rows = len(contenders) + len(protocol.ceilings)
+        with frames_bar(len(files) * rows, "evaluating") as on_answer:
+            found = evaluate(protocol, files, contenders, predictions, on_answer)
         results = by_subject(protocol, found.rows)
-        facts = self._facts(found.targets, [sampler])
-        summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
-        rows = found.rows[AVERAGE]
-        summary["methods"][AVERAGE]["rank"] = vars(rank_correlation(rows))
-        figure = calibration_figure(rows, summary["methods"][AVERAGE])
-        pictures = {"calibration.png": partial(save_figure, figure)}
-        write_results(results, summary, pictures, self.out)
+        facts = self._facts(found.targets, contenders)
+        return found, results, summarise(protocol, results, by_group(protocol, found.rows), facts)
+
+    def _write(
+        self, results: Results, summary: dict[str, Any], pictures: dict[str, Figure]
+    ) -> None:
+        """Write the folder and print the table."""
+        from calid.cli.console import say
+        from calid.evaluation.tables import markdown, write_results
+        from calid.report.figure import save_figure
+
+        saved = {name: partial(save_figure, figure) for name, figure in pictures.items()}
+        write_results(results, summary, saved, self.out)
         say(markdown(summary))
-        say(str(self.out / "table.md"))
 
     def _facts(self, targets: int, contenders: Sequence[Contender]) -> dict[str, Any]:
         """What belongs on the record of a table."""

@@ -65,8 +65,7 @@ class Reconstruct(Generation):
         from calid.io import write_uncertainty, write_volume
         from calid.io.sidecar import write_json
         from calid.io.together import together
-        from calid.segmentation.region import heart_region
-        from calid.segmentation.segment import load_segmenter
+        from calid.segmentation.region import region_finder
 
         sampling = self.sampling(self.uncertainty is not None)
         started = time.perf_counter()
@@ -77,12 +76,11 @@ class Reconstruct(Generation):
             check_animation(self.figure, stack)
         loading = time.perf_counter()
         model = self.load()
-        segmenter = load_segmenter(self.device) if self.seeks_heart(sampling) else None
+        find_region = region_finder(self, sampling)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
-            region = heart_region(stack, segmenter) if segmenter else None
             spread = self.uncertainty is not None
-            volume = self.reconstruct(model, stack, region, spread, on_frame)
+            volume = self.reconstruct(model, stack, find_region(stack), spread, on_frame)
         done = time.perf_counter()
         seconds = {
             "read": loading - started,

@@ -46,14 +46,13 @@ class Reconstruction:
         """
         import torch
 
-        from calid.segmentation.region import heart_region
-        from calid.segmentation.segment import load_segmenter
+        from calid.segmentation.region import region_finder
 
         torch.set_num_threads(self.threads)
         wanted = self.generation
         sampling = wanted.sampling()
         model = wanted.load()
-        segmenter = load_segmenter(wanted.device) if wanted.seeks_heart(sampling) else None
+        find_region = region_finder(wanted, sampling)
 
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record
@@ -64,8 +63,7 @@ class Reconstruction:
             started = time.perf_counter()
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
-            region = heart_region(stack, segmenter) if segmenter else None
-            volume = wanted.reconstruct(model, stack, region)
+            volume = wanted.reconstruct(model, stack, find_region(stack))
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
             facts = record(subject.source, stack, volume, model, sampling, seconds)

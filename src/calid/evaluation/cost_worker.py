@@ -68,18 +68,18 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
         ``pixel-diffusion``.
     """
     start = time.perf_counter()
-    loaded_method = _load(method, workload, device)
-    run, facts = loaded_method.run, dict(loaded_method.facts)
-    run(_heart(2, 32, 1))
+    ready = _load(method, workload, device)
+    facts = dict(ready.facts)
+    ready.run(_heart(2, 32, 1))
     load_seconds, loaded = time.perf_counter() - start, peak_memory()
     stack = _heart(workload.slices, workload.side, workload.timed_frames)
-    seconds = run(stack) * workload.frames / workload.timed_frames
+    share = workload.frames / workload.timed_frames
+    seconds = ready.run(stack) * share
     basis = facts.pop("basis", "")
     if not basis and workload.timed_frames < workload.frames:
         basis = f"{workload.timed_frames} of {workload.frames} frames were made."
     (gpu, gpu_peak), peak = _gpu(), peak_memory()
-    operations = loaded_method.operations(stack)
-    share = workload.frames / workload.timed_frames
+    operations = ready.operations(stack)
     return {
         "load_seconds": load_seconds,
         "seconds": seconds,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.region import Region
+from calid.inference.sampling import Sampling
+from calid.inference.settings import Generation
 from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
-__all__ = ["heart_region"]
+__all__ = ["heart_region", "region_finder"]
 
 FRAMES = 3
 """Of a film that are looked at, evenly over the beat: the heart is largest in one of them."""
@@ -42,13 +47,25 @@ def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Regio
     grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
     window = IntensityWindow.of(stack.data)
     beat = np.unique(np.arange(FRAMES) * stack.n_frames // FRAMES)
-    segmenter, hearts = segmenter or load_segmenter(), []
+    segmenter = segmenter or load_segmenter()
+    hearts = []
     for images in window.normalise(stack.data[beat]):
         shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
-        labels = [segmenter.one_hot(part).argmax(1).cpu() for part in shown.split(8)]
+        labels = [segmenter.classes(part).cpu() for part in shown.split(8)]
         hearts.append(keep_largest(torch.cat(labels).numpy().astype(np.uint8)) > 0)
     found = np.any(hearts, axis=(0, 1))
     if found.sum() * PIXEL_SPACING**2 < LEAST:
         return None
     region = Region.around(np.asarray(found), round(MARGIN / PIXEL_SPACING))
     return region if region is not None and region.share < WORTH else None
+
+
+def region_finder(wanted: Generation, sampling: Sampling) -> Callable[[SliceStack], Region | None]:
+    """From a stack to where networks are to generate in it, as the options ask.
+
+    The network that looks for the heart is loaded here, once for all stacks; where networks
+    generate everywhere, none is.
+    """
+    if not wanted.seeks_heart(sampling):
+        return lambda stack: None
+    return partial(heart_region, segmenter=load_segmenter(wanted.device))

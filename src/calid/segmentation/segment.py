@@ -71,6 +71,11 @@ class Segmenter:
         return np.asarray(torch.cat(out).numpy(), np.uint8)
 
     @torch.no_grad()
+    def classes(self, images: Tensor) -> Tensor:
+        """Labels ``(slices, height, width)`` of slices as `one_hot` takes them, int64."""
+        logits = self._logits(images.to(self.device, memory_format=torch.channels_last))
+        return logits.argmax(1)
+
     def one_hot(self, images: Tensor) -> Tensor:
         """Label slices of the networks' grid as they stand, for what learns from label maps.
 
@@ -85,8 +90,7 @@ class Segmenter:
             float32 of 0 and 1, ``(slices, 4, height, width)``, on the device of ``images``:
             background, RV cavity, LV myocardium, LV cavity.
         """
-        logits = self._logits(images.to(self.device, memory_format=torch.channels_last))
-        return F.one_hot(logits.argmax(1), logits.shape[1]).movedim(-1, 1).to(images)
+        return F.one_hot(self.classes(images), len(CLASSES) + 1).movedim(-1, 1).to(images)
 
     def _logits(self, images: Tensor) -> Tensor:
         fast = self.precision != torch.float32
