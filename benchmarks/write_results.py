@@ -1,10 +1,11 @@
 """Write every figure that README, model card and docs/results quote.
 
-    python benchmarks/write_results.py DATA [--baselines FOLDER] [--publish]
+    python benchmarks/write_results.py DATA [--publish]
 
 DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `calid evaluate` on
-the weights in the package; the text between a pair of markers is replaced, nothing else is
-touched. ``--publish`` also evaluates ``acdc/test``, which is done once per released model.
+the weights in the package and those of the learned baselines in ``benchmarks/baselines``; the
+text between a pair of markers is replaced, nothing else is touched. ``--publish`` also evaluates
+``acdc/test``, which is done once per released model.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from calid.cli.info import describe_weights
 from calid.data.labelled import load_labelled
 from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
@@ -31,6 +34,7 @@ from calid.segmentation.segment import keep_largest, load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+BASELINES = ROOT / "benchmarks" / "baselines"
 PROTOCOLS = ("hidden-slices", "downstream", "uncertainty")
 
 
@@ -38,31 +42,29 @@ def main() -> None:
     """Evaluate, time, and put the figures where they belong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--baselines", type=Path, help="weights of the learned baselines")
     parser.add_argument("--publish", action="store_true", help="evaluate acdc/test as well")
     options = parser.parse_args()
     splits = ("val", "test") if options.publish else ("val",)
     for split in splits:
-        evaluate(options.data / "acdc" / split, options.baselines)
-    baselines: tuple[str, ...] = (
-        ("--baselines", str(options.baselines)) if options.baselines else ()
-    )
-    script("tradeoff.py", str(options.data / "acdc" / "val"), str(RESULTS / "tradeoff"), *baselines)
+        evaluate(options.data / "acdc" / split)
+    tradeoff = ("--baselines", str(BASELINES), str(options.data / "acdc" / "val"))
+    script("tradeoff.py", *tradeoff, str(RESULTS / "tradeoff"))
     films(options.data / "acdc_cine" / "val")
     dense_truth(options.data / "isotropic")
     quote(splits[-1])
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
-    put(card, "weights", weights())
+    put(card, "weights", weights(json.loads(calid("info", "--json"))["weights"]))
+    networks = {path.stem: describe_weights(path) for path in BASELINES.glob("*.safetensors")}
+    put(BASELINES / "README.md", "weights", weights(dict(sorted(networks.items()))))
     put(card, "segmentation", segmentation([options.data / "acdc" / s for s in splits]))
     put(ROOT / "README.md", "timing", timing(options.data))
     put(ROOT / "README.md", "cost", cost())
     put(ROOT / "README.md", "demo", demo())
 
 
-def evaluate(data: Path, baselines: Path | None) -> None:
+def evaluate(data: Path) -> None:
     """All protocols on one folder; what methods answered is shared and kept under runs/."""
-    extra = ["--baselines", str(baselines)] if baselines else []
-    extra += ["--predictions", str(ROOT / "runs" / "predictions")]
+    extra = ("--baselines", str(BASELINES), "--predictions", str(ROOT / "runs" / "predictions"))
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
         calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
@@ -139,9 +141,8 @@ def script(name: str, *arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def weights() -> str:
-    """Name, size, hash and validation figures of every file of weights."""
-    facts = json.loads(calid("info", "--json"))["weights"]
+def weights(facts: dict[str, dict[str, Any]]) -> str:
+    """Name, size, hash and validation figures of files of weights, from their descriptions."""
     lines = ["| file | parameters | MB | sha256 | validation |", "|---|---|---|---|---|"]
     for name, f in facts.items():
         figures = ", ".join(f"{k} {v:.4g}" for k, v in f["figures"].items())

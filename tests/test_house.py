@@ -120,9 +120,12 @@ def test_papers_agree_on_the_version():
 
 def test_figures_have_their_places():
     command = (ROOT / "benchmarks" / "write_results.py").read_text()
-    places = re.findall(r'put\((ROOT / "README.md"|card), "(\w+)"', command)
+    files = {
+        "card": PACKAGE / "weights" / "MODEL_CARD.md",
+        'BASELINES / "README.md"': ROOT / "benchmarks" / "baselines" / "README.md",
+    }
+    places = re.findall(r'put\((ROOT / "README.md"|BASELINES / "README.md"|card), "(\w+)"', command)
     assert len(places) > 5
-    files = {"card": PACKAGE / "weights" / "MODEL_CARD.md"}
     for file, marker in places:
         text = files.get(file, ROOT / "README.md").read_text()
         assert text.count(f"<!-- {marker} -->\n") == text.count(f"<!-- /{marker} -->") == 1
