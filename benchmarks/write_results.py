@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -53,9 +52,8 @@ def main() -> None:
     dense_truth(options.data / "isotropic")
     quote(splits[-1])
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
-    put(card, "weights", weights(json.loads(calid("info", "--json"))["weights"]))
-    networks = {path.stem: describe_weights(path) for path in BASELINES.glob("*.safetensors")}
-    put(BASELINES / "README.md", "weights", weights(dict(sorted(networks.items()))))
+    put(card, "weights", weights(card.parent))
+    put(BASELINES / "README.md", "weights", weights(BASELINES))
     put(card, "segmentation", segmentation([options.data / "acdc" / s for s in splits]))
     put(ROOT / "README.md", "timing", timing(options.data))
     put(ROOT / "README.md", "cost", cost())
@@ -141,13 +139,14 @@ def script(name: str, *arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def weights(facts: dict[str, dict[str, Any]]) -> str:
-    """Name, size, hash and validation figures of files of weights, from their descriptions."""
+def weights(folder: Path) -> str:
+    """Name, size, hash and validation figures of every file of weights in a folder."""
     lines = ["| file | parameters | MB | sha256 | validation |", "|---|---|---|---|---|"]
-    for name, f in facts.items():
+    for path in sorted(folder.glob("*.safetensors")):
+        f = describe_weights(path)
         figures = ", ".join(f"{k} {v:.4g}" for k, v in f["figures"].items())
         lines.append(
-            f"| {name} | {f['parameters'] / 1e6:.2f} M | {f['bytes'] / 1e6:.1f} "
+            f"| {path.stem} | {f['parameters'] / 1e6:.2f} M | {f['bytes'] / 1e6:.1f} "
             f"| `{f['sha256'][:16]}` | {figures} |"
         )
     return "\n".join(lines) + "\n"
