@@ -17,10 +17,10 @@ from calid.geometry.region import Region
 
 __all__ = ["Surroundings", "expected", "rendered", "texture"]
 
-SHARE, DETAIL = 0.7, 0.95
+SHARE, DETAIL = 0.8, 1.1
 """How much of the registered slices, and of their agreeing detail, is handed on in a wide gap."""
 
-VIVID = 1.1
+VIVID = 1.2
 """Amplitude of fine detail, in units of what the acquired slices have, that is not exceeded.
 
 These three were chosen on held-out slices: crisp as a registration, and nearer to the truth
