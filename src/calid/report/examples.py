@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 __all__ = ["example_rows"]
 
+SIDE = 1.3
+"""Of an image, in inches: at a hundred dots an inch about one for each of its pixels."""
+
 
 def example_rows(
     truths: Sequence[NDArray[np.float32]], answers: Mapping[str, Sequence[NDArray[np.float32]]]
@@ -24,8 +27,8 @@ def example_rows(
         Method to its images, in the order of ``truths``.
     """
     columns = 1 + len(answers)
-    tall = 3.8 * len(truths)
-    figure = Figure(figsize=(1.9 * columns, tall), facecolor="black")
+    tall = 2 * SIDE * len(truths)
+    figure = Figure(figsize=(SIDE * columns, tall), facecolor="black")
     axes = figure.subplots(2 * len(truths), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -36,6 +39,6 @@ def example_rows(
             error = images[i] - truth
             axes[2 * i + 1][j].imshow(error, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
     for axis, name in zip(axes[0], ("truth", *answers), strict=True):
-        axis.set_title(name, color="white", fontsize=9)
-    figure.subplots_adjust(left=0, right=1, top=1 - 0.27 / tall, bottom=0, wspace=0.02, hspace=0.02)
+        axis.set_title(name, color="white", fontsize=7)
+    figure.subplots_adjust(left=0, right=1, top=1 - 0.22 / tall, bottom=0, wspace=0.02, hspace=0.02)
     return figure
