@@ -36,6 +36,8 @@ class _Training:
     """Folder for checkpoint, log, weights and the cache of the data."""
     validation: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Folders of held-out stacks. Without any, a tenth of the subjects is held out."""
+    phantoms: int = 0
+    """Number of synthetic hearts to add to the training data."""
     steps: int = 20_000
     """Optimiser steps in all."""
     rate: float = 1e-3
@@ -98,15 +100,7 @@ class _Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FilmTraining(_Training):
-    """Options of everything that learns from images alone."""
-
-    phantoms: int = 0
-    """Number of synthetic hearts to add to the training data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainAutoencoder(_FilmTraining):
+class TrainAutoencoder(_Training):
     """Stage 1: learn the latent space from single slices. No labels are needed."""
 
     batch: int = 8
@@ -134,7 +128,7 @@ class TrainAutoencoder(_FilmTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _HiddenSliceTraining(_FilmTraining):
+class _HiddenSliceTraining(_Training):
     """Options of everything that learns to fill gaps, in the latent space of stage 1."""
 
     autoencoder: Path | None = None
@@ -192,7 +186,7 @@ class TrainInterpolator(_HiddenSliceTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTemporal(_FilmTraining):
+class TrainTemporal(_Training):
     """Stage 3: learn to see all frames of a film at once; single frames are answered as before.
 
     Only layers that mix over frames are trained, between those of stage 2. Give cine stacks
@@ -276,23 +270,27 @@ class TrainSegmentation(_Training):
 
     batch: int = 16
     """Slices a step."""
+    start: Path | None = None
+    """Weights to begin with, to fine-tune them; without, from scratch."""
 
     def run(self) -> None:
         """Train and leave OUT/segmentation.safetensors."""
-        from calid.data.bank import split_subjects
-        from calid.data.labelled import load_labelled
-        from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
+        from calid.segmentation.network import (
+            SegmentationConfig,
+            SegmentationNetwork,
+            load_segmentation,
+        )
         from calid.training.segmentation import segmentation_task
+        from calid.training.setup import gather_labelled
 
         device = self.begin()
-        train = [stack for folder in self.data for stack in load_labelled(folder)]
-        held_out = [stack for folder in self.validation for stack in load_labelled(folder)]
-        if not held_out:
-            names = split_subjects(stack.subject for stack in train)
-            held_out = [stack for stack in train if stack.subject in names]
-            train = [stack for stack in train if stack.subject not in names]
+        train, held_out = gather_labelled(self.data, self.validation, self.phantoms)
+        if self.start is None:
+            network = SegmentationNetwork(SegmentationConfig())
+        else:
+            network = load_segmentation(self.start).train().requires_grad_(True)
         task = segmentation_task(
-            SegmentationNetwork(SegmentationConfig()).to(device),
+            network.to(device),
             train,
             held_out,
             weights=self.out / "segmentation.safetensors",

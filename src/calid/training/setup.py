@@ -1,4 +1,4 @@
-"""What both stages need before the first step: films, split by subject."""
+"""What trainings need before the first step: films split by subject, synthetic hearts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from calid.data.bank import Film, load_bank, split_subjects, to_film
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.data.bank import LEVELS, Film, load_bank, split_subjects, to_film
+from calid.data.labelled import LabelledStack, load_labelled
 from calid.data.phantom import HeartPhantom
 from calid.errors import CalidError, CalidWarning, DataError
+from calid.stack import SliceStack
 
-__all__ = ["gather_films"]
+__all__ = ["gather_films", "gather_labelled", "labelled_phantoms"]
+
+GAP = 10.0
+"""Of synthetic stacks, mm."""
 
 
 def gather_films(
@@ -51,13 +59,7 @@ def gather_films(
     )
     if validation:
         held_out = load_bank(validation, cache / "validation.safetensors", on_skip=warn)
-        shared = {f.subject for f in films} & {f.subject for f in held_out}
-        if shared:
-            raise DataError(
-                validation[0],
-                f"{len(shared)} subjects are also in the training folders, e.g. {min(shared)}.",
-                "Split by subject.",
-            )
+        _check_apart(films, held_out, validation[0])
     else:
         names = split_subjects(f.subject for f in films)
         held_out = [f for f in films if f.subject in names]
@@ -67,6 +69,39 @@ def gather_films(
             data[0], "Too few subjects to train and validate on.", "Give --validation folders."
         )
     return films, held_out
+
+
+def gather_labelled(
+    data: Sequence[Path], validation: Sequence[Path], phantoms: int
+) -> tuple[list[LabelledStack], list[LabelledStack]]:
+    """Training and held-out stacks with labels; parameters as in `gather_films`.
+
+    Raises
+    ------
+    DataError
+        If a folder has no labels, or a subject is on both sides.
+    """
+    train = [stack for folder in data for stack in load_labelled(folder)]
+    held_out = [stack for folder in validation for stack in load_labelled(folder)]
+    if held_out:
+        _check_apart(train, held_out, validation[0])
+    else:
+        names = split_subjects(stack.subject for stack in train)
+        held_out = [stack for stack in train if stack.subject in names]
+        train = [stack for stack in train if stack.subject not in names]
+    return [*train, *labelled_phantoms(phantoms)], held_out
+
+
+def _check_apart(
+    train: Sequence[Film | LabelledStack], held_out: Sequence[Film | LabelledStack], folder: Path
+) -> None:
+    shared = {x.subject for x in train} & {x.subject for x in held_out}
+    if shared:
+        raise DataError(
+            folder,
+            f"{len(shared)} subjects are also in the training folders, e.g. {min(shared)}.",
+            "Split by subject.",
+        )
 
 
 def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
@@ -84,6 +119,40 @@ def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
     for seed in range(count):
         first = 0.37 * seed % 1.0
         phases = tuple((first + frame / frames) % 1.0 for frame in range(frames))
-        gap = 2.5 if frames == 1 else 10.0
+        gap = GAP / 4 if frames == 1 else GAP
         stack = HeartPhantom(seed).acquire(gap=gap, phases=phases, noise=0.01)
         yield to_film(stack, f"phantom{seed}")
+
+
+def labelled_phantoms(count: int) -> list[LabelledStack]:
+    """Thick-slice stacks of synthetic hearts with their true labels.
+
+    They reach beyond the valve and the apex: a network that saw a ventricle in every slice would
+    find one everywhere.
+
+    Parameters
+    ----------
+    count
+        How many hearts, each at another phase and cut at other levels.
+    """
+    found = []
+    for seed in range(count):
+        phantom = HeartPhantom(seed)
+        phase, first = 0.37 * seed % 1.0, -GAP * (1 + 0.61 * seed % 1.0)
+        slices = int((phantom.apex - first) / GAP) + 2
+        stack = phantom.acquire(gap=GAP, slices=slices, start=first, phases=(phase,))
+        name = f"phantom{seed}"
+        images = to_film(stack, name).frames[0].astype(np.float32) / LEVELS
+        found.append(LabelledStack(name, name, images, _true_labels(phantom, stack, phase)))
+    return found
+
+
+def _true_labels(phantom: HeartPhantom, stack: SliceStack, phase: float) -> NDArray[np.uint8]:
+    """Tissue at the centre of every pixel of a stack of the networks' spacing."""
+    height, width = stack.shape[2:]
+    # World axes point left and back (NIfTI's RAS+ grid), the phantom's x and y against them.
+    step, origin = np.diag(stack.affine), stack.affine[:, 3]
+    x = -(origin[0] + step[0] * np.arange(width))
+    y = -(origin[1] + step[1] * np.arange(height))
+    z = origin[2] + stack.positions
+    return phantom.label(x[None, None], y[None, :, None], z[:, None, None], phase)

@@ -1,0 +1,55 @@
+"""Labelled synthetic hearts for the segmentation network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calid.data.labelled import LabelledStack
+from calid.data.phantom import HeartPhantom
+from calid.labels import LV, MYOCARDIUM, RV
+from calid.training.setup import labelled_phantoms
+
+ML = 1.5 * 1.5 * 10 / 1000
+
+
+def contrast(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
+    """How much brighter the cavity is than its wall."""
+    return float(images[labels == LV].mean() - images[labels == MYOCARDIUM].mean())
+
+
+@pytest.fixture(scope="module")
+def stacks() -> list[LabelledStack]:
+    return labelled_phantoms(3)
+
+
+def test_labels_hold_the_exact_volumes(stacks: list[LabelledStack]) -> None:
+    for seed, stack in enumerate(stacks):
+        exact = HeartPhantom(seed).volumes((0.37 * seed % 1.0,))
+        assert (stack.labels == LV).sum() * ML == pytest.approx(float(exact.lv[0]), rel=0.06)
+        assert (stack.labels == RV).sum() * ML == pytest.approx(float(exact.rv[0]), rel=0.06)
+
+
+def test_labels_lie_on_their_tissue(stacks: list[LabelledStack]) -> None:
+    for stack in stacks:
+        assert stack.images.shape == stack.labels.shape
+        assert stack.images.dtype == np.float32
+        assert stack.labels.dtype == np.uint8
+        here = contrast(stack.images, stack.labels)
+        assert here > 0.3
+        for flip in (1, 2):
+            assert contrast(stack.images, np.flip(stack.labels, flip)) < 0.9 * here
+
+
+def test_stacks_reach_beyond_the_ventricle(stacks: list[LabelledStack]) -> None:
+    for stack in stacks:
+        assert not stack.labels[0].any()
+        assert not stack.labels[-1].any()
+
+
+def test_other_hearts_have_other_names_and_none_are_made_unasked(
+    stacks: list[LabelledStack],
+) -> None:
+    assert len({stack.subject for stack in stacks}) == 3
+    assert labelled_phantoms(0) == []
