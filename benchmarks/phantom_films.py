@@ -5,8 +5,8 @@
 Every heart is scanned as a film of 8 mm slices, 10 mm apart, and reconstructed every 2 mm. The
 cavity of the left ventricle is known exactly. It is measured on the sparse film by Simpson's
 rule, on the dense one, and on a dense film as the scanner would give it, all with the
-segmentation network of the package: what the last gets wrong is the network's, which never saw
-a synthetic heart. OUT becomes a folder with ``table.md``, ``summary.json`` and ``curves.png``.
+segmentation network of the package: what the last gets wrong is the network's, which learned
+from other synthetic hearts too. OUT becomes a folder with ``table.md``, ``summary.json`` and ``curves.png``.
 """
 
 from __future__ import annotations

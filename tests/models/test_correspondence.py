@@ -76,6 +76,8 @@ def align(
         where,
         torch.tensor(moved),
         reach * velocity,
+        nearest=where.index[:, :2],
+        motion=torch.zeros(len(where.index), 2, 2 * SIDE, 2 * SIDE),
     )
     aligned = model(seen)
     parts = aligned.mean, aligned.pyramid, aligned.displacement, aligned.share

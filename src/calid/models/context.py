@@ -136,6 +136,10 @@ class Registered:
         Where each pixel of the target lies in each member of the context, as far as the
         motion between the nearest two says: ``(targets, context, 2, h, w)``, latent pixels
         (x, y). Zero for moved slices.
+    nearest
+        Shape ``(targets, 2)``, into the slices: the nearest one below, and above.
+    motion
+        Through the gap, of `through_plane_motion`.
     """
 
     images: Tensor
@@ -143,11 +147,8 @@ class Registered:
     context: Context
     moved: Tensor
     displacement: Tensor
-
-    def neighbours(self) -> tuple[Tensor, Tensor]:
-        """The moved images ``(targets, 2, height, width)``, below first, and their signed mm."""
-        images = self.images[self.context.index[:, self.moved], 0]
-        return images, self.context.distance[:, self.moved]
+    nearest: Tensor
+    motion: Tensor
 
 
 @torch.no_grad()
@@ -185,6 +186,8 @@ def register(acquired: Acquired, context: Context) -> Registered:
         extended,
         torch.arange(count + 2, device=images.device) >= count,
         displacement,
+        index,
+        motion,
     )
 
 

@@ -21,7 +21,7 @@ from calid.errors import UsageError
 from calid.models.context import Acquired, Context, Registered, nearest_context, register
 from calid.models.correspondence import Aligned, Correspondence, SliceEncoder
 from calid.models.denoiser import Denoiser
-from calid.models.surroundings import Surroundings
+from calid.models.surroundings import Surroundings, surroundings
 
 __all__ = [
     "Draw",
@@ -160,9 +160,7 @@ class Interpolator(nn.Module):
     def known(self, acquired: Acquired, context: Context) -> tuple[Known, list[Tensor]]:
         """The conditional mean with what surrounds it, and tau_1's maps for tau_2."""
         aligned, seen = self.align(acquired, context)
-        gate = context.gate[:, None, None, None]
-        around = Surroundings(*seen.neighbours(), gate, acquired.region)
-        return Known(aligned.mean, around), aligned.pyramid
+        return Known(aligned.mean, surroundings(acquired, seen)), aligned.pyramid
 
     def residual_size(self, context: Context) -> Tensor:
         """Scale of the residual at each target, ``(targets, 1, 1, 1)``."""

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from calid.models.temporal import STILL, Frames
 
-__all__ = ["GAP_UNIT", "enlarge", "through_plane_motion", "warp"]
+__all__ = ["GAP_UNIT", "enlarge", "refined_motion", "through_plane_motion", "warp"]
 
 GAP_UNIT = 10.0
 """Millimetres: motion is counted per this distance."""
 
 LEVELS, ITERATIONS, RADIUS = 3, 3, 5
+FINE_RADIUS = 7
+"""Half the side of a window at full resolution, where it spans fewer millimetres."""
 DAMPING = 0.1
 """Share of the mean gradient energy that is added to every window, where little is certain."""
 BEAT = 0.1
@@ -80,33 +82,69 @@ def through_plane_motion(
         distance d shows at that pixel plus ``d / GAP_UNIT`` times this, in pixels (x, y) of
         this grid.
     """
-    low, high = ((d / GAP_UNIT)[:, None, None, None].float() for d in (to_below, to_above))
-    # The square root lifts myocardium and lung against the bright blood pool.
-    finest = F.avg_pool2d(torch.cat([below, above], 1).float().clamp(min=0).sqrt(), 2)
-    pyramid = [finest]
+    pyramid = [F.avg_pool2d(_seen(below, above), 2)]
     for _ in range(LEVELS - 1):
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))
-    near = frames.nearness(BEAT).to(finest)
-    motion = finest.new_zeros(len(finest), 2, *pyramid[-1].shape[-2:])
+    motion = pyramid[-1].new_zeros(len(below), 2, *pyramid[-1].shape[-2:])
     for level, pair in enumerate(reversed(pyramid)):
         motion = motion if level == 0 else enlarge(motion, 2)
-        for _ in range(ITERATIONS):
-            motion = _refine(pair, motion, low, high, near)
+        motion = _refine(pair, motion, to_below, to_above, frames, RADIUS)
     return motion
 
 
-def _refine(pair: Tensor, motion: Tensor, low: Tensor, high: Tensor, near: Tensor) -> Tensor:
-    """One linearisation and least-squares solution per window."""
-    first, second = warp(pair[:, :1], low * motion), warp(pair[:, 1:], high * motion)
-    # d/du of second(x + high u) - first(x + low u)
-    gx, gy = (high * s - low * f for s, f in zip(_slopes(second), _slopes(first), strict=True))
-    rest = second - first - gx * motion[:, :1] - gy * motion[:, 1:]
-    products = torch.cat([gx * gx, gx * gy, gy * gy, gx * rest, gy * rest], 1)
-    xx, xy, yy, xr, yr = _window_means(products, near).unbind(1)
-    damping = DAMPING * (xx + yy).mean((1, 2), keepdim=True) + 1e-8
-    xx, yy = xx + damping, yy + damping
-    determinant = xx * yy - xy * xy
-    return torch.stack([xy * yr - yy * xr, xy * xr - xx * yr], 1) / determinant[:, None]
+@torch.no_grad()
+def refined_motion(
+    below: Tensor,
+    above: Tensor,
+    motion: Tensor,
+    to_below: Tensor,
+    to_above: Tensor,
+    frames: Frames = STILL,
+) -> Tensor:
+    """What `through_plane_motion` found, refined at the images' own resolution.
+
+    Small structures and small hearts move in ways that half the resolution does not see.
+
+    Parameters
+    ----------
+    below, above, to_below, to_above, frames
+        As there.
+    motion
+        From there.
+
+    Returns
+    -------
+    Tensor
+        ``(targets, 2, height, width)``, pixels of the images.
+    """
+    pair = _seen(below, above)
+    return _refine(pair, enlarge(motion, 2), to_below, to_above, frames, FINE_RADIUS)
+
+
+def _seen(below: Tensor, above: Tensor) -> Tensor:
+    """Both slices as the estimate looks at them, ``(targets, 2, height, width)``."""
+    # The square root lifts myocardium and lung against the bright blood pool.
+    return torch.cat([below, above], 1).float().clamp(min=0).sqrt()
+
+
+def _refine(
+    pair: Tensor, motion: Tensor, to_below: Tensor, to_above: Tensor, frames: Frames, radius: int
+) -> Tensor:
+    """A few linearisations, and the least-squares solution per window of each."""
+    low, high = ((d / GAP_UNIT)[:, None, None, None].float() for d in (to_below, to_above))
+    near = frames.nearness(BEAT).to(pair)
+    for _ in range(ITERATIONS):
+        first, second = warp(pair[:, :1], low * motion), warp(pair[:, 1:], high * motion)
+        # d/du of second(x + high u) - first(x + low u)
+        gx, gy = (high * s - low * f for s, f in zip(_slopes(second), _slopes(first), strict=True))
+        rest = second - first - gx * motion[:, :1] - gy * motion[:, 1:]
+        products = torch.cat([gx * gx, gx * gy, gy * gy, gx * rest, gy * rest], 1)
+        xx, xy, yy, xr, yr = _window_means(products, near, radius).unbind(1)
+        damping = DAMPING * (xx + yy).mean((1, 2), keepdim=True) + 1e-8
+        xx, yy = xx + damping, yy + damping
+        determinant = xx * yy - xy * xy
+        motion = torch.stack([xy * yr - yy * xr, xy * xr - xx * yr], 1) / determinant[:, None]
+    return motion
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,12 +153,12 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (p[..., 1:-1, 2:] - p[..., 1:-1, :-2]) / 2, (p[..., 2:, 1:-1] - p[..., :-2, 1:-1]) / 2
 
 
-def _window_means(x: Tensor, near: Tensor) -> Tensor:
-    """Means over squares of side ``2 * RADIUS + 1``, and over frames that are near in time."""
-    side = 2 * RADIUS + 1
+def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
+    """Means over squares of side ``2 * radius + 1``, and over frames that are near in time."""
+    side = 2 * radius + 1
     # Constant-size windows: counting only what is inside keeps small images usable.
-    rows = F.avg_pool2d(x, (1, side), 1, (0, RADIUS), count_include_pad=False)
-    means = F.avg_pool2d(rows, (side, 1), 1, (RADIUS, 0), count_include_pad=False)
+    rows = F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+    means = F.avg_pool2d(rows, (side, 1), 1, (radius, 0), count_include_pad=False)
     if len(near) == 1:
         return means
     # Autocast would make this product bfloat16, and differences of it are solved for.

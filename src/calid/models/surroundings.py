@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from calid.geometry.region import Region
+from calid.models.context import Acquired, Registered
+from calid.models.motion import GAP_UNIT, refined_motion, warp
 
-__all__ = ["Surroundings", "expected", "rendered", "texture"]
+__all__ = ["Surroundings", "expected", "rendered", "surroundings", "texture"]
 
 SHARE, DETAIL = 0.8, 1.1
 """How much of the registered slices, and of their agreeing detail, is handed on in a wide gap."""
@@ -41,8 +43,8 @@ class Surroundings:
     Parameters
     ----------
     moved
-        The nearest slice below and above, registered to the target, ``(targets, 2, height,
-        width)``.
+        The nearest slice below and above as they look at the target, ``(targets, 2, height,
+        width)``; see `surroundings`.
     distance
         Signed mm from the target to both, ``(targets, 2)``.
     gate
@@ -67,6 +69,33 @@ class Surroundings:
     def blended(self) -> Tensor:
         """Both slices in one image ``(targets, 1, height, width)``."""
         return (self.share * self.moved).sum(1, keepdim=True)
+
+
+def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
+    """The nearest slices, registered to each target at full resolution.
+
+    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
+    show in one place is likely there between them, and the mean of two guesses errs less than
+    either. In a wide gap that would be a ghost.
+
+    Parameters
+    ----------
+    acquired
+        The slices.
+    seen
+        What `register` made of them.
+    """
+    context, frames = seen.context, seen.context.frames
+    distance = context.distance[:, seen.moved]
+    still = acquired.images[seen.nearest, 0]
+    below, above = still.split(1, 1)
+    motion = refined_motion(below, above, seen.motion, distance[:, 0], distance[:, 1], frames)
+    reach = (distance / GAP_UNIT)[..., None, None, None]
+    moved = warp(still.flatten(0, 1)[:, None], (reach * motion[:, None]).flatten(0, 1))
+    gate = context.gate[:, None, None, None]
+    share = (1 - gate.square()).square()
+    both = share * still + (1 - share) * moved.view_as(still)
+    return Surroundings(both, distance, gate, acquired.region)
 
 
 def rendered(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
