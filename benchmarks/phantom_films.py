@@ -6,7 +6,8 @@ Every heart is scanned as a film of 8 mm slices, 10 mm apart, and reconstructed 
 cavity of the left ventricle is known exactly. It is measured on the sparse film by Simpson's
 rule, on the dense one, and on a dense film as the scanner would give it, all with the
 segmentation network of the package: what the last gets wrong is the network's, which learned
-from other synthetic hearts too. OUT becomes a folder with ``table.md``, ``summary.json`` and ``curves.png``.
+from other synthetic hearts too. OUT becomes a folder with ``table.md``, ``summary.json`` and
+``curves.png``.
 """
 
 from __future__ import annotations

@@ -2,12 +2,24 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from calid.evaluation.metrics import sharpness
-from calid.models.surroundings import NOISE, Surroundings, expected, smooth, texture
+from calid.models.context import Acquired, nearest_context, register
+from calid.models.motion import GAP_UNIT, refined_motion, warp
+from calid.models.surroundings import (
+    NOISE,
+    Surroundings,
+    expected,
+    smooth,
+    surroundings,
+    texture,
+)
 
 SIDE = 40
 
@@ -93,3 +105,23 @@ def test_smoothing_is_a_gaussian_filter_that_repeats_the_border() -> None:
             x.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=radius / sigma
         )
         torch.testing.assert_close(smooth(x, sigma), torch.from_numpy(wanted), rtol=0, atol=1e-5)
+
+
+def test_slices_stay_in_a_narrow_gap_and_move_in_a_wide_one() -> None:
+    pair = smooth(images(2, 1), 2.0)
+    acquired = Acquired.of(10 * (pair - pair.mean()) + 1, lambda x: F.avg_pool2d(x, 4))
+    below, above = acquired.images.split(1)
+    shares = []
+    for width in (3.0, 6.0, 24.0):
+        seen = register(acquired, nearest_context(np.array([0.0, width]), np.array([width / 2])))
+        around = surroundings(acquired, seen)
+        low, high = around.distance.unbind(1)
+        motion = refined_motion(below, above, seen.motion, low, high)
+        reach = (around.distance[0] / GAP_UNIT)[:, None, None, None]
+        moved = warp(acquired.images, reach * motion) - acquired.images
+        way = (around.moved[0][:, None] - acquired.images)[moved.abs() > 0.05]
+        shares.append(float((way / moved[moved.abs() > 0.05]).median()))
+        assert shares[-1] == pytest.approx(1 - float(1 - around.gate**2) ** 2, abs=1e-3)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5
+    assert shares[-1] > 0.95
