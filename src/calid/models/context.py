@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calid.geometry.region import Region
-from calid.models.motion import GAP_UNIT, enlarge, through_plane_motion, warp
+from calid.models.motion import GAP_UNIT, carried, enlarge, through_plane_motion
 from calid.models.temporal import STILL, Frames
 
 __all__ = ["Acquired", "Context", "Registered", "nearest_context", "register"]
@@ -160,12 +160,10 @@ def register(acquired: Acquired, context: Context) -> Registered:
     images, latents = acquired.images, acquired.latents
     columns = torch.cat(context.nearest(), 1)
     index, distance = context.index.gather(1, columns), context.distance.gather(1, columns)
-    below, above = images[index[:, 0]], images[index[:, 1]]
+    pair = images[index, 0]
+    below, above = pair.split(1, 1)
     motion = through_plane_motion(below, above, distance[:, 0], distance[:, 1], context.frames)
-
-    reach = (distance / GAP_UNIT)[..., None, None, None]
-    fine = enlarge(motion, images.shape[-1] // motion.shape[-1])
-    moved = warp(images[index.flatten()], (reach * fine[:, None]).flatten(0, 1))
+    moved = carried(pair, enlarge(motion, 2), distance).flatten(0, 1)[:, None]
     targets, count = context.index.shape
     extra = len(images) + torch.arange(2 * targets, device=images.device).view(targets, 2)
     extended = Context(

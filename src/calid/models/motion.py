@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calid.models.temporal import STILL, Frames
 
-__all__ = ["GAP_UNIT", "enlarge", "refined_motion", "through_plane_motion", "warp"]
+__all__ = ["GAP_UNIT", "carried", "enlarge", "refined_motion", "through_plane_motion", "warp"]
 
 GAP_UNIT = 10.0
 """Millimetres: motion is counted per this distance."""
@@ -52,6 +52,23 @@ def warp(x: Tensor, displacement: Tensor) -> Tensor:
 def enlarge(displacement: Tensor, scale: int) -> Tensor:
     """The same displacement ``(batch, 2, h, w)`` on a grid ``scale`` times as fine."""
     return scale * F.interpolate(displacement, scale_factor=float(scale), mode="bilinear")
+
+
+def carried(slices: Tensor, motion: Tensor, distance: Tensor) -> Tensor:
+    """Slices as a target sees them if anatomy moves like this through the gap.
+
+    Parameters
+    ----------
+    slices
+        Shape ``(targets, slices, height, width)``.
+    motion
+        Pixels (x, y) per `GAP_UNIT`, ``(targets, 2, height, width)``.
+    distance
+        Signed mm from target to slice, ``(targets, slices)``.
+    """
+    reach = (distance / GAP_UNIT)[..., None, None, None]
+    moved = warp(slices.flatten(0, 1)[:, None], (reach * motion[:, None]).flatten(0, 1))
+    return moved.view_as(slices)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calid.geometry.region import Region
 from calid.models.context import Acquired, Registered
-from calid.models.motion import GAP_UNIT, refined_motion, warp
+from calid.models.motion import carried, refined_motion
 
 __all__ = ["Surroundings", "expected", "rendered", "surroundings", "texture"]
 
@@ -90,11 +90,9 @@ def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     still = acquired.images[seen.nearest, 0]
     below, above = still.split(1, 1)
     motion = refined_motion(below, above, seen.motion, distance[:, 0], distance[:, 1], frames)
-    reach = (distance / GAP_UNIT)[..., None, None, None]
-    moved = warp(still.flatten(0, 1)[:, None], (reach * motion[:, None]).flatten(0, 1))
     gate = context.gate[:, None, None, None]
     share = (1 - gate.square()).square()
-    both = share * still + (1 - share) * moved.view_as(still)
+    both = share * still + (1 - share) * carried(still, motion, distance)
     return Surroundings(both, distance, gate, acquired.region)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from calid.errors import CalidError, CalidWarning, DataError
 from calid.stack import SliceStack
 
 __all__ = ["gather_films", "gather_labelled", "labelled_phantoms"]
+
+Example = TypeVar("Example", Film, LabelledStack)
 
 GAP = 10.0
 """Of synthetic stacks, mm."""
@@ -57,13 +60,10 @@ def gather_films(
         extra_key=f"phantoms={phantoms}" + (f" frames={frames}" if frames > 1 else ""),
         on_skip=warn,
     )
+    held_out: list[Film] = []
     if validation:
         held_out = load_bank(validation, cache / "validation.safetensors", on_skip=warn)
-        _check_apart(films, held_out, validation[0])
-    else:
-        names = split_subjects(f.subject for f in films)
-        held_out = [f for f in films if f.subject in names]
-        films = [f for f in films if f.subject not in names]
+    films, held_out = _split(films, held_out, validation)
     if not films or not held_out:
         raise DataError(
             data[0], "Too few subjects to train and validate on.", "Give --validation folders."
@@ -83,25 +83,26 @@ def gather_labelled(
     """
     train = [stack for folder in data for stack in load_labelled(folder)]
     held_out = [stack for folder in validation for stack in load_labelled(folder)]
-    if held_out:
-        _check_apart(train, held_out, validation[0])
-    else:
-        names = split_subjects(stack.subject for stack in train)
-        held_out = [stack for stack in train if stack.subject in names]
-        train = [stack for stack in train if stack.subject not in names]
+    train, held_out = _split(train, held_out, validation)
     return [*train, *labelled_phantoms(phantoms)], held_out
 
 
-def _check_apart(
-    train: Sequence[Film | LabelledStack], held_out: Sequence[Film | LabelledStack], folder: Path
-) -> None:
+def _split(
+    train: Sequence[Example], held_out: Sequence[Example], validation: Sequence[Path]
+) -> tuple[list[Example], list[Example]]:
+    """Both sides as they are if nobody is on both; without validation folders, a tenth apart."""
+    if not validation:
+        names = split_subjects(x.subject for x in train)
+        held_out = [x for x in train if x.subject in names]
+        return [x for x in train if x.subject not in names], held_out
     shared = {x.subject for x in train} & {x.subject for x in held_out}
     if shared:
         raise DataError(
-            folder,
+            validation[0],
             f"{len(shared)} subjects are also in the training folders, e.g. {min(shared)}.",
             "Split by subject.",
         )
+    return list(train), list(held_out)
 
 
 def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
