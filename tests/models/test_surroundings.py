@@ -13,9 +13,14 @@ from calid.evaluation.metrics import sharpness
 from calid.models.context import Acquired, nearest_context, register
 from calid.models.motion import GAP_UNIT, refined_motion, warp
 from calid.models.surroundings import (
+    CRISP,
+    DRAWN,
     NOISE,
     Surroundings,
     expected,
+    grain,
+    rendered,
+    sampled,
     smooth,
     surroundings,
     texture,
@@ -95,6 +100,41 @@ def test_the_nearer_neighbour_counts_more() -> None:
     low = smooth(seen.moved, 8.0)
     wanted = 0.8 * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
     torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.02)
+
+
+def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
+    seen = around()
+    fog = smooth(seen.blended, 4.0)
+    one = seen.moved[:, 0]
+    sample, default = sampled(fog, fog, seen, 1.0)[:, 0], rendered(fog, seen, 1.0)[:, 0]
+    assert float(sharpness(default, one)) < 0.8
+    assert float(sharpness(sample, one)) == pytest.approx(CRISP**2, abs=0.1)
+
+
+@pytest.mark.parametrize("gate", [0.3, 0.6, 1.0])
+def test_grain_fills_up_what_the_mean_has_of_the_detail(gate: float) -> None:
+    seen = agreeing(gate)
+    image = seen.moved[:, :1]
+    fog = smooth(image, 8.0)
+    whole, part = (x - smooth(x, 1.5) for x in (image, sampled(fog, fog, seen, 1.0)))
+    ratio = (part / whole)[whole.abs() > 0.05]
+    assert float(ratio.median()) == pytest.approx(max(CRISP, 1 - gate**2), abs=0.04)
+
+
+def test_a_sample_ends_on_the_acquired_slice() -> None:
+    seen = around(gate=0.0, to_below=0.0, to_above=6.0)
+    assert not grain(seen).any()
+    fog = images(1, 1)
+    torch.testing.assert_close(sampled(fog, fog, seen, 1.0), seen.moved[:, :1])
+
+
+def test_what_was_drawn_beyond_the_mean_is_added() -> None:
+    seen, mean, drawn = around(0.7), images(1, 1), images(1, 1, seed=3)
+    more = sampled(drawn, mean, seen, 0.5) - sampled(mean, mean, seen, 0.5)
+    torch.testing.assert_close(more, DRAWN * (drawn - mean), rtol=0, atol=1e-6)
+    without = sampled(mean, mean, seen, 0.0)
+    torch.testing.assert_close(without, expected(mean, seen), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rendered(mean, seen, 0.0), without)
 
 
 def test_smoothing_is_a_gaussian_filter_that_repeats_the_border() -> None:

@@ -32,7 +32,7 @@ from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
 from calid.models.interpolator import Filled, LatentFiller
-from calid.models.surroundings import rendered
+from calid.models.surroundings import rendered, sampled
 from calid.stack import SliceStack, Volume
 
 __all__ = ["Model", "Sampling"]
@@ -302,7 +302,7 @@ class Model:
                 filled = self.interpolator.fill(
                     seen, positions, targets[some], draw, steps, sampling.temperature
                 )
-            # Texture stands for one of many that could be: an average has as little of it as
+            # Detail stands for one of many that could be: an average has as little of it as
             # an average of independent draws would.
             vividness = sampling.temperature / max(sampling.samples, 1)
             image: Tensor = self._render(filled, vividness).unflatten(0, (frames, -1))
@@ -345,13 +345,16 @@ class Model:
         return torch.cat(parts)
 
     def _render(self, filled: Filled, vividness: float) -> Tensor:
-        """Images ``(targets, height, width)`` on the networks' grid; see `rendered`."""
+        """Images ``(targets, height, width)`` on the networks' grid."""
         drawn = self._decode(filled.latents)
         if filled.known is None:
-            return drawn[:, 0].cpu()
-        mean, around = filled.known.mean, filled.known.around
-        decoded = drawn if mean is filled.latents else self._decode(mean)
-        return rendered(drawn, decoded, around, vividness)[:, 0].cpu()
+            image = drawn
+        elif filled.known.mean is filled.latents:
+            image = rendered(drawn, filled.known.around, vividness)
+        else:
+            mean = self._decode(filled.known.mean)
+            image = sampled(drawn, mean, filled.known.around, vividness)
+        return image[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:
         return self.runtime.autocast()

@@ -17,7 +17,15 @@ from calid.geometry.region import Region
 from calid.models.context import Acquired, Registered
 from calid.models.motion import carried, refined_motion
 
-__all__ = ["Surroundings", "expected", "rendered", "surroundings", "texture"]
+__all__ = [
+    "Surroundings",
+    "expected",
+    "grain",
+    "rendered",
+    "sampled",
+    "surroundings",
+    "texture",
+]
 
 SHARE, DETAIL = 0.8, 1.1
 """How much of the registered slices, and of their agreeing detail, is handed on in a wide gap."""
@@ -27,6 +35,14 @@ VIVID = 1.2
 
 These three were chosen on held-out slices: crisp as a registration, and nearer to the truth
 than one in PSNR, SSIM, Dice and Hausdorff distance at once.
+"""
+
+CRISP, DRAWN = 0.95, 0.83
+"""Of a sample: amplitude of its fine detail, in the same units, and how much of what the sampler
+draws beyond the mean is shown.
+
+Chosen on held-out slices too: crisp as a real slice, the truth within the samples' 90 % interval
+at four pixels of five, and no less of a heart to a segmentation than linear interpolation.
 """
 
 FINE, LOCAL = 1.5, 3.0
@@ -96,24 +112,40 @@ def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     return Surroundings(both, distance, gate, acquired.region)
 
 
-def rendered(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
-    """The answer as images ``(targets, 1, height, width)``.
+def rendered(mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
+    """The conditional mean with texture, as images ``(targets, 1, height, width)``.
+
+    Parameters
+    ----------
+    mean
+        Decoded, of the region: ``(targets, 1, height, width)``. Outside of it stand the
+        registered slices, blended.
+    vividness
+        How much of the texture is added; 0 leaves the conditional mean.
+    """
+    image = expected(_everywhere(mean, around), around)
+    return image + vividness * texture(image, around)
+
+
+def sampled(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
+    """A sample as images ``(targets, 1, height, width)``.
 
     What is known is drawn with the acquired pixels in view; what the sampler chose beyond it is
-    added as the difference that it makes.
+    added as the difference that it makes, which fades in the latents towards acquired slices.
 
     Parameters
     ----------
     drawn, mean
-        A sample and the conditional mean, decoded: of the region, ``(targets, 1, height,
-        width)``. Outside of it both are the registered slices, blended.
+        The sample and the conditional mean, decoded, as `rendered`.
     vividness
-        How much of the texture is added; 0 leaves the conditional mean.
+        How much of the grain is added.
     """
-    if around.region is not None:
-        drawn, mean = (around.region.place(x, around.blended) for x in (drawn, mean))
-    image = expected(mean, around)
-    return image + vividness * texture(image, around) + around.gate * (drawn - mean)
+    drawn, mean = (_everywhere(x, around) for x in (drawn, mean))
+    return expected(mean, around) + vividness * grain(around) + DRAWN * (drawn - mean)
+
+
+def _everywhere(decoded: Tensor, around: Surroundings) -> Tensor:
+    return decoded if around.region is None else around.region.place(decoded, around.blended)
 
 
 def expected(decoded: Tensor, around: Surroundings) -> Tensor:
@@ -141,17 +173,36 @@ def texture(mean: Tensor, around: Surroundings) -> Tensor:
         their detail as far as the two agree on it, but no more of it than makes the answer as
         detailed as they are. Nothing on an acquired slice.
     """
-    fine = around.moved - smooth(around.moved, FINE)
-    detail = (around.share * fine).sum(1, keepdim=True)
-    energy = smooth(fine.square(), LOCAL)
+    fine, detail, crispness = _detail(around)
     below, above = fine.split(1, 1)
-    agreement = 2 * smooth(below * above, LOCAL) / (energy.sum(1, keepdim=True) + NOISE)
-    # Blending two slices that disagree takes detail away, which leaves room for more.
-    present = (around.share * energy).sum(1, keepdim=True) + NOISE
-    room = VIVID * (present / (smooth(detail.square(), LOCAL) + NOISE)).sqrt() - SHARE
+    energy = smooth(fine.square(), LOCAL).sum(1, keepdim=True)
+    agreement = 2 * smooth(below * above, LOCAL) / (energy + NOISE)
+    room = VIVID * crispness - SHARE
     more = torch.minimum(DETAIL * agreement.clamp(0, 1), room.clamp(min=0))
     result: Tensor = around.gate * (SHARE * (around.blended - mean) + more * detail)
     return result
+
+
+def grain(around: Surroundings) -> Tensor:
+    """What makes a sample as crisp as an acquired slice, ``(targets, 1, height, width)``.
+
+    The detail of the registered neighbours whether they agree on it or not, less what the mean
+    has of it already. A sample may show what only could be. Nothing on an acquired slice.
+    """
+    _, detail, crispness = _detail(around)
+    present = 1 - around.gate.square()
+    return (CRISP * crispness - present).clamp(min=0) * detail
+
+
+def _detail(around: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
+    """Fine detail of both slices, of their blend, and one slice's amplitude over the blend's.
+
+    Blending two slices that disagree takes detail away, which leaves room for more.
+    """
+    fine = around.moved - smooth(around.moved, FINE)
+    detail = (around.share * fine).sum(1, keepdim=True)
+    one = (around.share * smooth(fine.square(), LOCAL)).sum(1, keepdim=True) + NOISE
+    return fine, detail, (one / (smooth(detail.square(), LOCAL) + NOISE)).sqrt()
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
