@@ -106,7 +106,7 @@ def between(
 ) -> Figure:
     """The middle of a gap of 20 mm, by blending, by registration, and by the model."""
     given = images, stack.positions, targets, stack.pixel_spacing
-    mean = model.between(*given, Sampling(samples=0))[0, 0]
+    answer = model.between(*given, Sampling(samples=0))[0, 0]
     sample = model.between(*given, Sampling(samples=1))[0, 0]
     figure = Figure(figsize=(10, 5.1), facecolor="black", layout="constrained")
     axes = figure.subplots(2, 4)
@@ -114,10 +114,10 @@ def between(
     _show(axes[1, 0], images[2], "slice 10 mm below")
     _show(axes[0, 1], linear(*given)[0], "linear")
     _show(axes[1, 1], registration(*given)[0], "registration")
-    _show(axes[0, 2], mean, "conditional mean")
-    _show(axes[1, 2], sample, "one sample")
+    _show(axes[0, 2], answer, "CaLID")
+    _show(axes[1, 2], sample, "CaLID, one sample")
     _show(axes[0, 3], truth, "truth")
-    _show(axes[1, 3], np.abs(mean - truth), "error of the mean", 0, 0.3)
+    _show(axes[1, 3], np.abs(answer - truth), "error of CaLID", 0, 0.3)
     return figure
 
 
@@ -135,7 +135,7 @@ def spread(model: Model, images: Images, stack: SliceStack, truth: Images, sampl
     parts = figure.subplot_mosaic(
         [["a", "b", "s", "e"], ["p", "p", "p", "p"]], height_ratios=(3, 2)
     )
-    _show(parts["a"], drawn[0, middle], "a sample")
+    _show(parts["a"], drawn[0, middle], f"one of {samples} samples")
     _show(parts["b"], drawn[1, middle], "another")
     _show(parts["s"], deviation[6], f"standard deviation of {samples}", 0, 0.3)
     _show(parts["e"], error[6], "error of their average", 0, 0.3)
