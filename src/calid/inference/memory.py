@@ -19,7 +19,7 @@ __all__ = ["AT_ONCE", "Demand", "available_memory", "check_memory", "fit_memory"
 AT_ONCE = 8
 """Most slices that go through a network together. More are not faster, but take more memory."""
 
-LIBRARIES = 450e6
+LIBRARIES = 500e6
 """Bytes of the interpreter, its libraries and the networks' parameters."""
 
 CODING = 500.0
