@@ -8,6 +8,7 @@ grain. `texture` hands that on, most of it where both neighbours show the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -145,6 +146,7 @@ def sampled(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float)
 
 
 def _everywhere(decoded: Tensor, around: Surroundings) -> Tensor:
+    """What was decoded, with the registered slices around it where it is of a region only."""
     return decoded if around.region is None else around.region.place(decoded, around.blended)
 
 
@@ -173,13 +175,12 @@ def texture(mean: Tensor, around: Surroundings) -> Tensor:
         their detail as far as the two agree on it, but no more of it than makes the answer as
         detailed as they are. Nothing on an acquired slice.
     """
-    fine, detail, crispness = _detail(around)
-    below, above = fine.split(1, 1)
-    energy = smooth(fine.square(), LOCAL).sum(1, keepdim=True)
-    agreement = 2 * smooth(below * above, LOCAL) / (energy + NOISE)
-    room = VIVID * crispness - SHARE
+    detail = _detail(around)
+    below, above = detail.slices.split(1, 1)
+    agreement = 2 * smooth(below * above, LOCAL) / (detail.energy.sum(1, keepdim=True) + NOISE)
+    room = VIVID * detail.crispness - SHARE
     more = torch.minimum(DETAIL * agreement.clamp(0, 1), room.clamp(min=0))
-    result: Tensor = around.gate * (SHARE * (around.blended - mean) + more * detail)
+    result: Tensor = around.gate * (SHARE * (around.blended - mean) + more * detail.blended)
     return result
 
 
@@ -189,20 +190,32 @@ def grain(around: Surroundings) -> Tensor:
     The detail of the registered neighbours whether they agree on it or not, less what the mean
     has of it already. A sample may show what only could be. Nothing on an acquired slice.
     """
-    _, detail, crispness = _detail(around)
+    detail = _detail(around)
     present = 1 - around.gate.square()
-    return (CRISP * crispness - present).clamp(min=0) * detail
+    return (CRISP * detail.crispness - present).clamp(min=0) * detail.blended
 
 
-def _detail(around: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
-    """Fine detail of both slices, of their blend, and one slice's amplitude over the blend's.
+class _Detail(NamedTuple):
+    """Fine detail of the registered slices.
 
-    Blending two slices that disagree takes detail away, which leaves room for more.
+    Of both ``(targets, 2, height, width)`` with its local energy, of their blend ``(targets, 1,
+    height, width)``, and the amplitude of one slice's over the blend's.
     """
-    fine = around.moved - smooth(around.moved, FINE)
-    detail = (around.share * fine).sum(1, keepdim=True)
-    one = (around.share * smooth(fine.square(), LOCAL)).sum(1, keepdim=True) + NOISE
-    return fine, detail, (one / (smooth(detail.square(), LOCAL) + NOISE)).sqrt()
+
+    slices: Tensor
+    energy: Tensor
+    blended: Tensor
+    crispness: Tensor
+
+
+def _detail(around: Surroundings) -> _Detail:
+    slices = around.moved - smooth(around.moved, FINE)
+    energy = smooth(slices.square(), LOCAL)
+    blended = (around.share * slices).sum(1, keepdim=True)
+    # Blending two slices that disagree takes detail away, which leaves room for more.
+    present = (around.share * energy).sum(1, keepdim=True) + NOISE
+    crispness = (present / (smooth(blended.square(), LOCAL) + NOISE)).sqrt()
+    return _Detail(slices, energy, blended, crispness)
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
