@@ -16,6 +16,9 @@ from calid.models.surroundings import (
     CRISP,
     DRAWN,
     NOISE,
+    SHARE,
+    TOLERANCE,
+    VIVID,
     Surroundings,
     expected,
     grain,
@@ -39,6 +42,11 @@ def around(gate: float = 1.0, to_below: float = -5.0, to_above: float = 5.0) -> 
         distance=torch.tensor([[to_below, to_above]]),
         gate=torch.full((1, 1, 1, 1), gate),
     )
+
+
+def faint(seen: Surroundings) -> Surroundings:
+    """The neighbours' grain alone, which is no difference to speak of."""
+    return dataclasses.replace(seen, moved=0.2 * seen.moved)
 
 
 def agreeing(gate: float = 1.0) -> Surroundings:
@@ -67,15 +75,15 @@ def test_a_mean_that_has_the_detail_of_its_neighbours_is_given_little_more() -> 
     detail = mean - smooth(mean, 1.5)
     ratio = (texture(mean, seen) / detail)[detail.abs() > 0.05]
     # All that both agree on, as far as there is room for it.
-    torch.testing.assert_close(ratio, torch.full_like(ratio, 1.2 - 0.8), rtol=0, atol=0.01)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, VIVID - SHARE), rtol=0, atol=0.01)
     assert 1e-3 * float(detail.square().mean()) > NOISE
 
 
 def test_more_detail_is_handed_on_where_blending_took_some_away() -> None:
-    seen = around()
+    seen = faint(around())
     mean = smooth(seen.blended, 4.0)
     answer = mean + texture(mean, seen)
-    without = mean + 0.7 * (seen.blended - mean)
+    without = mean + SHARE * (seen.blended - mean)
     one = seen.moved[:, 0]
     plain, crisp = (float(sharpness(x[:, 0], one)) for x in (without, answer))
     assert plain < crisp < 1.1**2
@@ -94,12 +102,23 @@ def test_detail_on_which_the_neighbours_disagree_stays_out() -> None:
 
 
 def test_the_nearer_neighbour_counts_more() -> None:
-    seen = around(to_below=-1.0, to_above=9.0)
-    mean = images(1, 1)
+    seen = faint(around(to_below=-1.0, to_above=9.0))
+    mean = 0.2 * images(1, 1)
     only_blend = texture(mean, dataclasses.replace(seen, moved=smooth(seen.moved, 8.0)))
     low = smooth(seen.moved, 8.0)
-    wanted = 0.8 * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
-    torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.02)
+    wanted = SHARE * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
+    torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.005)
+
+
+def test_neighbours_that_differ_are_believed_less() -> None:
+    seen, flat = around(), torch.full((1, 1, SIDE, SIDE), 0.5)
+    mean = flat - 0.1
+    shares = []
+    for apart in (0.0, TOLERANCE, 3 * TOLERANCE):
+        moved = torch.cat([flat - apart / 2, flat + apart / 2], 1)
+        added = texture(mean, dataclasses.replace(seen, moved=moved))
+        shares.append(float((added / (flat - mean)).mean()))
+    assert shares == pytest.approx([SHARE, SHARE / 2, SHARE / 10], abs=1e-4)
 
 
 def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
