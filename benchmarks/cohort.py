@@ -1,12 +1,12 @@
 """How much faster two workers are than one, and what a large cohort would take.
 
-    python benchmarks/cohort.py [--engine ray] [--subjects 20] [--size 64] [--slices 4] [--factor 3]
+    python benchmarks/cohort.py [--subjects 20] [--size 96] [--slices 6] [--factor 3]
 
-Small synthetic hearts are reconstructed by `calid cohort` in separate runs: one worker with one
-thread, two workers with one each, one worker with two. The steady pace leaves out the start of
-the workers, which a long run pays once. On a machine that others use, believe the CPU seconds
-rather than the clock; workers of Ray are not this process's children, so theirs are not known
-here. Nothing is written outside a temporary folder.
+Small synthetic hearts are reconstructed by `calid cohort`, with local processes and on a Ray
+cluster that begins and ends with the run, in separate runs: one worker with one thread, two
+workers with one each, one worker with two. The steady pace leaves out the start of the workers,
+which a long run pays once. The table goes to ``docs/results/cohort.md``; nothing else is written
+outside a temporary folder. Use a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from calid.inference.settings import Generation, Reading
 from calid.io import write_volume
 from calid.stack import Volume
 
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 LARGE = 50_000
 SPLITS = ((1, 1), (2, 1), (1, 2))
 """Workers, and threads of each."""
@@ -46,44 +46,66 @@ ENGINES: dict[str, Callable[[int, int], Engine]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a run, of which CPU; and subjects an hour once its workers stand."""
+    """Seconds of a run, and subjects an hour once its workers stand."""
 
     whole: float
-    cpu: float
     pace: float
 
 
 def main() -> None:
-    """Measure every split in turn, and print."""
+    """Measure every split in turn, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=ENGINES, default="local")
     parser.add_argument("--subjects", type=int, default=20)
-    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
-    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--size", type=int, default=96, help="side of an image in pixels")
+    parser.add_argument("--slices", type=int, default=6)
     parser.add_argument("--factor", type=int, default=3)
     options = parser.parse_args()
-    cpus = available_cpus()
-    print(f"{options.engine}: {options.subjects} subjects of {options.slices} slices of "
-          f"{options.size} x {options.size}, factor {options.factor}; {platform.machine()}, {cpus} CPUs, load "
-          f"{os.getloadavg()[0]:.1f} at the start")  # fmt: skip
+    load = os.getloadavg()[0]
+    found: dict[tuple[str, int, int], Measured] = {}
     with tempfile.TemporaryDirectory() as folder:
         hearts = Path(folder) / "hearts"
         synthesise(hearts, options)
-        found = {}
-        print(f"{'workers':>8}{'threads':>8}{'seconds':>9}{'CPU s':>9}{'an hour':>9}")
-        for workers, threads in SPLITS:
-            measured = run(hearts, Path(folder) / f"{workers}-{threads}", workers, threads, options)
-            found[workers, threads] = measured
-            print(f"{workers:8}{threads:8}{measured.whole:9.1f}{measured.cpu:9.1f}"
-                  f"{measured.pace:9.0f}", flush=True)  # fmt: skip
-    two = found[2, 1]
-    for threads in (1, 2):
-        print(f"2 workers of 1 thread against 1 worker of {threads}: "
-              f"{two.pace / found[1, threads].pace:.2f} times the pace, "
-              f"{found[1, threads].whole / two.whole:.2f} with the start")  # fmt: skip
-    hours = LARGE / two.pace
-    print(f"on paper, {LARGE:,} such subjects: {hours:.1f} h on this machine, "
-          f"{60 * hours / 100:.0f} min on 100 like it, if the disk keeps up")  # fmt: skip
+        for engine in ENGINES:
+            for split in SPLITS:
+                out = Path(folder) / "-".join(map(str, (engine, *split)))
+                found[(engine, *split)] = run(engine, hearts, out, *split, options)
+                print(engine, *split, found[(engine, *split)], flush=True)
+    (RESULTS / "cohort.md").write_text(page(found, options, load))
+
+
+def page(
+    found: dict[tuple[str, int, int], Measured], options: argparse.Namespace, load: float
+) -> str:
+    """What was measured, as Markdown."""
+    lines = [
+        "# Cohort",
+        "",
+        f"Written by `python benchmarks/cohort.py`: {options.subjects} synthetic stacks of "
+        f"{options.slices} slices of",
+        f"{options.size} x {options.size} pixels, factor {options.factor}, on "
+        f"{platform.machine()} with {available_cpus()} CPUs, load {load:.1f} before. The pace is "
+        "of the time",
+        "after every worker's first subject. `pace` and `whole run` are ratios to one worker of",
+        "one thread; a whole run begins with the start of the engine and its workers.",
+        "",
+        "| engine | workers | threads of each | seconds | subjects an hour | pace | whole run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (engine, workers, threads), each in found.items():
+        one = found[engine, 1, 1]
+        lines.append(
+            f"| {engine} | {workers} | {threads} | {each.whole:.1f} | {each.pace:.0f} "
+            f"| {each.pace / one.pace:.2f} | {one.whole / each.whole:.2f} |"
+        )
+    hours = LARGE / found["local", 2, 1].pace
+    lines += [
+        "",
+        f"On paper, {LARGE:,} such subjects with two local workers: {hours:.1f} h on this machine, "
+        f"{60 * hours / 100:.0f} min",
+        "on 100 like it, if the disk keeps up.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def synthesise(folder: Path, options: argparse.Namespace) -> None:
@@ -99,28 +121,24 @@ def synthesise(folder: Path, options: argparse.Namespace) -> None:
 
 
 def run(
-    hearts: Path, out: Path, workers: int, threads: int, options: argparse.Namespace
+    engine: str,
+    hearts: Path,
+    out: Path,
+    workers: int,
+    threads: int,
+    options: argparse.Namespace,
 ) -> Measured:
     """One cohort."""
-    setup = Reconstruction(
-        Generation(factor=options.factor, device="cpu"), Reading(), out, threads
-    )
+    generation = Generation(factor=options.factor, device="cpu")
+    setup = Reconstruction(generation, Reading(), out, threads)
     subjects = walk(hearts)
-    start, before = time.perf_counter(), cpu_of_workers()
-    ends = []
-    for outcome in ENGINES[options.engine](workers, threads).run(setup, subjects):
+    start, ends = time.perf_counter(), []
+    for outcome in ENGINES[engine](workers, threads).run(setup, subjects):
         assert outcome.status == "done", outcome.rule
         ends.append(time.perf_counter())
     # Every worker's first subject tells that it stands.
-    begun = ends[workers - 1]
-    pace = 3600 * (len(ends) - workers) / (ends[-1] - begun)
-    return Measured(ends[-1] - start, cpu_of_workers() - before, pace)
-
-
-def cpu_of_workers() -> float:
-    """CPU seconds of all processes that have ended: not disturbed by whoever else computes."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    pace = 3600 * (len(ends) - workers) / (ends[-1] - ends[workers - 1])
+    return Measured(ends[-1] - start, pace)
 
 
 if __name__ == "__main__":

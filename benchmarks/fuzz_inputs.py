@@ -10,15 +10,25 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
 __all__ = ["makers"]
 
-NUMBERS = (0, 1, -1, 2, 3, 5, 7, 127, 128, 255, 256, 348, 540, 32767, -32768, 65535, 2**31 - 1)
-NUMBERS += (-(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63))
+SMALL = (0, 1, -1, 2, 3, 5, 7, 127, 128, 255, 256, 348, 540, 32767, -32768, 65535)
+NUMBERS = (*SMALL, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 3e38, -3e38, 1e6, 0.5, float("inf"), float("nan"))
+
+SOUND: tuple[tuple[type[nib.Nifti1Header], Literal["<", ">"], str, tuple[int, ...]], ...] = (
+    (nib.Nifti1Header, "<", "i2", (6, 5, 4)),
+    (nib.Nifti1Header, ">", "f4", (4, 3, 3, 2)),
+    (nib.Nifti1Header, "<", "u1", (5, 4, 2, 3)),
+    (nib.Nifti2Header, "<", "f8", (3, 4, 3)),
+    (nib.Nifti2Header, ">", "u2", (3, 4, 3, 1)),
+)
+"""Header, byte order, type and shape of the sound files."""
 
 Bytes = bytes | bytearray
 
@@ -30,14 +40,8 @@ def nifti_seeds() -> list[bytes]:
     """Uncompressed NIfTI files of both versions, byte orders and several types."""
     rng = np.random.default_rng(0)
     made = []
-    for kind, order, dtype, shape in (
-        (nib.Nifti1Header, "<", "i2", (6, 5, 4)),
-        (nib.Nifti1Header, ">", "f4", (4, 3, 3, 2)),
-        (nib.Nifti1Header, "<", "u1", (5, 4, 2, 3)),
-        (nib.Nifti2Header, "<", "f8", (3, 4, 3)),
-        (nib.Nifti2Header, ">", "u2", (3, 4, 3, 1)),
-    ):
-        header = kind(endianness=order)
+    for kind, order, dtype, shape in SOUND:
+        header = kind(None, order)
         header.set_data_dtype(dtype)
         header.set_data_shape(shape)
         affine = np.diag([-1.5, -1.25, 8.0, 1.0])

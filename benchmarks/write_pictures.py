@@ -70,7 +70,7 @@ def geometry(view: float) -> Figure:
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, color="white", fontsize=10)
         axis.axis("off")
-    top = float(np.percentile(cut, 99.5))
+    top = float(np.percentile(cut.astype(np.float64), 99.5))
     for axis in axes[:2]:
         axis.imshow(cut, cmap="gray", vmin=0, vmax=top, extent=(0, view, 80.5, -0.5))
     for place in thick.positions:
