@@ -104,7 +104,7 @@ def test_the_answer_is_deterministic_and_draws_nothing() -> None:
         raise AssertionError("the noise comes from the neighbours")
 
     filled = model.fill(known, POSITIONS, MIDDLE, draw, 10, 0.5)
-    assert filled.known is None
+    assert filled.around is None
     torch.testing.assert_close(filled.latents, fill(model, known, MIDDLE), rtol=0, atol=0)
 
 

@@ -25,7 +25,7 @@ def acquired(seed: int = 0) -> Acquired:
 
 def fill(filler: LatentFiller, known: Acquired, targets: list[float]) -> Tensor:
     filled = filler.fill(known, POSITIONS, np.array(targets), None, filler.default_steps, 1.0)
-    assert filled.known is None
+    assert filled.around is None
     return filled.latents
 
 

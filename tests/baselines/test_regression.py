@@ -107,7 +107,7 @@ def test_nothing_is_drawn_and_targets_do_not_depend_on_each_other() -> None:
 
     targets = np.array([18.0, 20.0, 23.0])
     together = model.fill(known, POSITIONS, targets, draw, 7, 0.3)
-    assert together.known is None
+    assert together.around is None
     apart = torch.cat([fill(model, known, t) for t in targets])
     torch.testing.assert_close(together.latents, apart, rtol=1e-5, atol=1e-5)
 

@@ -163,9 +163,9 @@ def test_close_to_an_acquired_slice_samples_are_that_slice(model: Interpolator) 
         where = np.array([target])
         assert float(model.residual_size(nearest_context(POSITIONS, where))) < 1e-3
         filled = model.fill(acquired, POSITIONS, where, Draws(), 2, 1.0)
-        assert filled.known is not None
+        assert filled.around is not None
         torch.testing.assert_close(filled.latents[0], acquired.latents[nearest], rtol=0, atol=0.01)
-        carried = filled.known.around.blended[0]
+        carried = filled.around.blended[0]
         torch.testing.assert_close(carried, acquired.images[nearest], rtol=0, atol=0.01)
     middle = nearest_context(POSITIONS, np.array([16.0]))
     assert float(model.residual_size(middle)) == pytest.approx(0.9 * 6 / np.hypot(6, 5))
@@ -200,10 +200,10 @@ def test_the_default_preset_says_what_is_known_beside_what_was_drawn(model: Inte
         aligned, _ = model.align(slices(), context)
     for draws in (None, Draws()):
         filled = model.fill(slices(), POSITIONS, TARGETS, draws, 2, 1.0)
-        assert filled.known is not None
-        around = filled.known.around
-        torch.testing.assert_close(filled.known.mean, aligned.mean, rtol=0, atol=0)
-        assert torch.equal(filled.latents, filled.known.mean) == (draws is None)
+        around, mean = filled.around, filled.latents if draws is None else filled.mean
+        assert around is not None
+        torch.testing.assert_close(mean, aligned.mean, rtol=0, atol=0)
+        assert (filled.mean is None) == (draws is None)
         torch.testing.assert_close(around.gate[:, 0, 0, 0], context.gate, rtol=0, atol=0)
         assert around.moved.shape == (3, 2, 32, 32)
 
@@ -211,8 +211,8 @@ def test_the_default_preset_says_what_is_known_beside_what_was_drawn(model: Inte
 def test_surroundings_are_the_nearest_slices_registered(model: Interpolator) -> None:
     acquired = slices()
     filled = model.fill(acquired, POSITIONS, TARGETS, None, 1, 1.0)
-    assert filled.known is not None
-    around = filled.known.around
+    around = filled.around
+    assert around is not None
     for k, target in enumerate(TARGETS):
         expected = torch.from_numpy(POSITIONS[1:3] - target).float()
         torch.testing.assert_close(around.distance[k], expected, rtol=0, atol=1e-5)
@@ -347,7 +347,7 @@ def test_the_paper_preset_sees_only_the_two_slices_of_the_gap(paper: PaperInterp
 def test_the_paper_preset_aligns_nothing(paper: PaperInterpolator) -> None:
     acquired = dataclasses.replace(slices(), images=torch.empty(0))
     filled = paper.fill(acquired, POSITIONS, TARGETS, Draws(), 2, 1.0)
-    assert filled.known is None
+    assert filled.around is None
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

@@ -347,13 +347,12 @@ class Model:
     def _render(self, filled: Filled, vividness: float) -> Tensor:
         """Images ``(targets, height, width)`` on the networks' grid."""
         drawn = self._decode(filled.latents)
-        if filled.known is None:
+        if filled.around is None:
             image = drawn
-        elif filled.known.mean is filled.latents:
-            image = rendered(drawn, filled.known.around, vividness)
+        elif filled.mean is None:
+            image = rendered(drawn, filled.around, vividness)
         else:
-            mean = self._decode(filled.known.mean)
-            image = sampled(drawn, mean, filled.known.around, vividness)
+            image = sampled(drawn, self._decode(filled.mean), filled.around, vividness)
         return image[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:

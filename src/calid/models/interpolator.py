@@ -28,7 +28,6 @@ __all__ = [
     "Filled",
     "Interpolator",
     "InterpolatorConfig",
-    "Known",
     "LatentFiller",
     "PaperConfig",
     "PaperInterpolator",
@@ -44,14 +43,6 @@ LATENT_RANGE = 4.0
 
 
 @dataclass(frozen=True)
-class Known:
-    """The conditional mean ``(targets, channels, h, w)`` of the latents, and the pixels around."""
-
-    mean: Tensor
-    around: Surroundings
-
-
-@dataclass(frozen=True)
 class Filled:
     """What a model puts into a gap.
 
@@ -59,13 +50,16 @@ class Filled:
     ----------
     latents
         ``(targets, channels, h, w)``.
-    known
-        The part of them that is no choice of the sampler: their conditional mean, with what
-        the acquired pixels say; absent if the model aligns nothing.
+    around
+        What the acquired pixels say beside them; absent if the model aligns nothing.
+    mean
+        Of a sample the conditional mean, same shape: what was no choice of the sampler. Absent
+        if ``latents`` are the mean, or if the model has none.
     """
 
     latents: Tensor
-    known: Known | None = None
+    around: Surroundings | None = None
+    mean: Tensor | None = None
 
 
 class LatentFiller(Protocol):
@@ -157,10 +151,10 @@ class Interpolator(nn.Module):
         seen = register(acquired, context)
         return self.correspondence(seen), seen
 
-    def known(self, acquired: Acquired, context: Context) -> tuple[Known, list[Tensor]]:
+    def known(self, acquired: Acquired, context: Context) -> tuple[Filled, list[Tensor]]:
         """The conditional mean with what surrounds it, and tau_1's maps for tau_2."""
         aligned, seen = self.align(acquired, context)
-        return Known(aligned.mean, surroundings(acquired, seen)), aligned.pyramid
+        return Filled(aligned.mean, surroundings(acquired, seen)), aligned.pyramid
 
     def residual_size(self, context: Context) -> Tensor:
         """Scale of the residual at each target, ``(targets, 1, 1, 1)``."""
@@ -180,9 +174,9 @@ class Interpolator(nn.Module):
         context = nearest_context(positions, targets, self.config.per_side)
         context = context.over(acquired.frames, len(positions)).to(acquired.latents.device)
         known, pyramid = self.known(acquired, context)
-        mean = known.mean
         if draw is None:
-            return Filled(mean, known)
+            return known
+        mean = known.latents
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return data_from_velocity(self.denoiser(x, t, pyramid, context.frames), x, t)
@@ -190,7 +184,7 @@ class Interpolator(nn.Module):
         times = time_grid(steps, mean.device)
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
         residual = ddim(denoise, noise, rectified_flow, times)
-        return Filled(mean + self.residual_size(context) * residual, known)
+        return replace(known, latents=mean + self.residual_size(context) * residual, mean=mean)
 
 
 def with_temporal_layers(model: Interpolator, heads: int = 4) -> Interpolator:

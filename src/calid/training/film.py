@@ -193,8 +193,8 @@ def _figures(
             for number, target in enumerate(hidden):
                 place = film.positions[kept], film.positions[[target]]
                 filled = model.fill(acquired, *place, None, model.default_steps, 1.0)
-                assert filled.known is not None
-                images = expected(autoencoder.decode(filled.latents), filled.known.around)
+                assert filled.around is not None
+                images = expected(autoencoder.decode(filled.latents), filled.around)
                 answer[window.index, number] += weight * images[:, 0].float().cpu()
         answer = answer.clamp(0, 1)
         quality += psnr(answer.flatten(0, 1), truth.flatten(0, 1)).tolist()
