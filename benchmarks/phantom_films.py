@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.data.phantom import HeartPhantom
+from calid.evaluation.record import weights_sha256
 from calid.inference.load import load_model
 from calid.inference.model import Model
 from calid.segmentation.measures import cavity_volumes, ejection_fraction
@@ -48,7 +49,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.md").write_text(table(rows))
     curves = [{name: curve.tolist() for name, curve in row.items()} for row in rows]
-    facts = {"frames": options.frames, "first_seed": FIRST_SEED, "lv_ml": curves}
+    facts = {
+        "weights_sha256": weights_sha256(),
+        "frames": options.frames,
+        "first_seed": FIRST_SEED,
+        "lv_ml": curves,
+    }
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     draw(rows, phases, options.out / "curves.png")
 

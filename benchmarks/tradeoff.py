@@ -29,6 +29,7 @@ from calid.evaluation.hidden_slices import hidden_slices
 from calid.evaluation.methods import FRAMEWISE, Roster, averaged
 from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
+from calid.evaluation.record import record
 from calid.inference.model import Sampling
 from calid.segmentation.segment import load_segmenter
 
@@ -79,7 +80,8 @@ def main() -> None:
         figures = {name: known | found[name] for name, known in figures.items()}
     points = [Point(name, means) for name, means in figures.items()]
     options.out.mkdir(parents=True, exist_ok=True)
-    facts = [vars(point) for point in points]
+    facts = record(contenders, options.baselines)
+    facts["points"] = [vars(point) for point in points]
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     (options.out / "table.md").write_text(table(points, len(subjects), options.data))
     draw(points, options.out / "tradeoff.png")

@@ -210,15 +210,16 @@ class Evaluate:
         from calid.cli.console import frames_bar, say
         from calid.evaluation.cost import METHODS, measure_cost
         from calid.evaluation.cost_table import cost_table
+        from calid.evaluation.record import weights_sha256
         from calid.io.sidecar import write_json, write_text
         from calid.io.together import together
 
         self.out.mkdir(parents=True, exist_ok=True)
         with frames_bar(len(METHODS), "timing") as on_method:
             costs = measure_cost(device=self.device, on_result=on_method)
-        table = cost_table(costs)
+        table, facts = cost_table(costs), {"weights_sha256": weights_sha256(), **costs}
         with together() as write:
             write(self.out / "table.md", partial(write_text, table))
-            write(self.out / "summary.json", partial(write_json, costs))
+            write(self.out / "summary.json", partial(write_json, facts))
         say(table)
         say(str(self.out / "table.md"))

@@ -15,7 +15,7 @@ from calid.inference.runtime import choose_device, choose_precision
 from calid.io.sidecar import sha256
 from calid.weights import FOLDER
 
-__all__ = ["record"]
+__all__ = ["record", "weights_sha256"]
 
 
 def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]:
@@ -24,14 +24,12 @@ def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]
     Parameters
     ----------
     own
-        Folders with weights that stand in for those of the package, or beside them.
+        As `weights_sha256`.
     """
-    folders = [FOLDER, *(folder for folder in own if folder)]
-    files = {p.stem: p for folder in folders for p in sorted(folder.glob("*.safetensors"))}
     device = choose_device("auto")
     gpu = device.type == "cuda"
     return {
-        "weights_sha256": {name: sha256(path) for name, path in sorted(files.items())},
+        "weights_sha256": weights_sha256(*own),
         "settings": {c.name: c.settings for c in contenders},
         "machine": {
             "processor": torch.cuda.get_device_name(device) if gpu else cpu_model(),
@@ -40,3 +38,16 @@ def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]
             "torch": version("torch"),
         },
     }
+
+
+def weights_sha256(*own: Path | None) -> dict[str, str]:
+    """Hashes of all weights that could take part, by name.
+
+    Parameters
+    ----------
+    own
+        Folders with weights that stand in for those of the package, or beside them.
+    """
+    folders = [FOLDER, *(folder for folder in own if folder)]
+    files = {p.stem: p for folder in folders for p in folder.glob("*.safetensors")}
+    return {name: sha256(path) for name, path in sorted(files.items())}
