@@ -162,24 +162,35 @@ def draw(points: list[Point], path: Path) -> None:
     }
     apart = {n: f for n, f in known.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
-        for line, values in lines.items():
+        for side, (line, values) in zip((5, -10, -10), lines.items(), strict=True):
             x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))
             axis.plot(x, y, "o-", markersize=4, label=line)
             for value, *place in zip(values, x, y, strict=True):
-                note(axis, f"{value:g}", place, (3, -9))
+                note(axis, f"{value:g}", place, (2, side))
         for name, figures in apart.items():
             place = [figures["sharpness"], figures[metric]]
             axis.plot(*place, "kx", markersize=5)
-            note(axis, name, place, (4, 3))
+            # To the inside, and away from the neighbour of almost the same name.
+            right = figures["sharpness"] > 0.75
+            note(axis, name, place, (-5 if right else 5, -9 if name == "linear" else 3), right)
         axis.axvline(1, color="0.8", linewidth=1, zorder=0)
         axis.set(xlabel="sharpness (the truth's is 1)", ylabel=label)
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def note(axis: Axes, text: str, place: list[float], offset: tuple[int, int]) -> None:
+def note(
+    axis: Axes, text: str, place: list[float], offset: tuple[int, int], left: bool = False
+) -> None:
     """Small text beside a point."""
-    axis.annotate(text, (place[0], place[1]), offset, textcoords="offset points", fontsize=7)
+    axis.annotate(
+        text,
+        (place[0], place[1]),
+        offset,
+        textcoords="offset points",
+        fontsize=7,
+        ha="right" if left else "left",
+    )
 
 
 if __name__ == "__main__":
