@@ -172,24 +172,22 @@ def draw(points: list[Point], path: Path) -> None:
             axis.plot(*place, "kx", markersize=5)
             # To the inside, and away from the neighbour of almost the same name.
             right = figures["sharpness"] > 0.75
-            note(axis, name, place, (-5 if right else 5, -9 if name == "linear" else 3), right)
+            note(axis, name, place, (-5 if right else 5, -9 if name == "linear" else 3))
         axis.axvline(1, color="0.8", linewidth=1, zorder=0)
         axis.set(xlabel="sharpness (the truth's is 1)", ylabel=label)
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def note(
-    axis: Axes, text: str, place: list[float], offset: tuple[int, int], left: bool = False
-) -> None:
-    """Small text beside a point."""
+def note(axis: Axes, text: str, place: list[float], offset: tuple[int, int]) -> None:
+    """Small text beside a point, on the side that the offset points to."""
     axis.annotate(
         text,
         (place[0], place[1]),
         offset,
         textcoords="offset points",
         fontsize=7,
-        ha="right" if left else "left",
+        ha="left" if offset[0] > 0 else "right",
     )
 
 

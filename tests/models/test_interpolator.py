@@ -204,6 +204,7 @@ def test_the_default_preset_says_what_is_known_beside_what_was_drawn(model: Inte
         assert around is not None
         torch.testing.assert_close(mean, aligned.mean, rtol=0, atol=0)
         assert (filled.mean is None) == (draws is None)
+        assert torch.equal(filled.latents, aligned.mean) == (draws is None)
         torch.testing.assert_close(around.gate[:, 0, 0, 0], context.gate, rtol=0, atol=0)
         assert around.moved.shape == (3, 2, 32, 32)
 

@@ -16,9 +16,6 @@ from calid.models.surroundings import (
     CRISP,
     DRAWN,
     NOISE,
-    SHARE,
-    TOLERANCE,
-    VIVID,
     Surroundings,
     expected,
     grain,
@@ -75,7 +72,7 @@ def test_a_mean_that_has_the_detail_of_its_neighbours_is_given_little_more() -> 
     detail = mean - smooth(mean, 1.5)
     ratio = (texture(mean, seen) / detail)[detail.abs() > 0.05]
     # All that both agree on, as far as there is room for it.
-    torch.testing.assert_close(ratio, torch.full_like(ratio, VIVID - SHARE), rtol=0, atol=0.01)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 1.25 - 0.9), rtol=0, atol=0.01)
     assert 1e-3 * float(detail.square().mean()) > NOISE
 
 
@@ -83,7 +80,7 @@ def test_more_detail_is_handed_on_where_blending_took_some_away() -> None:
     seen = faint(around())
     mean = smooth(seen.blended, 4.0)
     answer = mean + texture(mean, seen)
-    without = mean + SHARE * (seen.blended - mean)
+    without = mean + 0.9 * (seen.blended - mean)
     one = seen.moved[:, 0]
     plain, crisp = (float(sharpness(x[:, 0], one)) for x in (without, answer))
     assert plain < crisp < 1.1**2
@@ -106,19 +103,19 @@ def test_the_nearer_neighbour_counts_more() -> None:
     mean = 0.2 * images(1, 1)
     only_blend = texture(mean, dataclasses.replace(seen, moved=smooth(seen.moved, 8.0)))
     low = smooth(seen.moved, 8.0)
-    wanted = SHARE * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
-    torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.005)
+    wanted = 0.9 * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
+    torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.004)
 
 
 def test_neighbours_that_differ_are_believed_less() -> None:
     seen, flat = around(), torch.full((1, 1, SIDE, SIDE), 0.5)
     mean = flat - 0.1
     shares = []
-    for apart in (0.0, TOLERANCE, 3 * TOLERANCE):
+    for apart in (0.0, 0.3, 0.9):
         moved = torch.cat([flat - apart / 2, flat + apart / 2], 1)
         added = texture(mean, dataclasses.replace(seen, moved=moved))
         shares.append(float((added / (flat - mean)).mean()))
-    assert shares == pytest.approx([SHARE, SHARE / 2, SHARE / 10], abs=1e-4)
+    assert shares == pytest.approx([0.9, 0.45, 0.09], abs=1e-4)
 
 
 def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
