@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from calid.evaluation.metrics import sharpness
 from calid.models.context import Acquired, nearest_context, register
+from calid.models.filters import gaussian_means
 from calid.models.motion import GAP_UNIT, refined_motion, warp
 from calid.models.surroundings import (
     CRISP,
@@ -21,7 +21,6 @@ from calid.models.surroundings import (
     grain,
     rendered,
     sampled,
-    smooth,
     surroundings,
     texture,
 )
@@ -69,7 +68,7 @@ def test_nothing_is_added_on_an_acquired_slice() -> None:
 def test_a_mean_that_has_the_detail_of_its_neighbours_is_given_little_more() -> None:
     seen = agreeing()
     mean = seen.moved[:, :1]
-    detail = mean - smooth(mean, 1.5)
+    detail = mean - gaussian_means(mean, 1.5)
     ratio = (texture(mean, seen) / detail)[detail.abs() > 0.05]
     # All that both agree on, as far as there is room for it.
     torch.testing.assert_close(ratio, torch.full_like(ratio, 1.25 - 0.9), rtol=0, atol=0.01)
@@ -78,7 +77,7 @@ def test_a_mean_that_has_the_detail_of_its_neighbours_is_given_little_more() -> 
 
 def test_more_detail_is_handed_on_where_blending_took_some_away() -> None:
     seen = faint(around())
-    mean = smooth(seen.blended, 4.0)
+    mean = gaussian_means(seen.blended, 4.0)
     answer = mean + texture(mean, seen)
     without = mean + 0.9 * (seen.blended - mean)
     one = seen.moved[:, 0]
@@ -88,7 +87,7 @@ def test_more_detail_is_handed_on_where_blending_took_some_away() -> None:
 
 def test_detail_on_which_the_neighbours_disagree_stays_out() -> None:
     seen = agreeing()
-    fog = smooth(seen.moved[:, :1], 4.0)
+    fog = gaussian_means(seen.moved[:, :1], 4.0)
     negative = 2 * fog - seen.moved[:, 1:]
     against = dataclasses.replace(seen, moved=torch.cat([seen.moved[:, :1], negative], 1))
     crisp = (fog + texture(fog, seen))[:, 0]
@@ -101,8 +100,8 @@ def test_detail_on_which_the_neighbours_disagree_stays_out() -> None:
 def test_the_nearer_neighbour_counts_more() -> None:
     seen = faint(around(to_below=-1.0, to_above=9.0))
     mean = 0.2 * images(1, 1)
-    only_blend = texture(mean, dataclasses.replace(seen, moved=smooth(seen.moved, 8.0)))
-    low = smooth(seen.moved, 8.0)
+    only_blend = texture(mean, dataclasses.replace(seen, moved=gaussian_means(seen.moved, 8.0)))
+    low = gaussian_means(seen.moved, 8.0)
     wanted = 0.9 * (0.9 * low[:, :1] + 0.1 * low[:, 1:] - mean)
     torch.testing.assert_close(only_blend, wanted, rtol=0, atol=0.004)
 
@@ -120,7 +119,7 @@ def test_neighbours_that_differ_are_believed_less() -> None:
 
 def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
     seen = around()
-    fog = smooth(seen.blended, 4.0)
+    fog = gaussian_means(seen.blended, 4.0)
     one = seen.moved[:, 0]
     sample, default = sampled(fog, fog, seen, 1.0)[:, 0], rendered(fog, seen, 1.0)[:, 0]
     assert float(sharpness(default, one)) < 0.8
@@ -131,8 +130,8 @@ def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
 def test_grain_fills_up_what_the_mean_has_of_the_detail(gate: float) -> None:
     seen = agreeing(gate)
     image = seen.moved[:, :1]
-    fog = smooth(image, 8.0)
-    whole, part = (x - smooth(x, 1.5) for x in (image, sampled(fog, fog, seen, 1.0)))
+    fog = gaussian_means(image, 8.0)
+    whole, part = (x - gaussian_means(x, 1.5) for x in (image, sampled(fog, fog, seen, 1.0)))
     ratio = (part / whole)[whole.abs() > 0.05]
     assert float(ratio.median()) == pytest.approx(max(CRISP, 1 - gate**2), abs=0.04)
 
@@ -153,18 +152,8 @@ def test_what_was_drawn_beyond_the_mean_is_added() -> None:
     torch.testing.assert_close(rendered(mean, seen, 0.0), without)
 
 
-def test_smoothing_is_a_gaussian_filter_that_repeats_the_border() -> None:
-    x = images(2, 3)
-    for sigma in (1.5, 3.0):
-        radius = round(3 * sigma)
-        wanted = gaussian_filter(
-            x.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=radius / sigma
-        )
-        torch.testing.assert_close(smooth(x, sigma), torch.from_numpy(wanted), rtol=0, atol=1e-5)
-
-
 def test_slices_stay_in_a_narrow_gap_and_move_in_a_wide_one() -> None:
-    pair = smooth(images(2, 1), 2.0)
+    pair = gaussian_means(images(2, 1), 2.0)
     acquired = Acquired.of(10 * (pair - pair.mean()) + 1, lambda x: F.avg_pool2d(x, 4))
     below, above = acquired.images.split(1)
     shares = []

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from calid.models.filters import box_means
 from calid.models.temporal import STILL, Frames
 
 __all__ = ["GAP_UNIT", "carried", "enlarge", "refined_motion", "through_plane_motion", "warp"]
@@ -171,11 +172,8 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
-    """Means over squares of side ``2 * radius + 1``, and over frames that are near in time."""
-    side = 2 * radius + 1
-    # Constant-size windows: counting only what is inside keeps small images usable.
-    rows = F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
-    means = F.avg_pool2d(rows, (side, 1), 1, (radius, 0), count_include_pad=False)
+    """Means over squares, and over frames that are near in time."""
+    means = box_means(x, radius)
     if len(near) == 1:
         return means
     # Autocast would make this product bfloat16, and differences of it are solved for.

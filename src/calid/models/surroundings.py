@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from calid.geometry.region import Region
 from calid.models.context import Acquired, Registered
+from calid.models.filters import gaussian_means
 from calid.models.motion import carried, refined_motion
 
 __all__ = [
@@ -179,10 +179,11 @@ def texture(mean: Tensor, around: Surroundings) -> Tensor:
         makes the answer as detailed as they are. Nothing on an acquired slice.
     """
     detail = _detail(around)
-    difference = smooth((around.moved[:, :1] - around.moved[:, 1:]).square(), FINE)
+    difference = gaussian_means((around.moved[:, :1] - around.moved[:, 1:]).square(), FINE)
     share = SHARE / (1 + difference / TOLERANCE**2)
     below, above = detail.slices.split(1, 1)
-    agreement = 2 * smooth(below * above, LOCAL) / (detail.energy.sum(1, keepdim=True) + NOISE)
+    common = gaussian_means(below * above, LOCAL)
+    agreement = 2 * common / (detail.energy.sum(1, keepdim=True) + NOISE)
     room = VIVID * detail.crispness - share
     more = torch.minimum(DETAIL * agreement.clamp(0, 1), room.clamp(min=0))
     result: Tensor = around.gate * (share * (around.blended - mean) + more * detail.blended)
@@ -214,30 +215,10 @@ class _Detail(NamedTuple):
 
 
 def _detail(around: Surroundings) -> _Detail:
-    slices = around.moved - smooth(around.moved, FINE)
-    energy = smooth(slices.square(), LOCAL)
+    slices = around.moved - gaussian_means(around.moved, FINE)
+    energy = gaussian_means(slices.square(), LOCAL)
     blended = (around.share * slices).sum(1, keepdim=True)
     # Blending two slices that disagree takes detail away, which leaves room for more.
     present = (around.share * energy).sum(1, keepdim=True) + NOISE
-    crispness = (present / (smooth(blended.square(), LOCAL) + NOISE)).sqrt()
+    crispness = (present / (gaussian_means(blended.square(), LOCAL) + NOISE)).sqrt()
     return _Detail(slices, energy, blended, crispness)
-
-
-def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of the last two axes, the border repeated.
-
-    Parameters
-    ----------
-    images
-        Shape ``(batch, channels, height, width)``.
-    sigma
-        Standard deviation in pixels; the kernel ends at three of them.
-    """
-    radius = round(3 * sigma)
-    place = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)
-    weights = torch.exp(-0.5 * (place / sigma).square())
-    weights = (weights / weights.sum())[None, None]
-    flat = images.float().flatten(0, 1)[:, None]
-    rows = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), weights[..., None])
-    both = F.conv2d(F.pad(rows, (radius, radius, 0, 0), mode="replicate"), weights[:, :, None])
-    return both.view_as(images)
