@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.data.phantom import HeartPhantom
+from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.evaluation.record import weights_sha256
 from calid.inference.load import load_model
 from calid.inference.model import Model
@@ -28,7 +28,6 @@ from calid.segmentation.measures import cavity_volumes, ejection_fraction
 from calid.segmentation.segment import Segmenter, load_segmenter
 from calid.stack import SliceStack, Volume
 
-FIRST_SEED = 1000  # the networks are trained on lower seeds
 FACTOR = 5
 Curve = NDArray[np.float64]
 
@@ -43,7 +42,7 @@ def main() -> None:
     model, segmenter = load_model(), load_segmenter()
     phases = tuple(frame / options.frames for frame in range(options.frames))
     rows = []
-    for seed in range(FIRST_SEED, FIRST_SEED + options.hearts):
+    for seed in range(FIRST_HELD_OUT, FIRST_HELD_OUT + options.hearts):
         rows.append(heart(seed, phases, model, segmenter))
         print(f"heart {seed}: EF " + ", ".join(f"{k} {ef(v):.1f} %" for k, v in rows[-1].items()))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +51,7 @@ def main() -> None:
     facts = {
         "weights_sha256": weights_sha256(),
         "frames": options.frames,
-        "first_seed": FIRST_SEED,
+        "first_seed": FIRST_HELD_OUT,
         "lv_ml": curves,
     }
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -145,7 +144,7 @@ def draw(rows: list[dict[str, Curve]], phases: tuple[float, ...], path: Path) ->
     for number, (axis, row) in enumerate(zip(axes[0], rows, strict=True)):
         for (name, curve), style in zip(row.items(), ("k-", "C1o--", "C0o-", "C2:"), strict=True):
             axis.plot(phases, curve, style, label=name, markersize=3)
-        axis.set(xlabel="share of the cycle", title=f"heart {FIRST_SEED + number}")
+        axis.set(xlabel="share of the cycle", title=f"heart {FIRST_HELD_OUT + number}")
     axes[0, 0].set_ylabel("LV cavity, ml")
     axes[0, 0].legend(frameon=False)
     figure.savefig(path, dpi=110)

@@ -83,7 +83,7 @@ def dense_truth(scanned: Path) -> None:
     methods = "nearest,linear,cubic,registration,calid,calid-mean"
     cost = ("--protocol", "cost", "--out", str(RESULTS / "cost-heart"))
     calid("evaluate", "phantoms", *cost)
-    dense: tuple[str, ...] = ("--protocol", "dense", "--max-subjects", "5", "--methods", methods)
+    dense: tuple[str, ...] = ("--protocol", "dense", "--max-subjects", "10", "--methods", methods)
     dense += ("--predictions", str(ROOT / "runs" / "predictions"))
     calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
     real = RESULTS / "dense-isotropic"

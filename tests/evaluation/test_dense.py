@@ -15,10 +15,10 @@ from calid.data.phantom import HeartPhantom
 from calid.errors import DataError, UsageError
 from calid.evaluation.dense import dense, long_axis_figures, smoothness
 from calid.evaluation.dense_cases import (
-    ABOVE_VALVE,
     DenseCase,
     Scan,
     dense_case,
+    first_slice,
     phantom_case,
     sources,
     volume_case,
@@ -46,7 +46,7 @@ def score(case: DenseCase, answer: NDArray[np.float32], **given) -> Figures:
 def truth_labels(images: NDArray[np.float32], spacing: tuple[float, float]) -> NDArray[np.uint8]:
     """The phantom's own labels at 2 mm steps, whatever the images show."""
     side = (np.arange(images.shape[1]) - (images.shape[1] - 1) / 2) * spacing[0]
-    z = ABOVE_VALVE + 2.0 * np.arange(len(images))
+    z = first_slice(SEED, COARSE.gap) + 2.0 * np.arange(len(images))
     return HeartPhantom(SEED).label(side, side[:, None], z[:, None, None])
 
 
@@ -86,11 +86,19 @@ def test_a_phantom_is_acquired_every_10_mm_and_asked_for_every_2_mm(case):
     assert all(len(v) == len(case.targets) for v in case.groups.values())
 
 
-def test_outermost_slices_embrace_both_cavities(case):
+@pytest.mark.parametrize("seed", [SEED, SEED + 1, SEED + 7])
+def test_outermost_slices_embrace_both_cavities(seed):
+    case, first = phantom_case(seed, COARSE), first_slice(seed, COARSE.gap)
     side = np.arange(-96, 96, 4.0)
-    for z in (ABOVE_VALVE, ABOVE_VALVE + case.positions[-1]):
-        labels = HeartPhantom(SEED).label(side, side[:, None], z)
+    for z in (first, first + case.positions[-1]):
+        labels = HeartPhantom(seed).label(side, side[:, None], z)
         assert not np.isin(labels, (1, 3)).any()
+
+
+def test_slices_lie_otherwise_to_the_valve_in_every_heart():
+    below = np.sort([first_slice(SEED + n, 10.0) % 10 for n in range(10)])
+    assert (np.diff(below) > 0.5).all()
+    assert below[-1] - below[0] > 7
 
 
 def test_truth_and_slices_are_of_one_profile_unless_told_otherwise(case):

@@ -20,7 +20,10 @@ from calid.data.ventricles import Beat, Ventricles, VentricleVolumes
 from calid.errors import GeometryError, UsageError
 from calid.stack import SliceStack, Volume
 
-__all__ = ["HeartPhantom", "slice_profile"]
+__all__ = ["FIRST_HELD_OUT", "HeartPhantom", "slice_profile"]
+
+FIRST_HELD_OUT = 1000
+"""Hearts of this seed and above are for evaluation; networks are trained on those below."""
 
 _SUB_PLANES = 7
 

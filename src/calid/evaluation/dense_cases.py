@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calid.data.bank import find_stacks, subject_of
 from calid.data.intensity import IntensityWindow
-from calid.data.phantom import HeartPhantom
+from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.errors import DataError, UsageError
 from calid.evaluation.case import Case
 from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
@@ -20,16 +20,23 @@ from calid.geometry.grid import PIXEL_SPACING
 from calid.io import Reader, read_stack
 from calid.io.find import plain_stem
 
-__all__ = ["DenseCase", "Scan", "dense_case", "phantom_case", "sources", "volume_case"]
-
-FIRST_SEED = 1000
-"""Phantoms of lower seeds are for training."""
+__all__ = [
+    "DenseCase",
+    "Scan",
+    "dense_case",
+    "first_slice",
+    "phantom_case",
+    "sources",
+    "volume_case",
+]
 
 PHANTOMS = "phantoms"
 
 ABOVE_VALVE = -14.0
-"""Z in mm of a phantom's first slice: all of both cavities lies beyond it."""
+"""Largest z in mm of a phantom's first slice: all of both cavities lies beyond it."""
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Its multiples, less their whole numbers, cover an interval evenly however many there are."""
 
 MOST_OUTSIDE = 0.02
 """Largest share of a resliced volume that may be made up by mirroring it."""
@@ -110,7 +117,7 @@ def sources(data: Path, count: int = 20) -> list[Path]:
         Number of phantoms.
     """
     if data.name == PHANTOMS and not data.is_dir():
-        return [data / str(FIRST_SEED + n) for n in range(count)]
+        return [data / str(FIRST_HELD_OUT + n) for n in range(count)]
     return [data] if data.is_file() else find_stacks(data)
 
 
@@ -127,6 +134,15 @@ def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack
     return volume_case(path, scan, reader)
 
 
+def first_slice(seed: int, gap: float) -> float:
+    """Z in mm of a phantom's first slice, up to one gap further out than need be.
+
+    No scan is planned to the millimetre. If all slices lay alike to the valve, the sum of a few
+    discs would be as wrong in every heart, or as right.
+    """
+    return ABOVE_VALVE - gap * (GOLDEN * seed % 1.0)
+
+
 def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
     """The end-diastolic phantom of a seed, without noise or breath-hold shifts.
 
@@ -135,17 +151,18 @@ def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
     DataError
         If phantoms of this seed may have been trained on.
     """
-    if seed < FIRST_SEED:
+    if seed < FIRST_HELD_OUT:
         raise DataError(
-            f"phantom {seed}", "Networks are trained on it.", f"Use seeds from {FIRST_SEED}."
+            f"phantom {seed}", "Networks are trained on it.", f"Use seeds from {FIRST_HELD_OUT}."
         )
     scan = scan or Scan()
     phantom = HeartPhantom(seed)
-    gaps = math.ceil((phantom.apex - ABOVE_VALVE) / scan.gap)
+    start = first_slice(seed, scan.gap)
+    gaps = math.ceil((phantom.apex - start) / scan.gap)
 
     def acquire(gap: float, thickness: float, slices: int) -> NDArray[np.generic]:
         stack = phantom.acquire(
-            gap, thickness, scan.spacing, scan.field_of_view, slices, noise=0.0, start=ABOVE_VALVE
+            gap, thickness, scan.spacing, scan.field_of_view, slices, noise=0.0, start=start
         )
         return np.asarray(stack.data[0])
 
