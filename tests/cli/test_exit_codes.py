@@ -94,7 +94,7 @@ OTHERS = {
         "UsageError",
     ),
     "train, weights to start from": (
-        ("train", "interpolator", *FILM, "--start", "{top}/weights.safetensors"),
+        ("train", "interpolator", *FILM, "--start-from", "{top}/weights.safetensors"),
         "WeightsError",
     ),
     "train, weights of stage 1": (

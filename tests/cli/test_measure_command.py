@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from calid.baselines.nearest import nearest
 from calid.inference.reconstruct import choose_factor, densify
+from calid.inference.runtime import choose_runtime
 from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack, Volume
 
@@ -54,7 +55,7 @@ def model(tmp_path_factory, monkeypatch) -> NearestModel:
     monkeypatch.setattr("calid.inference.load.load_model", lambda **options: fake)
     monkeypatch.setattr(
         "calid.segmentation.segment.load_segmenter",
-        lambda device="auto": Segmenter(Bands(), torch.device("cpu")),
+        lambda device="auto": Segmenter(Bands(), choose_runtime("cpu")),
     )
     return fake
 

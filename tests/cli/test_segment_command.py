@@ -12,6 +12,7 @@ from command_line import run as calid
 from torch import Tensor, nn
 
 from calid.errors import GeometryError, IntensityError
+from calid.inference.runtime import choose_runtime
 from calid.io import read
 from calid.io.labels import read_labels, write_labels
 from calid.segmentation.segment import Segmenter
@@ -33,7 +34,7 @@ def untrained(tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.setattr("calid.weights.FOLDER", folder)
     monkeypatch.setattr(
         "calid.segmentation.segment.load_segmenter",
-        lambda device="auto": Segmenter(Bands(), torch.device("cpu")),
+        lambda device="auto": Segmenter(Bands(), choose_runtime("cpu")),
     )
     return folder
 

@@ -39,7 +39,7 @@ def train(folders: tuple[Path, Path], out: Path, *more: object) -> int:
 
 def test_fine_tuning_begins_with_the_weights_it_is_given(folders, tmp_path):
     start = weights_path("segmentation")
-    still = ("--start", start, "--phantoms", 1, "--steps", 1, "--rate", 0)
+    still = ("--start-from", start, "--phantoms", 1, "--steps", 1, "--rate", 0)
     assert train(folders, tmp_path, *still) == 0
     found, given = (load_file(p) for p in (tmp_path / "segmentation.safetensors", start))
     assert found.keys() == given.keys()
@@ -54,7 +54,7 @@ def test_without_them_it_begins_anew(folders, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(folders, tmp_path, capsys):
-    assert train(folders, tmp_path, "--start", weights_path("autoencoder")) == 7
+    assert train(folders, tmp_path, "--start-from", weights_path("autoencoder")) == 7
     assert "segmentation" in capsys.readouterr().err
     assert not (tmp_path / "segmentation.safetensors").exists()
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from calid.errors import WeightsError
+from calid.errors import UsageError, WeightsError
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
 from calid.training.loop import FitConfig, Task, _Log, fit, learning_rate
@@ -334,3 +334,15 @@ def test_averaged_weights_are_lent_and_given_back_even_after_an_error() -> None:
         raise PowerCutError
     torch.testing.assert_close(line.slope.detach(), own, rtol=0, atol=0)
     torch.testing.assert_close(average.shadow["slope"], shadow, rtol=0, atol=0)
+
+
+def test_a_run_that_diverges_stops_before_it_spoils_what_was_saved(tmp_path):
+    run = LineRun()
+    batch = run.batch
+    run.batch = lambda step, rank: batch(step, rank) / (0.0 if step == 4 else 1.0)  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="gradient of step 5 is not finite") as caught:
+        run.fit(tmp_path, resume=False)
+    assert caught.value.subject == "--rate"
+    saved = load_file(tmp_path / "checkpoint.safetensors")
+    assert all(t.isfinite().all() for t in saved.values())
+    assert len(log_of(tmp_path)) == 5  # four steps and the validation of the fourth

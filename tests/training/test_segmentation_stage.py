@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from calid.data.labelled import LabelledStack
+from calid.inference.runtime import choose_runtime
 from calid.labels import CLASSES
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork, load_segmentation
 from calid.segmentation.segment import Segmenter
@@ -177,5 +178,5 @@ def test_the_exported_file_gives_the_averaged_network_back(tmp_path: Path) -> No
         figures = json.loads(store.metadata()["figures"])
     (validation,) = [line["validation"] for line in lines_of(tmp_path) if "validation" in line]
     assert figures == {**validation, "step": 2}
-    labels = Segmenter(loaded, CPU).label_slices(HELD_OUT[0].images, (1.5, 1.5))
+    labels = Segmenter(loaded, choose_runtime("cpu")).label_slices(HELD_OUT[0].images, (1.5, 1.5))
     assert labels.shape == HELD_OUT[0].labels.shape

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from calid.data.labelled import LabelledStack
 from calid.data.phantom import HeartPhantom
+from calid.errors import UsageError
 from calid.labels import LV, MYOCARDIUM, RV
-from calid.training.setup import labelled_phantoms
+from calid.training.setup import labelled_phantoms, phantom_films
 
 ML = 1.5 * 1.5 * 10 / 1000
 
@@ -53,3 +54,10 @@ def test_other_hearts_have_other_names_and_none_are_made_unasked(
 ) -> None:
     assert len({stack.subject for stack in stacks}) == 3
     assert labelled_phantoms(0) == []
+
+
+def test_hearts_that_are_kept_for_evaluation_are_not_trained_on() -> None:
+    with pytest.raises(UsageError, match="at most 1000"):
+        labelled_phantoms(1001)
+    with pytest.raises(UsageError, match="at most 1000"):
+        next(phantom_films(1001))

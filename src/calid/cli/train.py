@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from calid.errors import OutputError, UsageError
+from calid.errors import CalidWarning, OutputError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from calid.models.interpolator import Interpolator, PaperInterpolator
     from calid.training.interpolator import TupleObjective
     from calid.training.loop import Task
 
@@ -63,6 +65,7 @@ class _Training:
 
         from calid.inference.runtime import choose_device
         from calid.io.atomic import check_folder
+        from calid.training.parallel import own_device
 
         check_folder(self.out)
         if not self.resume and (self.out / "checkpoint.safetensors").exists():
@@ -74,7 +77,7 @@ class _Training:
             )
         torch.manual_seed(self.seed)
         torch.set_num_threads(self.threads or torch.get_num_threads())
-        return choose_device(self.device)
+        return own_device(choose_device(self.device))
 
     def fit(self, task: Task, device: torch.device) -> None:
         """Train for the given steps in the precision in which the device is fast."""
@@ -168,8 +171,9 @@ class TrainInterpolator(_HiddenSliceTraining):
 
     preset: Literal["default", "paper"] = "default"
     """Which model to train."""
-    start: Path | None = None
-    """Weights of this preset to begin with, to fine-tune them; without, from scratch."""
+    start_from: Path | None = None
+    """Weights of this preset to begin with, to fine-tune them; without, from scratch.
+    Their layers for films are left out."""
 
     def run(self) -> None:
         """Train and leave OUT/PRESET.safetensors."""
@@ -177,12 +181,29 @@ class TrainInterpolator(_HiddenSliceTraining):
         from calid.training.interpolator import preset_objective
 
         def make() -> TupleObjective:
-            if self.start is None:
+            if self.start_from is None:
                 return preset_objective(new_interpolator(self.preset))
-            released = load_interpolator(self.start, self.preset)
+            released = _of_single_frames(load_interpolator(self.start_from, self.preset))
             return preset_objective(released.train().requires_grad_(True))
 
         self.fit_objective(make, self.preset)
+
+
+def _of_single_frames(
+    model: Interpolator | PaperInterpolator,
+) -> Interpolator | PaperInterpolator:
+    """Weights to fine-tune on stacks; says so if they will know films no longer."""
+    from calid.models.interpolator import Interpolator, without_temporal_layers
+
+    if not isinstance(model, Interpolator) or not model.sees_films:
+        return model
+    warnings.warn(
+        "The layers that mix over frames fit the layers that change now: they are left out. "
+        "Train them again afterwards, with calid train temporal.",
+        CalidWarning,
+        stacklevel=2,
+    )
+    return without_temporal_layers(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +214,7 @@ class TrainTemporal(_Training):
     that hold one heartbeat each.
     """
 
-    start: Path | None = None
+    start_from: Path | None = None
     """Weights of stage 2, default preset. Without, those of the package."""
     autoencoder: Path | None = None
     """Weights of stage 1. Without, those of the package."""
@@ -216,7 +237,7 @@ class TrainTemporal(_Training):
         train, held_out = gather_films(
             self.data, self.validation, self.phantoms, self.out, self.phantom_frames
         )
-        single = load_interpolator(self.start or weights_path("default"), "default")
+        single = load_interpolator(self.start_from or weights_path("default"), "default")
         assert isinstance(single, Interpolator)
         task = film_task(
             FilmObjective(with_temporal_layers(single)).to(device),
@@ -270,7 +291,7 @@ class TrainSegmentation(_Training):
 
     batch: int = 16
     """Slices a step."""
-    start: Path | None = None
+    start_from: Path | None = None
     """Weights to begin with, to fine-tune them; without, from scratch."""
 
     def run(self) -> None:
@@ -285,10 +306,10 @@ class TrainSegmentation(_Training):
 
         device = self.begin()
         train, held_out = gather_labelled(self.data, self.validation, self.phantoms)
-        if self.start is None:
+        if self.start_from is None:
             network = SegmentationNetwork(SegmentationConfig())
         else:
-            network = load_segmentation(self.start).train().requires_grad_(True)
+            network = load_segmentation(self.start_from).train().requires_grad_(True)
         task = segmentation_task(
             network.to(device),
             train,

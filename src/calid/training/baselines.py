@@ -24,7 +24,7 @@ class RegressionObjective(TupleObjective):
 
     def __init__(self, interpolator: RegressionInterpolator) -> None:
         super().__init__()
-        self.interpolator = interpolator
+        self.interpolator, self.per_side = interpolator, interpolator.reach
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss of a batch."""

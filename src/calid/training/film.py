@@ -132,7 +132,7 @@ def film_task(
         for _ in range(targets):
             choice = draw_tuple(film.positions, generator)
             place = film.positions[[choice.target]]
-            context = nearest_context(film.positions[choice.kept], place)
+            context = nearest_context(film.positions[choice.kept], place, objective.per_side)
             index = torch.from_numpy(choice.kept)[context.index]
             contexts.append(Context(index, context.distance, context.mask))
             hidden.append(torch.tensor([[choice.target]]))

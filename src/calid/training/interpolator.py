@@ -68,6 +68,8 @@ class TupleObjective(nn.Module):
     ----------
     interpolator
         The network that is trained; also its name in checkpoints.
+    per_side
+        Context slices on either side that its batches have.
     midway
         It learns only slices in the middle of their gap.
     samples
@@ -77,6 +79,7 @@ class TupleObjective(nn.Module):
     """
 
     interpolator: LatentFiller
+    per_side: int = 2
     midway: bool = False
     samples: bool = False
     validation_steps: int = 0
@@ -101,6 +104,7 @@ class RefineObjective(TupleObjective):
     def __init__(self, interpolator: Interpolator, flow: float = 0.5, carry: float = 10.0) -> None:
         super().__init__()
         self.interpolator, self.flow, self.carry = interpolator, flow, carry
+        self.per_side = interpolator.reach
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch."""
@@ -126,7 +130,8 @@ class RefineObjective(TupleObjective):
         residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
         t = logit_normal(batch.normal)
         x = diffuse(residual, batch.noise, t, rectified_flow)
-        speed = model.denoiser(x, t, aligned.pyramid, batch.context.frames)
+        injected = model.denoiser.inject(aligned.pyramid)
+        speed = model.denoiser(x, t, injected, batch.context.frames)
         flow = (speed - velocity(residual, batch.noise)).square().mean()
         terms = {"regression": regression, "flow": flow, "carried": carried}
         return terms, regression + self.flow * flow + self.carry * carried, errors
@@ -156,7 +161,8 @@ class NoiseObjective(TupleObjective):
         below, above = (latents[batch.context.index[:, i]] for i in (middle - 1, middle))
         t = noise_times(batch.uniform)
         x = diffuse(truth, batch.noise, t, variance_preserving)
-        predicted = model.denoiser(x, t, model.condition(below, above))
+        injected = model.denoiser.inject(model.condition(below, above))
+        predicted = model.denoiser(x, t, injected)
         return {"loss": (predicted - batch.noise).square().mean()}
 
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
@@ -223,7 +229,7 @@ def interpolator_task(
             for _ in range(targets):
                 choice = draw_tuple(stack.positions, generator, objective.midway)
                 place = stack.positions[[choice.target]]
-                context = nearest_context(stack.positions[choice.kept], place)
+                context = nearest_context(stack.positions[choice.kept], place, objective.per_side)
                 index = torch.from_numpy(choice.kept)[context.index] + offset
                 contexts.append(Context(index, context.distance, context.mask))
                 hidden.append(choice.target + offset)

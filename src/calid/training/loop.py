@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,15 +12,16 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-import torch.distributed as dist
 from rich.progress import TextColumn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from calid.errors import UsageError
 from calid.io.atomic import atomic
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
+from calid.training.parallel import process_group, process_rank
 
 __all__ = ["FitConfig", "Task", "fit", "learning_rate"]
 
@@ -91,11 +91,25 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
     """Train to ``config.steps``, leaving checkpoint, log and weights in ``folder``.
 
     Under torchrun every process calls this; gradients are averaged, rank 0 writes.
+
+    Raises
+    ------
+    UsageError
+        If a gradient is not finite. The last checkpoint is of the steps before.
     """
-    rank = int(os.environ.get("RANK", "0"))
-    parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if parallel and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with process_group(device) as parallel:
+        _fit(task, folder, config, device, resume, parallel)
+
+
+def _fit(
+    task: Task,
+    folder: Path,
+    config: FitConfig,
+    device: torch.device,
+    resume: bool,
+    parallel: bool,
+) -> None:
+    rank = process_rank()
     module = task.objective.to(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -126,6 +140,13 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
             norm = nn.utils.clip_grad_norm_(trainable, 1.0)
+            if not norm.isfinite():
+                # One such step would stay in the moving average for good.
+                raise UsageError(
+                    "--rate",
+                    f"Training has diverged: the gradient of step {step + 1} is not finite.",
+                    "Give a lower rate; --resume goes on from the last checkpoint.",
+                )
             optimizer.step()
             average.update(module, step)
             if rank > 0:
@@ -144,8 +165,6 @@ def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resum
             # After the validation: a run that is killed within it does it again.
             if done or (step + 1) % config.save_every == 0:
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
-    if parallel:
-        dist.barrier()
 
 
 class _Log:

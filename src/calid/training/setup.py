@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from calid.data.bank import LEVELS, Film, load_bank, split_subjects, to_film
 from calid.data.labelled import LabelledStack, load_labelled
-from calid.data.phantom import HeartPhantom
-from calid.errors import CalidError, CalidWarning, DataError
+from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
+from calid.errors import CalidError, CalidWarning, DataError, UsageError
 from calid.stack import SliceStack
 
 __all__ = ["gather_films", "gather_labelled", "labelled_phantoms"]
@@ -48,6 +48,8 @@ def gather_films(
     ------
     DataError
         If nothing is left on either side.
+    UsageError
+        If more synthetic hearts are asked for than there are for training.
     """
 
     def warn(path: Path, error: CalidError) -> None:
@@ -117,7 +119,7 @@ def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
         one phase each teach more anatomy than few at many. Whole cycles have a quarter of the
         slices, 10 mm apart.
     """
-    for seed in range(count):
+    for seed in _seeds(count):
         first = 0.37 * seed % 1.0
         phases = tuple((first + frame / frames) % 1.0 for frame in range(frames))
         gap = GAP / 4 if frames == 1 else GAP
@@ -137,7 +139,7 @@ def labelled_phantoms(count: int) -> list[LabelledStack]:
         How many hearts, each at another phase and cut at other levels.
     """
     found = []
-    for seed in range(count):
+    for seed in _seeds(count):
         phantom = HeartPhantom(seed)
         phase, first = 0.37 * seed % 1.0, -GAP * (1 + 0.61 * seed % 1.0)
         slices = int((phantom.apex - first) / GAP) + 2
@@ -146,6 +148,16 @@ def labelled_phantoms(count: int) -> list[LabelledStack]:
         images = to_film(stack, name).frames[0].astype(np.float32) / LEVELS
         found.append(LabelledStack(name, name, images, _true_labels(phantom, stack, phase)))
     return found
+
+
+def _seeds(count: int) -> range:
+    if count > FIRST_HELD_OUT:
+        raise UsageError(
+            "--phantoms",
+            f"Synthetic hearts from the {FIRST_HELD_OUT}th on are kept for evaluation.",
+            f"Give at most {FIRST_HELD_OUT}.",
+        )
+    return range(count)
 
 
 def _true_labels(phantom: HeartPhantom, stack: SliceStack, phase: float) -> NDArray[np.uint8]:

@@ -1,0 +1,47 @@
+"""One training in several processes, as torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["own_device", "process_group", "process_rank"]
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: only the first one validates."""
+
+
+def process_rank() -> int:
+    """Number of this process among all; the one with 0 writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process; any other device as it is.
+
+    Processes on one machine that shared a GPU could not average their gradients.
+    """
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(own)
+    return own
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[bool]:
+    """Whether there are several processes; if so, they can talk to each other meanwhile."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield False
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield True
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
