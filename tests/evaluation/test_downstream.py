@@ -232,3 +232,13 @@ def test_cases_of_downstream_are_those_of_hidden_slices(files):
     assert isinstance(one, Case)
     np.testing.assert_array_equal(one.images, two.images)
     np.testing.assert_array_equal(one.truth_labels, two.truth_labels)
+
+
+def test_stacks_of_one_name_are_labelled_each_for_itself(tmp_path):
+    cases = []
+    for folder, half in (("a", 10), ("b", 7)):
+        (tmp_path / folder).mkdir()
+        cases.append(load_case(heart(tmp_path / folder, "p_ED", half)))
+    protocol = downstream(by_brightness, None)
+    for case in cases:
+        assert protocol.score(case, case.truth)["lv_error_ml"] == [0.0]

@@ -38,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     def load(preset: str, device: str, weights: Path | None) -> Model:
         seen.append((preset, device))
         steps = {"default": 7, "paper": 50}[preset]
-        filler = SimpleNamespace(default_steps=steps)
+        filler = SimpleNamespace(default_steps=steps, reach=2, sees_films=False)
         return Model(SimpleNamespace(), filler, preset, torch.device("cpu"))  # type: ignore[arg-type]
 
     monkeypatch.setattr(methods, "load_model", load)

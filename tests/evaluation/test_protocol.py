@@ -227,3 +227,10 @@ def test_there_are_examples_even_if_every_second_file_is_bad(tmp_path):
     assert {len(a) for a in found.answers.values()} == {4}
     brightness = [float(a.mean()) for a in found.answers["one"]]
     assert brightness == [1.0] * 4
+
+
+def test_two_stacks_of_one_name_are_not_taken_for_one(tmp_path):
+    twice = [Path("here") / "c2.x", Path("there") / "c2.x"]
+    with pytest.warns(CalidWarning, match=r"left out: there.c2\.x: There has been a c2"):
+        found, _ = run(twice, tmp_path)
+    assert [r.case for r in found.rows["one"]] == ["c2"]

@@ -87,6 +87,8 @@ class Draws:
     """In the place of the interpolator; keeps the noise that it is offered."""
 
     default_steps = 1
+    reach = None
+    sees_films = False
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.drawn = device, list[torch.Tensor]()

@@ -129,7 +129,7 @@ def test_fewer_at_once_give_the_same_slices(model, samples):
 def test_slices_out_of_reach_do_not_count(model):
     images = np.random.default_rng(0).random((8, 16, 32), np.float32)
     places, target = np.arange(8) * 10.0, np.array([35.0])
-    reach = model.reach
+    reach = model.interpolator.reach
     near = slice(4 - reach, 4 + reach)
     all_of_it = model.between(images, places, target, (1.5, 1.5), Sampling(0))
     window = model.between(images[near], places[near], target, (1.5, 1.5), Sampling(0))

@@ -178,3 +178,11 @@ def test_openvino_is_loaded_without_what_reports_its_use():
         "assert telemetry_utils.tm.__name__.endswith('telemetry_stub')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch):
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert choose_precision(torch.device("cuda")) == torch.float32

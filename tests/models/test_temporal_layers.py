@@ -12,6 +12,7 @@ from calid.models.interpolator import (
     Interpolator,
     InterpolatorConfig,
     with_temporal_layers,
+    without_temporal_layers,
 )
 from calid.models.layers import channels_last
 from calid.models.store import load_interpolator, save_interpolator
@@ -207,8 +208,9 @@ def test_the_denoiser_mixes_over_frames_too():
     pyramid = [torch.randn((4, w, 8 // s, 8 // s), generator=generator) for w, s in
                ((8, 1), (16, 2), (16, 4))]  # fmt: skip
     t = torch.full((4,), 0.5)
-    single = model(x, t, pyramid)
-    assert float((model(x, t, pyramid, Frames(4, 4)) - single).abs().max()) > 1e-3
+    injected = model.inject(pyramid)
+    single = model(x, t, injected)
+    assert float((model(x, t, injected, Frames(4, 4)) - single).abs().max()) > 1e-3
 
 
 def test_a_context_over_frames_repeats_its_targets_in_each():
@@ -238,3 +240,15 @@ def test_files_say_whether_there_are_layers(tmp_path):
 def test_released_sizes_without_the_field_have_no_layers():
     assert InterpolatorConfig().temporal == 0
     assert not [n for n, _ in Interpolator(InterpolatorConfig()).named_parameters() if "mix" in n]
+
+
+def test_taken_out_again_they_leave_the_network_of_single_frames():
+    single = Interpolator(InterpolatorConfig(CHANNELS, (8, 16, 16)))
+    film = with_temporal_layers(single, heads=2)
+    again = without_temporal_layers(film)
+    assert again.config == single.config
+    assert without_temporal_layers(again) is again
+    expected = single.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from calid.geometry.affine import from_spacing
+from calid.inference.runtime import choose_runtime
 from calid.segmentation.region import heart_region
 from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack
@@ -22,7 +23,7 @@ class Bright(nn.Module):
 
 @pytest.fixture
 def segmenter() -> Segmenter:
-    return Segmenter(Bright(), torch.device("cpu"))  # type: ignore[arg-type]
+    return Segmenter(Bright(), choose_runtime("cpu"))  # type: ignore[arg-type]
 
 
 def stack_of(data: np.ndarray) -> SliceStack:

@@ -13,6 +13,7 @@ from calid.baselines.nearest import nearest
 from calid.errors import UsageError, WeightsError
 from calid.geometry.affine import from_spacing
 from calid.inference.reconstruct import densify
+from calid.inference.runtime import choose_runtime
 from calid.models.store import save_tensors
 from calid.segmentation import segment
 from calid.segmentation.network import (
@@ -42,12 +43,12 @@ def tiny() -> Segmenter:
     network = SegmentationNetwork(TINY).eval()
     # Without this all pixels have nearly the same scores, and one label takes all.
     nn.init.normal_(network.exit[-1].weight, std=2.0)
-    return Segmenter(network, CPU)
+    return Segmenter(network, choose_runtime("cpu"))
 
 
 @pytest.fixture
 def bands() -> Segmenter:
-    return Segmenter(Bands(), CPU)  # type: ignore[arg-type]
+    return Segmenter(Bands(), choose_runtime("cpu"))  # type: ignore[arg-type]
 
 
 def painted(frames: int = 1, spacing: tuple[float, float, float] = (1.5, 1.5, 10.0)) -> SliceStack:

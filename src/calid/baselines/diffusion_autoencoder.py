@@ -75,6 +75,8 @@ class DiffusionAutoencoder(nn.Module):
     """
 
     default_steps = 100
+    reach = None
+    sees_films = False
 
     def __init__(self, config: DiffusionAutoencoderConfig, labels: Labels | None = None) -> None:
         super().__init__()

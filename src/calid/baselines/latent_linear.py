@@ -17,6 +17,8 @@ class LatentLinear:
     """A `LatentFiller` without weights or chance: a straight line between two latents."""
 
     default_steps = 1
+    reach = None
+    sees_films = False
 
     @torch.no_grad()
     def fill(

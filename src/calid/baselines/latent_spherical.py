@@ -21,6 +21,8 @@ class LatentSpherical:
     """A `LatentFiller` without weights or chance: a great circle between two latents."""
 
     default_steps = 1
+    reach = None
+    sees_films = False
 
     @torch.no_grad()
     def fill(

@@ -55,6 +55,7 @@ class RegressionInterpolator(nn.Module):
     """
 
     default_steps = 1
+    sees_films = False
 
     def __init__(self, config: RegressionConfig) -> None:
         super().__init__()
@@ -68,6 +69,11 @@ class RegressionInterpolator(nn.Module):
         self.unet = ModulatedUNet(
             context * config.channels, config.channels, config.widths, EMBEDDING
         )
+
+    @property
+    def reach(self) -> int:
+        """See `LatentFiller.reach`."""
+        return self.config.per_side
 
     def forward(self, latents: Tensor, context: Context) -> Tensor:
         """Estimate of the conditional mean ``(targets, channels, h, w)``.

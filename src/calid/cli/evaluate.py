@@ -165,7 +165,7 @@ class Evaluate:
             "n_images": targets,
             "seed": self.seed,
             "reading": self.reading.facts(),
-            **record(contenders, self.baselines, self.weights),
+            **record(contenders, self.baselines, self.weights, device=self.device),
         }
 
     def _files(self) -> list[Path]:

@@ -67,7 +67,7 @@ class Segment:
             "labels": {"background": 0} | dict(CLASSES),
             "settings": {
                 "device": str(segmenter.device),
-                "precision": str(segmenter.precision).removeprefix("torch."),
+                "precision": str(segmenter.runtime.precision).removeprefix("torch."),
             },
             "reading": self.reading.facts(),
             "weights_sha256": {"segmentation": sha256(weights_path("segmentation"))},

@@ -67,10 +67,11 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
         from a part of the work, and from which. ``parameters``: of the network of
         ``pixel-diffusion``.
     """
+    tiny = _heart(2, 32, 1)
     start = time.perf_counter()
     ready = _load(method, workload, device)
     facts = dict(ready.facts)
-    ready.run(_heart(2, 32, 1))
+    ready.run(tiny)
     load_seconds, loaded = time.perf_counter() - start, peak_memory()
     stack = _heart(workload.slices, workload.side, workload.timed_frames)
     share = workload.frames / workload.timed_frames

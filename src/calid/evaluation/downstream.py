@@ -49,14 +49,10 @@ def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read
     overlaps = [f"dice_{name}" for name in CLASSES]
     distances = [f"hd95_{name}" for name in CLASSES]
     errors = ["lv_error_ml", "rv_error_ml", "lv_ef_error", "rv_ef_error"]
-    # Kept slices are the same whatever the method: they are labelled once a case.
-    kept: dict[str, NDArray[np.uint8]] = {}
+    kept = _KeptSlices(label)
 
     def score(case: Case, answer: NDArray[np.float32]) -> Figures:
-        if case.name not in kept:
-            kept.clear()
-            kept[case.name] = label(np.clip(case.images[0], 0, 1), case.spacing)
-        return _score(case, kept[case.name], label(np.clip(answer[0], 0, 1), case.spacing))
+        return _score(case, kept.labels(case), label(np.clip(answer[0], 0, 1), case.spacing))
 
     return Protocol(
         name="downstream",
@@ -69,6 +65,20 @@ def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read
         goal="real slice",
         combine=_ejection,
     )
+
+
+class _KeptSlices:
+    """Labels of a case's kept slices, which are the same whatever the method."""
+
+    def __init__(self, label: Labeller) -> None:
+        self._label = label
+        self._latest: tuple[Case, NDArray[np.uint8]] | None = None
+
+    def labels(self, case: Case) -> NDArray[np.uint8]:
+        """Of one case after the other; asked again about the latest, they are at hand."""
+        if self._latest is None or self._latest[0] is not case:
+            self._latest = case, self._label(np.clip(case.images[0], 0, 1), case.spacing)
+        return self._latest[1]
 
 
 def _load(path: Path, reader: Reader) -> Case:

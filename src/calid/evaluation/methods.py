@@ -127,7 +127,8 @@ class Roster:
             return Contender(name, classical[name], f"{name} {_code()}")
         model, sampling, weights = self._learned(name)
         identity, settings = _facts(name, model, sampling, weights)
-        film = _films(model, sampling) if model.temporal and name != FRAMEWISE else None
+        together = model.interpolator.sees_films and name != FRAMEWISE
+        film = _films(model, sampling) if together else None
         return Contender(name, averaged(model, sampling), identity, settings, film)
 
     def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:

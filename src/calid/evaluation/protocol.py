@@ -120,16 +120,24 @@ def evaluate(
     truths: list[NDArray[np.float32]] = []
     answers: dict[str, list[NDArray[np.float32]]] = {n: [] for n in names}
     targets, stride = 0, max(1, len(files) // EXAMPLES)
+    seen: set[tuple[str, str]] = set()
     reason: CalidError | None = None
     for number, path in enumerate(files):
         done = number * len(names)
         try:
             case = protocol.load(path)
+            if (case.subject, case.name) in seen:
+                raise DataError(
+                    path,
+                    f"There has been a {case.name} of subject {case.subject} before it.",
+                    "Name files SUBJECT_ANYTHING.nii.gz, each otherwise.",
+                )
         except CalidError as error:
             warnings.warn(f"left out: {error}", CalidWarning, stacklevel=2)
             reason = error
             on_answer(done + len(names))
             continue
+        seen.add((case.subject, case.name))
         show = number >= stride * len(truths) and len(truths) < EXAMPLES
         middle = case.truth.shape[1] // 2
         for name, answer in _answers(protocol, case, contenders, predictions):

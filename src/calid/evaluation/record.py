@@ -18,23 +18,27 @@ from calid.weights import FOLDER
 __all__ = ["record", "weights_sha256"]
 
 
-def record(contenders: Sequence[Contender], *own: Path | None) -> dict[str, Any]:
+def record(
+    contenders: Sequence[Contender], *own: Path | None, device: str = "auto"
+) -> dict[str, Any]:
     """Weights' hashes, what was sampled how, and where; nothing that names the machine.
 
     Parameters
     ----------
+    device
+        That the contenders were asked to compute on.
     own
         As `weights_sha256`.
     """
-    device = choose_device("auto")
-    gpu = device.type == "cuda"
+    place = choose_device(device)
+    gpu = place.type == "cuda"
     return {
         "weights_sha256": weights_sha256(*own),
         "settings": {c.name: c.settings for c in contenders},
         "machine": {
-            "processor": torch.cuda.get_device_name(device) if gpu else cpu_model(),
+            "processor": torch.cuda.get_device_name(place) if gpu else cpu_model(),
             "cores": available_cpus(),
-            "precision": str(choose_precision(device)),
+            "precision": str(choose_precision(place)),
             "torch": version("torch"),
         },
     }

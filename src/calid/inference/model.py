@@ -133,10 +133,17 @@ class Model:
         sampling = Sampling(drawn, steps, temperature, seed)
         check_region(region, drawn)
         chosen = choose_factor(stack, factor, spacing)
-        film = self.temporal and stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
+        film = (
+            self.interpolator.sees_films and stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
+        )
         together = min(stack.n_frames, TOGETHER) if film else 1
         demand = Demand.of(
-            stack, chosen, drawn, uncertainty, self.reach is not None, together=together
+            stack,
+            chosen,
+            drawn,
+            uncertainty,
+            self.interpolator.reach is not None,
+            together=together,
         )
         demand, at_once = fit_memory(demand, max_memory, self.device)
         how: dict[str, Any] = {"sampling": sampling, "at_once": at_once, "region": region}
@@ -149,21 +156,6 @@ class Model:
         grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
         shown = None if region is None else region.native(grid)
         return replace(volume, frames_together=demand.together, region=shown)
-
-    @property
-    def reach(self) -> int | None:
-        """Slices on either side of a target that its answer depends on, and on no other target.
-
-        None if the interpolator does not say: it then sees all slices and targets at once.
-        """
-        config = getattr(self.interpolator, "config", None)
-        return getattr(config, "per_side", None)
-
-    @property
-    def temporal(self) -> bool:
-        """Whether the interpolator has layers that mix over the frames of a film."""
-        config = getattr(self.interpolator, "config", None)
-        return getattr(config, "temporal", 0) > 0
 
     def between(
         self,
@@ -196,7 +188,8 @@ class Model:
         -------
         NDArray
             ``(samples, targets, height, width)``, window units in ``[0, 1.5]``. The same
-            seed gives the same slices whatever else is generated in the same call.
+            seed gives the same slices whatever other targets are asked for. Several samples are
+            to be averaged: each has its share of the grain that one alone would have.
 
         Raises
         ------
@@ -302,13 +295,13 @@ class Model:
                 filled = self.interpolator.fill(
                     seen, positions, targets[some], draw, steps, sampling.temperature
                 )
-            # Detail stands for one of many that could be: an average has as little of it as
-            # an average of independent draws would.
+            # Samples share their grain, so averaging does not wear it off as it does what they
+            # drew: the more samples, the nearer the average is to be to the mean.
             vividness = sampling.temperature / max(sampling.samples, 1)
             image: Tensor = self._render(filled, vividness).unflatten(0, (frames, -1))
             return image
 
-        divisible = self.reach is not None
+        divisible = self.interpolator.reach is not None
         size = max(1, at_once // frames) if divisible else len(targets)
         return torch.cat(in_parts(fill, len(targets), size, divisible), 1)
 
@@ -317,10 +310,10 @@ class Model:
 
         ``gap`` is the index of its upper slice.
         """
-        if self.reach is None:
+        if self.interpolator.reach is None:
             return slice(0, count)
-        first = max(0, min(gap - self.reach, count - 2 * self.reach))
-        return slice(first, first + 2 * self.reach)
+        first = max(0, min(gap - self.interpolator.reach, count - 2 * self.interpolator.reach))
+        return slice(first, first + 2 * self.interpolator.reach)
 
     @torch.no_grad()
     def recode(

@@ -91,7 +91,7 @@ def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
             "--precision", f"{name!r} is not a precision.", "Use auto, float32 or bfloat16."
         )
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = torch.cpu._is_avx512_bf16_supported()
     if name == "bfloat16" and not fast:

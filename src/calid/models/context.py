@@ -110,7 +110,7 @@ class Context:
     def gate(self) -> Tensor:
         """Shape ``(targets,)``; 0 on a context slice, towards 1 in the middle of a wide gap.
 
-        Twice the harmonic mean of the distances to the nearest slices, saturating at 5 mm: it
+        The harmonic mean of the distances to the nearest slices, saturating at 5 mm: it
         scales everything that is invented, corrections and noise alike.
         """
         distance = self.distance.abs().masked_fill(~self.mask, 1e4)

@@ -53,7 +53,7 @@ class Aligned:
 
 
 class SliceEncoder(nn.Module):
-    """Features of one slice at every level; computed once per acquired slice."""
+    """Features of one slice at every level; computed once for all targets of a call."""
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()

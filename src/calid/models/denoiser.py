@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features, zero_conv
 from calid.models.temporal import STILL, Frames, temporal_layers
 
-__all__ = ["Denoiser", "Injection"]
+__all__ = ["Denoiser", "Injected", "Injection"]
+
+Injected = tuple[list[Tensor], list[Tensor]]
+"""Maps that tau_2 adds on the way down and on the way up, from fine to coarse."""
 
 
 class Injection(nn.Module):
@@ -26,8 +29,8 @@ class Injection(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(ChannelNorm(w), conv(w, w, 1)) for w in widths)
         self.up = nn.ModuleList(nn.Sequential(ChannelNorm(w), conv(w, w, 1)) for w in widths)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps to add on the way down and up; ``pyramid`` runs from fine to coarse."""
+    def forward(self, pyramid: Sequence[Tensor]) -> Injected:
+        """Maps to add, of tau_1's ``pyramid``, which runs from fine to coarse."""
         down = [layer(level) for layer, level in zip(self.down, pyramid, strict=True)]
         up = [layer(level) for layer, level in zip(self.up, pyramid, strict=True)]
         return down, up
@@ -65,9 +68,7 @@ class Denoiser(nn.Module):
         self.mix = temporal_layers(widths, temporal)
         self.exit = nn.Sequential(ChannelNorm(widths[0]), nn.SiLU(), zero_conv(widths[0], channels))
 
-    def forward(
-        self, x: Tensor, t: Tensor, pyramid: Sequence[Tensor], frames: Frames = STILL
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, injected: Injected, frames: Frames = STILL) -> Tensor:
         """Prediction of ``x``'s shape.
 
         Parameters
@@ -77,13 +78,14 @@ class Denoiser(nn.Module):
             of ``2 ** (levels - 1)``.
         t
             Times ``(batch,)`` in ``[0, 1]``.
-        pyramid
-            tau_1's maps, one per level, ``(batch, width, height / 2**level, ...)``.
+        injected
+            What `inject` makes of tau_1's maps, one per level, ``(batch, width, height /
+            2**level, ...)``; the same at every step of a sampler.
         frames
             That the batch runs over, as `calid.models.context.Context` has it.
         """
         embedding = F.silu(self.time(fourier_features(t, 32, period=2.0)))
-        into_down, into_up = self.inject(pyramid)
+        into_down, into_up = injected
         skips = []
         h = self.entry(x)
         for level, block in enumerate(self.down):

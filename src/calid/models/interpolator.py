@@ -32,6 +32,7 @@ __all__ = [
     "PaperConfig",
     "PaperInterpolator",
     "with_temporal_layers",
+    "without_temporal_layers",
 ]
 
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -66,6 +67,19 @@ class LatentFiller(Protocol):
     """What a stage-2 model can do."""
 
     default_steps: int
+
+    @property
+    def reach(self) -> int | None:
+        """Slices on either side of a target that its answer depends on, and on no other target.
+
+        None if it sees all slices and targets of a call at once.
+        """
+        ...
+
+    @property
+    def sees_films(self) -> bool:
+        """Whether it mixes over the frames of a film."""
+        ...
 
     def fill(
         self,
@@ -146,6 +160,16 @@ class Interpolator(nn.Module):
         )
         self.denoiser = Denoiser(config.channels, config.widths, temporal=config.temporal)
 
+    @property
+    def reach(self) -> int:
+        """See `LatentFiller.reach`."""
+        return self.config.per_side
+
+    @property
+    def sees_films(self) -> bool:
+        """See `LatentFiller.sees_films`."""
+        return self.config.temporal > 0
+
     def align(self, acquired: Acquired, context: Context) -> tuple[Aligned, Registered]:
         """tau_1 on all targets of ``context``, and what it was shown."""
         seen = register(acquired, context)
@@ -176,10 +200,10 @@ class Interpolator(nn.Module):
         known, pyramid = self.known(acquired, context)
         if draw is None:
             return known
-        mean = known.latents
+        mean, injected = known.latents, self.denoiser.inject(pyramid)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return data_from_velocity(self.denoiser(x, t, pyramid, context.frames), x, t)
+            return data_from_velocity(self.denoiser(x, t, injected, context.frames), x, t)
 
         times = time_grid(steps, mean.device)
         noise = temperature * draw((1, *mean.shape[1:])).to(mean).expand_as(mean)
@@ -200,6 +224,20 @@ def with_temporal_layers(model: Interpolator, heads: int = 4) -> Interpolator:
     return film.train(model.training)
 
 
+def without_temporal_layers(model: Interpolator) -> Interpolator:
+    """The same network of single frames, which it answers as before.
+
+    Layers that mix over frames are trained for the layers that they stand between: where these
+    are trained on, they go. A model that has none is returned as it is.
+    """
+    if not model.config.temporal:
+        return model
+    single = Interpolator(replace(model.config, temporal=0))
+    kept = single.state_dict().keys()
+    single.load_state_dict({k: v for k, v in model.state_dict().items() if k in kept})
+    return single.train(model.training)
+
+
 @dataclass(frozen=True)
 class PaperConfig:
     """Sizes of the paper preset; the paper gives none, so these are ours."""
@@ -216,6 +254,8 @@ class PaperInterpolator(nn.Module):
     """
 
     default_steps = 50
+    reach = None
+    sees_films = False
 
     def __init__(self, config: PaperConfig) -> None:
         super().__init__()
@@ -230,10 +270,10 @@ class PaperInterpolator(nn.Module):
 
     def midpoint(self, below: Tensor, above: Tensor, noise: Tensor, steps: int) -> Tensor:
         """Sample the latents midway between pairs; all ``(batch, channels, h, w)``."""
-        pyramid = self.condition(below, above)
+        injected = self.denoiser.inject(self.condition(below, above))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            data = data_from_noise(self.denoiser(x, t, pyramid), x, t, variance_preserving)
+            data = data_from_noise(self.denoiser(x, t, injected), x, t, variance_preserving)
             # Dividing by alpha(1) = 0.0066 turns a small error into a large latent.
             return data.clamp(-LATENT_RANGE, LATENT_RANGE)
 

@@ -68,4 +68,4 @@ def region_finder(wanted: Generation, sampling: Sampling) -> Callable[[SliceStac
     """
     if not wanted.seeks_heart(sampling):
         return lambda stack: None
-    return partial(heart_region, segmenter=load_segmenter(wanted.device))
+    return partial(heart_region, segmenter=load_segmenter(wanted.device, wanted.precision))

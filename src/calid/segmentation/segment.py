@@ -14,7 +14,7 @@ from torch import Tensor
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
-from calid.inference.runtime import choose_device, choose_precision
+from calid.inference.runtime import PrecisionName, Runtime, choose_runtime
 from calid.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.segmentation.network import SegmentationNetwork, load_segmentation
@@ -33,14 +33,14 @@ class Segmenter:
     Parameters
     ----------
     network
-        Trained, already on ``device``.
-    device
-        Where it is.
+        Trained, already on the runtime's device.
+    runtime
+        Where it computes and in which precision; torch computes it.
     """
 
-    def __init__(self, network: SegmentationNetwork, device: torch.device) -> None:
-        self.network, self.device = network, device
-        self.precision = choose_precision(device)
+    def __init__(self, network: SegmentationNetwork, runtime: Runtime) -> None:
+        self.network, self.runtime = network, runtime
+        self.device = runtime.device
 
     @torch.no_grad()
     def label_slices(
@@ -93,8 +93,7 @@ class Segmenter:
         return F.one_hot(self.classes(images), len(CLASSES) + 1).movedim(-1, 1).to(images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        fast = self.precision != torch.float32
-        with torch.autocast(self.device.type, self.precision, fast):
+        with self.runtime.autocast():
             logits: Tensor = self.network(images)
         return logits
 
@@ -171,14 +170,21 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(pieces == sizes.argmax())
 
 
-def load_segmenter(device: str = "auto") -> Segmenter:
+def load_segmenter(device: str = "auto", precision: PrecisionName = "auto") -> Segmenter:
     """The released network.
+
+    Parameters
+    ----------
+    device, precision
+        As `calid.inference.load.load_model`.
 
     Raises
     ------
+    UsageError
+        If device or precision do not exist or are not there.
     WeightsError
         If the package's weights are missing or damaged.
     """
-    place = choose_device(device)
-    network = load_segmentation(weights_path("segmentation")).to(place)
-    return Segmenter(channels_last(network), place)
+    runtime = choose_runtime(device, "torch", precision)
+    network = load_segmentation(weights_path("segmentation")).to(runtime.device)
+    return Segmenter(channels_last(network), runtime)
