@@ -230,6 +230,6 @@ def _films(model: Model, sampling: Sampling) -> Method:
 def _code() -> str:
     """Hash of the code that answers depend on: kept answers are not older than it."""
     folder = Path(calid.__file__).parent
-    rooms = ("baselines", "data", "diffusion", "geometry", "inference", "models")
+    rooms = ("baselines", "data", "diffusion", "geometry", "inference", "models", "segmentation")
     files = sorted(p for room in rooms for p in (folder / room).glob("*.py"))
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]

@@ -151,7 +151,10 @@ def _fit(
             average.update(module, step)
             if rank > 0:
                 continue
-            figures = {k: v.item() for k, v in terms.items()} | {"gradient": norm.item()}
+            named = {**terms, "gradient": norm}
+            # One transfer for all of them: each would wait for the GPU by itself.
+            numbers = torch.stack([x.detach().float() for x in named.values()]).tolist()
+            figures = dict(zip(named, numbers, strict=True))
             log.write({"step": step + 1, **figures})
             bar.update(job, advance=1, loss=figures["loss"])
             done = step + 1 == config.steps
