@@ -84,6 +84,18 @@ def long_axis(phases: int = 3) -> list[Dataset]:
     return [image(0, p, axes=turned, series=70, number=p + 1) for p in range(phases)]
 
 
+def late_enhancement(
+    heights: Sequence[float] = (0, 10, 20, 30), trigger: bool = True
+) -> list[Dataset]:
+    """One image at each place of a film, after an inversion pulse, late in the beat."""
+    images = [image(height, 9, series=80, number=n + 1) for n, height in enumerate(heights)]
+    for data in images:
+        data.InversionTime, data.EchoTime, data.SequenceName = 300.0, 3.2, "*tfl2d1_23"
+        if not trigger:
+            del data.TriggerTime
+    return images
+
+
 def pixels(data: Dataset) -> NDArray[np.uint16]:
     return np.frombuffer(data.PixelData, "<u2").reshape(data.Rows, data.Columns)
 

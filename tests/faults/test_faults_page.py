@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 from command_line import run
-from faults.dicom_writer import long_axis, short_axis
+from faults.dicom_writer import late_enhancement, long_axis, short_axis
 from faults.dicom_writer import save as save_dicom
 from faults.test_dicom_faults import ODD
 from faults.test_dicom_file_faults import evil_zip
@@ -124,6 +124,10 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         "units that are not said, in a heart of another size": [
             sound(voxels(6, 5, 4), *HUGE, xyzt_units=0)
         ],
+        "slices along another axis than the third, as the shape of the pixels shows": [
+            sound(voxels(6, 5, 4), 1.5, 8.0, 1.25),
+            sound(voxels(6, 5, 4), 8.0, 1.5, 1.25),
+        ],
         "odd sizes, non-square pixels, oblique planes": [oblique],
         "not a number, or infinite": known("nan", "inf"),
         "colours or complex numbers": known("rgb", "complex"),
@@ -132,6 +136,10 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         ),
         "a constant volume": [sound(np.full((6, 5, 3), 7, "i2"))],
         "constant slices": [sound(FLAT)],
+        "whole numbers below 8 only, as label maps have": [
+            sound(voxels(6, 5, 4) % 4),
+            sound((voxels(6, 5, 4) % 4).astype("f4")),
+        ],
         "uint16 above 32767, wide integers, slope and intercept": [
             sound((voxels(6, 5, 4) * 160).astype("u2")),
             sound(voxels(6, 5, 4).astype("i8")),
@@ -150,6 +158,9 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         "doubled positions, a rotated slice, another matrix, a missing frame": [
             lambda folder, damage=damage: save_dicom(damage(short_axis()), folder)  # type: ignore[misc]
             for damage, *_ in ODD
+        ],
+        "late enhancement, maps or perfusion on the planes of the film": [
+            lambda folder: save_dicom(short_axis() + late_enhancement(), folder)
         ],
         "archives that point outside, symbolic links, zip bombs": [
             lambda folder: evil_zip(folder / "a.zip", "../escaped.dcm"),
@@ -199,6 +210,12 @@ ELSEWHERE = MappingProxyType(
         ),
         "networks that answer with values that are not numbers": (
             "faults/test_odd_inputs.py::test_answers_that_are_not_numbers_are_never_written"
+        ),
+        "a reconstruction as the input of another": (
+            "faults/test_origin.py::test_a_reconstruction_is_no_input_of_another"
+        ),
+        "a JSON file that is not calid's where the record would go": (
+            "faults/test_origin.py::test_a_file_of_somebody_else_is_not_replaced_by_the_record"
         ),
         "memory that runs out on the way": (
             "inference/test_memory.py::test_parts_are_halved_until_they_fit"

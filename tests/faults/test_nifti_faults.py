@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "not gzip": ("a.nii.gz", GOOD, InputError, "not gzip"),
     "gzip named nii": ("a.nii", gzip.compress(GOOD), InputError, "name it .nii.gz"),
     "not nifti": ("a.nii", b"PNG" * 500, InputError, "not NIfTI"),
-    "wrong suffix": ("a.mha", GOOD, InputError, "Only .nii"),
+    "wrong suffix": ("a.mha", GOOD, InputError, "none of them by its name"),
     "pair": ("a.nii", GOOD.replace(b"n+1", b"ni1"), InputError, "another file"),
     "analyze": ("a.nii", GOOD.replace(b"n+1", b"\0\0\0"), InputError, "not NIfTI"),
     "claims 10 GB": ("a.nii.gz", gzip.compress(nifti((30000, 30000, 6))), InputError, "10.1 GiB"),

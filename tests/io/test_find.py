@@ -56,3 +56,10 @@ def test_a_folder_that_cannot_be_searched_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.b.nii", "a.b.nii.gz", "a.b.NII.GZ", "a.b.zip", "a.b"])
 def test_only_known_endings_are_cut(name):
     assert plain_stem(name) == "a.b"
+
+
+def test_labels_of_other_layouts_are_no_images(tmp_path):
+    marks = ("labels", "lab", "roi", "contours", "segmentation", "rv")
+    fill(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTs/a.nii.gz",
+         "labels/a.nii.gz", *(f"imagesTr/a_{mark}.nii" for mark in marks))  # fmt: skip
+    assert names(find_images(tmp_path), tmp_path) == ["imagesTr/a_0000.nii.gz"]

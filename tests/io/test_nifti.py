@@ -293,7 +293,7 @@ def test_nothing_of_the_inputs_text_is_written(tmp_path: Path) -> None:
     raw = out.read_bytes()
     assert b"DOE" not in raw
     assert b"a.nii" not in raw
-    assert nib.load(out).header["descrip"].item() == b"CaLID reconstruction"
+    assert nib.load(out).header["descrip"].item() == b"CaLID stack"
     assert len(raw) == 352 + 3 * 3 * 2 * nib.load(path).get_data_dtype().itemsize
 
 

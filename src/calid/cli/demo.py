@@ -75,13 +75,14 @@ class Demo:
             pair = torch.from_numpy(images), torch.from_numpy(expected)
             figures = [float(np.mean(f(*pair).numpy())) for f in (psnr, ssim, sharpness)]
             say(f"{name:8}{figures[0]:9.2f}{figures[1]:8.3f}{figures[2]:11.2f}")
+        output = self.out / "reconstruction.nii.gz"
         picture = self.out / "comparison.png"
         figure = comparison(stack, volume, truth)
         page = self.out / "viewer.html"
         with together() as write:
-            write(self.out / "reconstruction.nii.gz", partial(write_volume, volume))
+            write(output, partial(write_volume, volume))
             write(picture, partial(save_figure, figure))
             write(page, partial(write_page, comparison_scene(stack, volume)))
-        say(f"{self.out / 'reconstruction.nii.gz'}")
+        say(str(output))
         say(f"{page}  (open it in a browser)")
         say(str(picture))

@@ -120,9 +120,13 @@ class Measure:
     def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]]]:
         """Stacks, and the manual labels of each, if they are given."""
         from calid.io.labels import check_same_grid
+        from calid.io.origin import doubt_reconstruction
 
         read, read_labels = self.reading.read, self.reading.read_labels
-        stacks = [read(path) for path in (self.input, self.es) if path is not None]
+        paths = [path for path in (self.input, self.es) if path is not None]
+        stacks = [read(path) for path in paths]
+        for path in paths:
+            doubt_reconstruction(path)
         for stack in stacks if self.es is not None else ():
             if stack.n_frames > 1:
                 raise UsageError(

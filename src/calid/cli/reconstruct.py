@@ -63,12 +63,15 @@ class Reconstruct(Generation):
         from calid.cli.console import frames_bar, say
         from calid.inference.sidecar import record
         from calid.io import write_uncertainty, write_volume
+        from calid.io.origin import refuse_reconstruction
         from calid.io.sidecar import write_json
         from calid.io.together import together
         from calid.segmentation.region import region_finder
 
-        sampling = self.sampling(self.uncertainty is not None)
+        spread = self.uncertainty is not None
+        sampling = self.sampling(spread)
         started = time.perf_counter()
+        refuse_reconstruction(self.input)
         stack, headers = self.reading.read_with_headers(self.input)
         if self.figure is not None:
             from calid.report.film import check_animation
@@ -79,7 +82,6 @@ class Reconstruct(Generation):
         find_region = region_finder(self, sampling)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
-            spread = self.uncertainty is not None
             volume = self.reconstruct(model, stack, find_region(stack), spread, on_frame)
         done = time.perf_counter()
         seconds = {
@@ -88,7 +90,7 @@ class Reconstruct(Generation):
             "reconstruct": done - loaded,
         }
         content = record(self.input, stack, volume, model, sampling, seconds)
-        content |= {"reading": self.reading.facts()}
+        content |= {"request": self.request(spread), "reading": self.reading.facts()}
         page = None if self.report is None else self._page(stack, volume, model, sampling, content)
         with together() as write:
             files = {"output": write(self.output, partial(write_volume, volume))}
@@ -157,18 +159,20 @@ class Reconstruct(Generation):
 
     def _check(self) -> None:
         """Everything that can be refused before any work is done."""
-        from calid.io.atomic import check_output
+        from calid.io.atomic import check_distinct, check_output
         from calid.io.nifti_write import SUFFIXES
+        from calid.io.sidecar import check_sidecar
 
+        outputs = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
+        check_distinct([path for path in outputs if path is not None])
         check_output(self.output, [self.input], SUFFIXES)
-        check_output(self.sidecar, [self.input])
+        check_sidecar(self.sidecar, [self.input])
         if self.uncertainty is not None:
-            check_output(self.uncertainty, [self.input, self.output], SUFFIXES)
+            check_output(self.uncertainty, [self.input], SUFFIXES)
         if self.figure is not None:
-            check_output(self.figure, [self.input, self.output], PICTURES)
+            check_output(self.figure, [self.input], PICTURES)
         if self.report is not None:
-            files = (self.input, self.output, self.sidecar, self.uncertainty, self.figure)
-            check_output(self.report, filter(None, files), PAGES)
+            check_output(self.report, [self.input], PAGES)
         if self.dicom is not None:
             from calid.io.atomic_folder import check_new_folder
 

@@ -36,9 +36,10 @@ class Segment:
         """Read, label, write; nothing is written unless all of it can be."""
         from calid.io.atomic import check_output
         from calid.io.nifti_write import SUFFIXES
+        from calid.io.sidecar import check_sidecar
 
         check_output(self.output, [self.input], SUFFIXES)
-        check_output(self.sidecar, [self.input])
+        check_sidecar(self.sidecar, [self.input])
         from importlib.metadata import version
 
         from calid.cli.console import frames_bar, say

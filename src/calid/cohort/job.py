@@ -57,10 +57,12 @@ class Reconstruction:
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record
             from calid.io import write_volume
+            from calid.io.origin import refuse_reconstruction
             from calid.io.together import together
 
             target = self.out / subject.target
             started = time.perf_counter()
+            refuse_reconstruction(subject.source)
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
             volume = wanted.reconstruct(model, stack, find_region(stack))

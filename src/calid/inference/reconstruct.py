@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 
+FINEST = 0.1
+"""Smallest through-plane spacing in mm that can be asked for."""
+
 MAX_SLICES = 4096
 """Most slices of a dense volume; a heart of 20 cm is then cut every 0.05 mm."""
 
@@ -95,6 +98,13 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
     # More than the limit is refused below, however much more it is.
     ratio = min(usual_gap(stack.positions) / wanted, 2.0 * MAX_SLICES)
+    if ratio < 1:
+        warnings.warn(
+            f"Slices {usual_gap(stack.positions):.3g} mm apart are denser than {wanted:.3g} mm: "
+            "none are generated.",
+            CalidWarning,
+            stacklevel=2,
+        )
     below = max(1, int(np.floor(ratio)))
     near = below if ratio / below < (below + 1) / ratio else below + 1
     return _affordable(stack, near)
@@ -116,6 +126,10 @@ def check_density(factor: int | None, spacing: float | None) -> None:
         raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
         raise UsageError("--spacing", f"{spacing} mm is not a spacing.", "Give a positive number.")
+    if spacing is not None and spacing < FINEST:
+        raise UsageError(
+            "--spacing", f"{spacing:g} mm is finer than any scan.", f"Give {FINEST:g} mm or more."
+        )
 
 
 def _affordable(stack: SliceStack, factor: int) -> int:

@@ -180,12 +180,13 @@ class Generation:
             on_frame=on_frame,
         )
 
-    def request(self) -> dict[str, Any]:
+    def request(self, uncertainty: bool = False) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.
 
+        ``uncertainty`` is as `sampling` has it.
         Device, runtime and precision are left out: their results agree within rounding.
         """
-        sampling = self.sampling()
+        sampling = self.sampling(uncertainty)
         return {
             "factor": self.factor,
             "spacing_mm": self.spacing,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from calid.errors import CalidWarning, UsageError
 from calid.geometry.affine import SpacingFrom
-from calid.io.contrast import flat_images
+from calid.io.contrast import doubtful_images
 from calid.io.nifti import MAX_BYTES, read_stack
 from calid.io.nifti_write import SUFFIXES, write_uncertainty, write_volume
 from calid.stack import SliceStack
@@ -107,7 +107,7 @@ def read_with_headers(
         refuse_nifti_options(path, spacing_from, fill)
         found = read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes)
         stack, headers = found.stack, found.headers
-    for note in flat_images(stack):
+    for note in doubtful_images(stack):
         warnings.warn(note, CalidWarning, stacklevel=2)
     return stack, headers
 

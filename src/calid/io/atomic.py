@@ -124,6 +124,21 @@ def check_output(
     return path
 
 
+def check_distinct(outputs: Iterable[Path]) -> None:
+    """Refuse two outputs of one name.
+
+    Raises
+    ------
+    OutputError
+        If there are two.
+    """
+    seen: list[Path] = []
+    for path in outputs:
+        if any(path.resolve() == other.resolve() or _same(path, other) for other in seen):
+            raise OutputError(path, "Two outputs have this name.", "Give each its own.")
+        seen.append(path)
+
+
 def check_folder(path: str | os.PathLike[str]) -> Path:
     """Refuse a folder for outputs that cannot be used or made, before any work is done.
 

@@ -1,11 +1,12 @@
 """Which images of an exam are the short-axis stack: parallel planes, not names.
 
-Images that share orientation, matrix and pixel spacing are a group. The stack is the group
-with the most planes, but a film of three planes or more goes before any still: scouts of the
+Images that share orientation, matrix, pixel spacing and contrast are a group. The stack is the
+group with the most planes, but a film of three planes or more goes before any still: scouts of the
 whole chest have more planes than a heart. Among equals the one with more images is taken.
 Of the other groups
 
 - those more than `NEAR` degrees away are other views (long-axis, scouts): left out;
+- those of another contrast (late enhancement, mapping, perfusion) are left out, wherever they lie;
 - nearly parallel ones that cover the same depth themselves are other stacks: left out;
 - nearly parallel ones are *odd* if the stack lacks a slice where they have one, and they
   are films, or stills, as the stack is: slices that should have been in it, had they not been
@@ -23,16 +24,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.io.dicom_fields import number
+from calid.io.dicom_fields import number, text
 from calid.io.dicom_read import Image
 from calid.io.dicom_report import LeftOut
 
-__all__ = ["Odd", "Plane", "choose", "describe", "unshifted"]
+__all__ = ["CONTRAST", "Odd", "Plane", "choose", "describe", "unshifted"]
+
+CONTRAST = "another contrast"
 
 SAME = 0.2
 """Degrees by which the axes of two images may differ and count as the same."""
 NEAR = 15.0
 """Degrees up to which a plane looks like a short-axis slice that was turned."""
+SAME_CONTRAST = 0.25
+"""Share by which the echo or inversion times of one contrast may differ from slice to slice."""
 SAME_PLACE = 0.1
 """Distance in mm up to which two images have the same place, whatever their thickness."""
 SAME_SHARE = 0.2
@@ -92,6 +97,8 @@ def choose(images: Sequence[Image]) -> tuple[list[Plane], list[LeftOut], list[Od
         tilt = _tilt(stack[0].axes, other[0].axes)
         if tilt > NEAR:
             left_out.append(describe(other, places, "another view", tilt))
+        elif not _same_contrast(stack[0], other[0]):
+            left_out.append(describe(other, places, CONTRAST, tilt))
         elif _covers(places, planes):
             left_out.append(describe(other, places, "another stack", tilt))
         elif _lacking(planes, places):
@@ -187,7 +194,28 @@ def _alike(one: Image, other: Image) -> bool:
         one.matrix == other.matrix
         and np.allclose(one.spacing, other.spacing, rtol=0.005)
         and _turn(one.axes, other.axes) <= SAME
+        and _same_contrast(one, other)
     )
+
+
+def _same_contrast(one: Image, other: Image) -> bool:
+    """Whether two images can be of one film, as far as their headers tell.
+
+    Flip angles are no sign of it: scanners lower them slice by slice to spare the patient heat.
+    """
+    names = [text(i.header, "SequenceName").partition("_")[0] for i in (one, other)]
+    echoes = [number(i.header, "EchoTime") for i in (one, other)]
+    # Without a preparation there is no inversion time, which some write as 0.
+    inversions = [number(i.header, "InversionTime") or 0.0 for i in (one, other)]
+    return (
+        ("" in names or names[0] == names[1])
+        and (None in echoes or _close(*(e or 0.0 for e in echoes)))
+        and _close(*inversions)
+    )
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME_CONTRAST * max(abs(one), abs(other))
 
 
 def _turn(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calid.errors import CalidError, GeometryError, InputError
 from calid.geometry.dense_grid import usual_gap
 from calid.io.dicom_fields import number, text
-from calid.io.dicom_group import Odd, Plane, choose, unshifted
+from calid.io.dicom_group import CONTRAST, Odd, Plane, choose, unshifted
 from calid.io.dicom_read import Scan
 from calid.io.dicom_report import DicomReport, LeftOut, Slice
 from calid.io.dicom_time import Film, film
@@ -176,8 +176,13 @@ def _frames_of_reference(cine: Film) -> list[str]:
 
 
 def _views(others: Sequence[LeftOut]) -> list[str]:
-    if not others:
-        return []
-    images = sum(view.images for view in others)
-    what = "1 other view is" if len(others) == 1 else f"{len(others)} other views are"
-    return [f"{what} left out ({images} images)"]
+    notes = []
+    for what, part in (
+        ("view", [o for o in others if o.reason != CONTRAST]),
+        ("contrast", [o for o in others if o.reason == CONTRAST]),
+    ):
+        if part:
+            many = f"{what} is" if len(part) == 1 else f"{what}s are"
+            images = sum(group.images for group in part)
+            notes.append(f"{len(part)} other {many} left out ({images} images)")
+    return notes

@@ -13,7 +13,12 @@ __all__ = ["find_images", "find_inputs", "plain_stem"]
 
 _DICOM = (".dcm", ".ima")
 _ENDINGS = re.compile(r"\.(nii|nii\.gz|zip|dcm|ima)$", re.IGNORECASE)
-_NOT_IMAGES = re.compile(r"_(label|lv|gt|seg|mask|dseg|probseg|uncertainty)$", re.IGNORECASE)
+_NOT_IMAGES = re.compile(
+    r"_(labels?|lab|lv|rv|gt|seg|segmentation|mask|roi|contours?|dseg|probseg|uncertainty)$",
+    re.IGNORECASE,
+)
+_NOT_FOLDERS = re.compile(r"(derivatives|(labels|masks)(Tr|Ts)?)")
+"""Of BIDS derivatives, and of labels in nnU-Net's and MONAI's layouts."""
 
 
 def plain_stem(name: str) -> str:
@@ -70,7 +75,7 @@ def _entries(folder: Path, out: Path | None) -> list[Path]:
 def _left_out(path: Path, out: Path | None) -> bool:
     return (
         path.name.startswith(".")
-        or path.name == "derivatives"
+        or (_NOT_FOLDERS.fullmatch(path.name) is not None and path.is_dir())
         or (out is not None and path.resolve() == out.resolve())
         or (path.is_symlink() and path.resolve() in (p.resolve() for p in path.parents))
     )

@@ -16,10 +16,11 @@ import numpy as np
 from calid.errors import CalidError, CalidWarning
 from calid.geometry.affine import SpacingFrom
 from calid.io import is_dicom, read_stack, refuse_nifti_options
-from calid.io.contrast import flat_images
+from calid.io.contrast import doubtful_images
 from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_report import DicomReport
 from calid.io.nifti import MAX_BYTES
+from calid.io.origin import doubt_reconstruction
 from calid.stack import SliceStack
 
 _NIBABEL: Any = nib  # whose functions carry no types
@@ -87,6 +88,7 @@ def inspect_input(
             stack = read_stack(
                 path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
             )
+            doubt_reconstruction(path)
             return Inspection("NIfTI", _said(stack), None, notes, None)
         refuse_nifti_options(path, spacing_from, fill)
         options: dict[str, Any] = {"odd_slices": odd_slices, "thickness": thickness}
@@ -99,7 +101,7 @@ def inspect_input(
 
 
 def _said(stack: SliceStack) -> SliceStack:
-    for note in flat_images(stack):
+    for note in doubtful_images(stack):
         warnings.warn(note, CalidWarning, stacklevel=3)
     return stack
 

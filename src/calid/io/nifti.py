@@ -47,6 +47,9 @@ LONGEST = 3600.0
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 """Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
 
+MOST_OBLONG = 3.0
+"""Largest ratio of the sides of a pixel; beyond it, one side is the step between slices."""
+
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _DAMAGED = "Copy or download the file again."
@@ -124,6 +127,7 @@ def read_stack(
             _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
+            _check_axes(affine, path)
             times, time_notes = _frame_times(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
             data, fill_notes = _finite(data, fill, path)
@@ -161,7 +165,9 @@ def _check_file(path: Path) -> None:
         raise InputError(path, "This is not a regular file.", "Give a file on disk.")
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(
-            path, "Only .nii and .nii.gz are read.", "Convert it, for example with dcm2niix."
+            path,
+            "Stacks are read from .nii, .nii.gz and DICOM, and this is none of them by its name.",
+            "Export the scanner's DICOM images, or convert the file to NIfTI.",
         )
     if path.stat().st_size == 0:
         raise InputError(path, "The file is empty (0 bytes).", _DAMAGED)
@@ -172,7 +178,7 @@ def _check_file(path: Path) -> None:
         raise InputError(
             path,
             f"The content is {inside}, which the name denies.",
-            f"If it is NIfTI, name it {name}.",
+            f"If it is NIfTI, name it {name}; other formats are not read.",
         )
     if zipped and _padded(path):
         # Python's gzip would skip the padding byte by byte.
@@ -230,6 +236,20 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
         )
     width, height, slices, frames = (*sizes, 1)[:4]
     return (frames, slices, height, width), dim[0]
+
+
+def _check_axes(affine: NDArray[np.float64], path: Path) -> None:
+    """Refuse a file whose slices lie along another axis than the third."""
+    steps = spacing(affine)
+    low, high = sorted(steps[:2])
+    if high > MOST_OBLONG * low:
+        along = ("first", "second")[int(np.argmax(steps[:2]))]
+        raise GeometryError(
+            path,
+            f"Its pixels are {steps[0]:.3g} x {steps[1]:.3g} mm: its slices lie along the {along} "
+            "axis.",
+            "Put them on the third, for example with nibabel or fslswapdim.",
+        )
 
 
 def _dtype(header: Any, path: Path) -> np.dtype[Any]:

@@ -21,6 +21,9 @@ __all__ = ["SUFFIXES", "is_gz", "write_on_grid", "write_uncertainty", "write_vol
 
 SUFFIXES = (".nii", ".nii.gz")
 
+MADE, STACK = "CaLID reconstruction", "CaLID stack"
+"""What a file says that it is; a stack has nothing but acquired slices."""
+
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a reconstruction as NIfTI-1: its own dtype, the stored values bit for bit.
@@ -36,7 +39,8 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     GeometryError, IntensityError
         If NIfTI-1 cannot hold the volume's affine, shape or dtype.
     """
-    write_on_grid(volume.data, volume, volume.intensity, "CaLID reconstruction", path)
+    text = STACK if volume.acquired.all() else MADE
+    write_on_grid(volume.data, volume, volume.intensity, text, path)
 
 
 def write_uncertainty(volume: Volume, path: str | os.PathLike[str]) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calid.errors import InputError
-from calid.io.atomic import atomic
+from calid.errors import InputError, OutputError
+from calid.io.atomic import atomic, check_output
 
-__all__ = ["sha256", "sidecar_of", "write_json", "write_text"]
+__all__ = ["check_sidecar", "sha256", "sidecar_of", "write_json", "write_text"]
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -41,6 +42,31 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def sidecar_of(output: Path) -> Path:
     """The JSON file beside a NIfTI output: ``X.json`` of ``X.nii`` or ``X.nii.gz``."""
     return output.with_name(output.name.split(".nii")[0] + ".json")
+
+
+def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> Path:
+    """Refuse a record that would take the place of somebody else's JSON file.
+
+    Scanners' converters leave such files beside images, with what no image holds.
+
+    Raises
+    ------
+    OutputError
+        As `check_output`, or if a file is there that is not a record of calid's.
+    """
+    check_output(path, inputs)
+    if path.exists():
+        try:
+            made_by = json.loads(path.read_text(encoding="utf-8"))["software"]["name"]
+        except (OSError, ValueError, TypeError, LookupError):
+            made_by = None
+        if made_by != "calid":
+            raise OutputError(
+                path,
+                "The record of the output would replace this file, which calid has not written.",
+                "Choose another name for the output.",
+            )
+    return path
 
 
 def write_json(obj: object, path: str | os.PathLike[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from calid.geometry.grid import PIXEL_SPACING
 from calid.io.sidecar import write_text
 from calid.report.examples import example_rows
 from calid.report.figure import comparison
@@ -150,11 +151,13 @@ def _check(check: SelfCheck | str, stack: SliceStack) -> str:
         return section(title, paragraph(f"Not done. {check}", "quiet"))
     first = " of the first frame" if stack.n_frames > 1 else ""
     many = len(check.slices)
+    height, width = (n * PIXEL_SPACING for n in check.truth.shape[1:])
     method = (
         f"Every second slice{first} was hidden, generated from the others with the settings of "
-        f"this run, and compared with the true one ({many} in all; 192 mm, in pixels of "
-        f"1.5 mm). Hiding opens gaps of {span(check.gaps)} mm, wider than those that "
-        "the reconstruction fills: its own slices should be nearer to the truth than these."
+        f"this run, and compared with the true one ({many} in all; {height:.0f} x {width:.0f} mm "
+        f"of it, in pixels of {PIXEL_SPACING:g} mm). Hiding opens gaps of {span(check.gaps)} mm, "
+        "wider than those that the reconstruction fills: its own slices should be nearer to the "
+        "truth than these."
     )
     middle = many // 2
     shown = {name: [np.clip(answer[middle], 0, 1)] for name, answer in check.answers.items()}

@@ -66,7 +66,7 @@ def self_check(
     """Hide every second slice of the first frame, fill it again, and compare.
 
     As in the hidden-slices protocol: the window is that of the slices that are left, and the
-    compared square is 192 mm wide.
+    compared square is 192 mm wide, or what there is of it.
 
     Parameters
     ----------
