@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import run
 
+import calid
 from calid.cli import main
 from calid.inference import settings
 
@@ -53,3 +54,8 @@ def test_help_begins_with_what_to_do_first(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
     assert shown.index("calid reconstruct stack.nii.gz") < shown.index("subcommands")
+
+
+def test_the_version_is_one_line(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"calid {calid.__version__}\n"

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import tyro
 
+import calid
 from calid.cli.cohort import Cohort
-from calid.cli.console import show_error, warnings_shown
+from calid.cli.console import say, show_error, warnings_shown
 from calid.cli.demo import Demo
 from calid.cli.evaluate import Evaluate
 from calid.cli.info import Info
@@ -82,7 +83,8 @@ def _parse(arguments: Sequence[str]) -> Command:
                 "Cardiac Latent Interpolation Diffusion: a dense heart from a few short-axis "
                 "slices. Research use only; not a medical device.\n\n"
                 "Begin with calid demo, or with a stack of your own:\n"
-                "calid reconstruct stack.nii.gz dense.nii.gz --figure dense.png"
+                "calid reconstruct stack.nii.gz dense.nii.gz --figure dense.png\n\n"
+                "calid --version says which release this is."
             ),
             args=arguments,
             config=(
@@ -101,7 +103,11 @@ def _parse(arguments: Sequence[str]) -> Command:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; exit with its code (see `calid.errors`), 130 when interrupted."""
-    command = _parse(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if list(given) == ["--version"]:
+        say(f"calid {calid.__version__}")
+        return
+    command = _parse(given)
     try:
         with warnings_shown(), logged(command.verb, command.log_json):
             command.verb.run()
