@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from calid.errors import CalidWarning
 from calid.inference.settings import Generation, Reading
 from calid.words import span
 
@@ -84,6 +86,13 @@ class Reconstruct(Generation):
         with frames_bar(stack.n_frames) as on_frame:
             volume = self.reconstruct(model, stack, find_region(stack), spread, on_frame)
         done = time.perf_counter()
+        if self.spacing is not None and volume.acquired.all():
+            warnings.warn(
+                f"{self.input}: its slices are as dense as {self.spacing:g} mm already: none are "
+                "generated.",
+                CalidWarning,
+                stacklevel=2,
+            )
         seconds = {
             "read": loading - started,
             "load_model": loaded - loading,
@@ -163,9 +172,9 @@ class Reconstruct(Generation):
         from calid.io.nifti_write import SUFFIXES
         from calid.io.sidecar import check_sidecar
 
+        check_output(self.output, [self.input], SUFFIXES)
         outputs = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
         check_distinct([path for path in outputs if path is not None])
-        check_output(self.output, [self.input], SUFFIXES)
         check_sidecar(self.sidecar, [self.input])
         if self.uncertainty is not None:
             check_output(self.uncertainty, [self.input], SUFFIXES)

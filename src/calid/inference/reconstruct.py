@@ -98,13 +98,6 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     wanted = float(np.mean(stack.pixel_spacing)) if spacing is None else spacing
     # More than the limit is refused below, however much more it is.
     ratio = min(usual_gap(stack.positions) / wanted, 2.0 * MAX_SLICES)
-    if ratio < 1:
-        warnings.warn(
-            f"Slices {usual_gap(stack.positions):.3g} mm apart are denser than {wanted:.3g} mm: "
-            "none are generated.",
-            CalidWarning,
-            stacklevel=2,
-        )
     below = max(1, int(np.floor(ratio)))
     near = below if ratio / below < (below + 1) / ratio else below + 1
     return _affordable(stack, near)

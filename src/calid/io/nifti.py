@@ -48,7 +48,7 @@ LARGEST_VALUE = float(np.finfo(np.float32).max)
 """Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
 
 MOST_OBLONG = 3.0
-"""Largest ratio of the sides of a pixel; beyond it, one side is the step between slices."""
+"""Times that one side of a pixel may be as long as the other and as the step between slices."""
 
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
@@ -127,7 +127,6 @@ def read_stack(
             _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
-            _check_axes(affine, path)
             times, time_notes = _frame_times(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
             data, fill_notes = _finite(data, fill, path)
@@ -140,7 +139,7 @@ def read_stack(
             f"There is not enough memory for its {size / 2**30:.2g} GiB of voxels.",
             "Crop the scan, split it by frames, or use a machine with more memory.",
         ) from error
-    notes += time_notes + fill_notes
+    notes += _oblong(affine, path) + time_notes + fill_notes
     for note in notes:
         warnings.warn(note, CalidWarning, stacklevel=2)
     step = spacing(affine)[2]
@@ -238,18 +237,17 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
     return (frames, slices, height, width), dim[0]
 
 
-def _check_axes(affine: NDArray[np.float64], path: Path) -> None:
-    """Refuse a file whose slices lie along another axis than the third."""
+def _oblong(affine: NDArray[np.float64], path: Path) -> list[str]:
+    """Say so if slices seem to lie along another axis than the third."""
     steps = spacing(affine)
     low, high = sorted(steps[:2])
-    if high > MOST_OBLONG * low:
-        along = ("first", "second")[int(np.argmax(steps[:2]))]
-        raise GeometryError(
-            path,
-            f"Its pixels are {steps[0]:.3g} x {steps[1]:.3g} mm: its slices lie along the {along} "
-            "axis.",
-            "Put them on the third, for example with nibabel or fslswapdim.",
-        )
+    if high <= MOST_OBLONG * max(low, steps[2]):
+        return []
+    along = ("first", "second")[int(np.argmax(steps[:2]))]
+    return [
+        f"{path}: pixels are {steps[0]:.3g} x {steps[1]:.3g} mm. If slices lie along the {along} "
+        "axis, put them on the third, for example with nibabel or fslswapdim."
+    ]
 
 
 def _dtype(header: Any, path: Path) -> np.dtype[Any]:
