@@ -221,7 +221,12 @@ def test_odd_data_are_read_as_asked(folder, tmp_path, capsys):
     assert "NaN or infinite" in capsys.readouterr().err
     assert run(*command, "--fill", 0, "--spacing-from", "affine") == 0
     summary = summary_of(tmp_path / "out")
-    assert summary["reading"] == {"spacing_from": "affine", "fill": 0.0, "odd_slices": "refuse"}
+    assert summary["reading"] == {
+        "spacing_from": "affine",
+        "fill": 0.0,
+        "odd_slices": "refuse",
+        "series": [],
+    }
     assert summary["n_images"] == 2
     assert len(kept(tmp_path / "out")) == 1
     assert run(*command, "--fill", 0, "--spacing-from", "pixdim") == 0

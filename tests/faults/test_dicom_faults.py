@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -53,6 +54,41 @@ def test_a_stack_that_another_sequence_planned_is_left_out(tmp_path):
         found = read_dicom(save(images + other, tmp_path))
     check_is(found, images, 4)
     assert found.report.left_out[0].reason == "another stack"
+
+
+def two_stacks() -> tuple[list[Dataset], list[Dataset]]:
+    """Series 5 and 6: the same planes twice, as an exam holds what was repeated."""
+    return short_axis(series=5), short_axis(matrix=(14, 10), series=6)
+
+
+@pytest.mark.parametrize("number", [5, 6])
+def test_of_two_stacks_that_one_is_read_whose_series_is_named(tmp_path, number):
+    images = dict(zip((5, 6), two_stacks(), strict=True))
+    path = save(images[5] + images[6], tmp_path, shuffle=4)
+    assert "--series" in refused(path, GeometryError, "two stacks of 4 slices").remedy
+    found = read_dicom(path, series=[number])
+    check_is(found, images[number], 4)
+    (other,) = found.report.left_out
+    assert (other.reason, other.images) == ("of another series", 12)
+
+
+def test_a_film_that_was_repeated_in_every_detail_can_be_named_too(tmp_path):
+    once, again = short_axis(series=5), short_axis(series=6, phases=2)
+    path = save(once + again, tmp_path, shuffle=4)
+    refused(path, GeometryError, "of the same time")
+    check_is(read_dicom(path, series=[6]), again, 4)
+
+
+def test_slices_of_several_series_can_be_named(tmp_path):
+    path = save(short_axis(), tmp_path, shuffle=4)
+    found = read_dicom(path, series=[10, 12, 11])
+    np.testing.assert_allclose(found.stack.positions, [0, 10, 20], atol=1e-4)
+
+
+def test_a_series_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path):
+    path = save([*chain(*two_stacks())], tmp_path)
+    error = refused(path, InputError, "no image of series 7", series=[5, 7])
+    assert error.remedy == "Series with images: 5, 6."
 
 
 def test_names_of_series_play_no_part(tmp_path):

@@ -6,6 +6,7 @@ import ast
 import os
 import zipfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,7 +15,7 @@ import pytest
 from command_line import run
 from faults.dicom_writer import late_enhancement, long_axis, short_axis
 from faults.dicom_writer import save as save_dicom
-from faults.test_dicom_faults import ODD
+from faults.test_dicom_faults import ODD, two_stacks
 from faults.test_dicom_file_faults import evil_zip
 from faults.test_nifti_faults import FAULTS, nifti
 from faults.test_odd_inputs import save, voxels
@@ -159,6 +160,7 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             lambda folder, damage=damage: save_dicom(damage(short_axis()), folder)  # type: ignore[misc]
             for damage, *_ in ODD
         ],
+        "the same stack twice": [lambda folder: save_dicom([*chain(*two_stacks())], folder)],
         "late enhancement, maps or perfusion on the planes of the film": [
             lambda folder: save_dicom(short_axis() + late_enhancement(), folder)
         ],

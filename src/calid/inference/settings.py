@@ -33,6 +33,9 @@ class Reading:
     """Stored value for voxels that are NaN or infinite. Without, they are an error."""
     odd_slices: Literal["refuse", "leave-out"] = "refuse"
     """DICOM slices that do not fit the others: an error, or left out with a warning."""
+    series: tuple[int, ...] = ()
+    """DICOM: look at the series of these numbers only; calid
+    inspect lists them."""
     max_bytes: int | None = None
     """Voxels that need more memory than this are not read. Without, 4 GiB."""
 
@@ -49,6 +52,7 @@ class Reading:
             thickness=self.thickness,
             fill=self.fill,
             odd_slices=self.odd_slices,
+            series=self.series,
             **self._common(),
         )
 
@@ -61,6 +65,7 @@ class Reading:
             thickness=self.thickness,
             fill=self.fill,
             odd_slices=self.odd_slices,
+            series=self.series,
             **self._common(),
         )
 
@@ -76,6 +81,7 @@ class Reading:
             "spacing_from": self.spacing_from,
             "fill": self.fill,
             "odd_slices": self.odd_slices,
+            "series": list(self.series),
         }
 
     def _common(self) -> dict[str, Any]:

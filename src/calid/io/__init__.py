@@ -48,6 +48,7 @@ def read(
     thickness: float | None = None,
     fill: float | None = None,
     odd_slices: OddSlices = "refuse",
+    series: Sequence[int] = (),
     max_bytes: int = MAX_BYTES,
 ) -> SliceStack:
     """Read a short-axis stack: NIfTI, or DICOM in a folder, a zip or one file.
@@ -56,7 +57,7 @@ def read(
     ----------
     spacing_from, fill
         Of NIfTI only; see `read_stack`.
-    odd_slices
+    odd_slices, series
         Of DICOM only; see `calid.io.dicom.read_dicom`.
     thickness, max_bytes
         As in both.
@@ -79,6 +80,7 @@ def read(
         thickness=thickness,
         fill=fill,
         odd_slices=odd_slices,
+        series=series,
         max_bytes=max_bytes,
     )[0]
 
@@ -90,6 +92,7 @@ def read_with_headers(
     thickness: float | None = None,
     fill: float | None = None,
     odd_slices: OddSlices = "refuse",
+    series: Sequence[int] = (),
     max_bytes: int = MAX_BYTES,
 ) -> tuple[SliceStack, Headers | None]:
     """As `read`, and of DICOM the header of every image in the stack: ``[frame][slice]``.
@@ -98,6 +101,7 @@ def read_with_headers(
     """
     path, headers = Path(path), None
     if not is_dicom(path):
+        refuse_dicom_options(path, series)
         stack = read_stack(
             path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
@@ -105,7 +109,9 @@ def read_with_headers(
         from calid.io.dicom import read_dicom
 
         refuse_nifti_options(path, spacing_from, fill)
-        found = read_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes)
+        found = read_dicom(
+            path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
+        )
         stack, headers = found.stack, found.headers
     for note in doubtful_images(stack):
         warnings.warn(note, CalidWarning, stacklevel=2)
@@ -124,6 +130,18 @@ def refuse_nifti_options(path: Path, spacing_from: SpacingFrom, fill: float | No
         raise UsageError(
             path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
         )
+
+
+def refuse_dicom_options(path: Path, series: Sequence[int]) -> None:
+    """Refuse an option that NIfTI leaves no use for.
+
+    Raises
+    ------
+    UsageError
+        If it is given.
+    """
+    if series:
+        raise UsageError(path, "NIfTI has no series.", "Drop --series.")
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:

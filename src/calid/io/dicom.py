@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,7 @@ def read_dicom(
     path: str | os.PathLike[str],
     *,
     odd_slices: OddSlices = "refuse",
+    series: Sequence[int] = (),
     thickness: float | None = None,
     max_bytes: int = Limits.total,
 ) -> DicomStack:
@@ -124,6 +125,8 @@ def read_dicom(
     odd_slices
         Slices that do not fit the others (turned, shifted, of another matrix, acquired twice,
         or with another number of frames) are an error, or are left out with a warning.
+    series
+        Numbers of the series to look at; by default all of them.
     thickness
         Slice thickness in mm. By default that of the headers.
     max_bytes
@@ -150,7 +153,9 @@ def read_dicom(
     CalidWarning
         If views are left out, gaps are unequal, or something is missing in the headers.
     """
-    with open_dicom(path, odd_slices=odd_slices, thickness=thickness, max_bytes=max_bytes) as exam:
+    with open_dicom(
+        path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
+    ) as exam:
         return exam.read()
 
 
@@ -159,6 +164,7 @@ def open_dicom(
     path: str | os.PathLike[str],
     *,
     odd_slices: OddSlices = "refuse",
+    series: Sequence[int] = (),
     thickness: float | None = None,
     max_bytes: int = Limits.total,
 ) -> Iterator[Exam]:
@@ -178,7 +184,7 @@ def open_dicom(
     if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
         raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
     with members(path, Limits(total=max_bytes)) as (files, links):
-        found = scan(files, path)
+        found = scan(files, path).of(series, path)
         if links:
             found.left_out.append(LeftOut("a link that leads out of the folder", links))
         what = survey(found, path, odd_slices, thickness)

@@ -121,6 +121,27 @@ class Scan:
     images: list[Image] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
+    def of(self, series: Sequence[int], path: Path) -> Scan:
+        """The images of some series, by number; of all of them if no number is given.
+
+        Raises
+        ------
+        InputError
+            If there is no image of one of them.
+        """
+        there = {n for image in self.images if (n := image.series) is not None}
+        if absent := sorted(set(series) - there):
+            raise InputError(
+                path,
+                f"There is no image of series {', '.join(map(str, absent))}.",
+                f"Series with images: {', '.join(map(str, sorted(there))) or 'none'}.",
+            )
+        if not series:
+            return self
+        kept = [image for image in self.images if image.series in series]
+        others = LeftOut("of another series", len(self.images) - len(kept))
+        return Scan(self.files, kept, [*self.left_out, *[others] * (others.images > 0)])
+
 
 def scan(files: Sequence[Member], path: Path) -> Scan:
     """Look at every file.

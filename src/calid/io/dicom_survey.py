@@ -123,7 +123,8 @@ def _problem(
         return GeometryError(
             path,
             f"There are two stacks of {len(planes)} slices, and nothing says which one is meant.",
-            "Give the folder of one of them.",
+            "Give the folder of one of them, or the numbers of its series with --series; "
+            "calid inspect lists them.",
         )
     if cine is None or len(cine.heights) < 2:
         return GeometryError(

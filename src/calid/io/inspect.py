@@ -15,7 +15,7 @@ import numpy as np
 
 from calid.errors import CalidError, CalidWarning
 from calid.geometry.affine import SpacingFrom
-from calid.io import is_dicom, read_stack, refuse_nifti_options
+from calid.io import is_dicom, read_stack, refuse_dicom_options, refuse_nifti_options
 from calid.io.contrast import doubtful_images
 from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_report import DicomReport
@@ -71,6 +71,7 @@ def inspect_input(
     thickness: float | None = None,
     fill: float | None = None,
     odd_slices: OddSlices = "refuse",
+    series: Sequence[int] = (),
     max_bytes: int = MAX_BYTES,
 ) -> Inspection:
     """Look at an input as `calid.io.read` would, pixels included, and keep what is wrong with it.
@@ -85,14 +86,15 @@ def inspect_input(
     path = Path(path)
     with _kept_warnings(path) as notes:
         if not is_dicom(path):
+            refuse_dicom_options(path, series)
             stack = read_stack(
                 path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
             )
             doubt_reconstruction(path)
             return Inspection("NIfTI", _said(stack), None, notes, None)
         refuse_nifti_options(path, spacing_from, fill)
-        options: dict[str, Any] = {"odd_slices": odd_slices, "thickness": thickness}
-        with open_dicom(path, max_bytes=max_bytes, **options) as exam:
+        options: dict[str, Any] = {"odd_slices": odd_slices, "series": series}
+        with open_dicom(path, max_bytes=max_bytes, thickness=thickness, **options) as exam:
             try:
                 return Inspection("DICOM", _said(exam.read().stack), exam.report, notes, None)
             except CalidError as error:
