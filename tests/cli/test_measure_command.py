@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
@@ -48,6 +49,8 @@ class NearestModel:
 def model(tmp_path_factory, monkeypatch) -> NearestModel:
     """Networks that need no training, and files to take the weights' hashes of."""
     folder = tmp_path_factory.mktemp("weights")
+    # Imported while the loader is replaced, it would keep the stand-in for good.
+    import_module("calid.segmentation.region")
     for name in ("segmentation", "autoencoder", "default"):
         (folder / f"{name}.safetensors").write_text(name)
     fake = NearestModel()
@@ -132,6 +135,48 @@ def test_a_film_finds_its_own_diastole_and_systole(tmp_path, capsys):
         assert function["lv_ef_percent"] == pytest.approx(60)
         volumes = [frame["lv_ml"] for frame in found[way]["frames"]]
         np.testing.assert_allclose(volumes, np.array([14, 20, 16, 8, 12]) * 40 * ML)
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    return write(
+        tmp_path / "film.nii.gz", images(np.stack([heart(c) for c in (14, 20, 16, 8, 12)], -1))
+    )
+
+
+def test_frames_that_are_named_are_taken(film, capsys):
+    found = measured(capsys, film, "--ed-frame", 0, "--es-frame", 4)
+    for way in ("sparse", "dense"):
+        function = found[way]["function"]
+        assert (function["ed_frame"], function["es_frame"]) == (0, 4)
+        assert function["lv_edv_ml"] == pytest.approx(14 * 40 * ML)
+        assert function["lv_esv_ml"] == pytest.approx(12 * 40 * ML)
+
+
+def test_of_two_frames_one_can_be_left_to_be_found(film, capsys):
+    function = measured(capsys, film, "--es-frame", 2)["sparse"]["function"]
+    assert (function["ed_frame"], function["es_frame"]) == (1, 2)
+    function = measured(capsys, film, "--ed-frame", 2)["sparse"]["function"]
+    assert (function["ed_frame"], function["es_frame"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--ed-frame", 5), "The film has 5 frames."),
+        (("--es-frame", -1), "The film has 5 frames."),
+        (("--ed-frame", 2, "--es-frame", 2), "One frame cannot be both."),
+    ],
+)
+def test_frames_that_cannot_be_are_refused(film, options, rule, capsys):
+    assert run(film, *options) == 2
+    assert rule in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--ed-frame", "--es-frame"])
+def test_files_of_one_frame_have_none_to_be_named(pair, option, capsys):
+    assert run(pair[0], "--es", pair[1], option, 0) == 2
+    assert "is one frame, not a film" in capsys.readouterr().err
 
 
 def test_manual_labels_take_the_place_of_the_network_on_the_acquired_slices(pair, tmp_path, capsys):

@@ -118,7 +118,7 @@ def test_function_takes_the_fullest_and_the_emptiest_left_ventricle():
 
 
 def test_a_known_pair_keeps_its_order():
-    found = heart_function([Measurement(50, 60, 100), Measurement(120, 150, 100)], known=True)
+    found = heart_function([Measurement(50, 60, 100), Measurement(120, 150, 100)], ed=0, es=1)
     assert (found.ed_frame, found.es_frame) == (0, 1)
     assert found.lv.sv_ml == -70
 

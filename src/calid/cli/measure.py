@@ -48,6 +48,11 @@ class Measure:
     reconstruction is still labelled by the network."""
     es_labels: Path | None = None
     """Manual labels of ES."""
+    ed_frame: int | None = None
+    """Of a film: the frame of end-diastole, counted from 0.
+    Without, that of the largest left ventricle."""
+    es_frame: int | None = None
+    """The frame of end-systole. Without, of the smallest."""
     out: Path | None = None
     """Folder for measures.json and measures.csv; made if missing."""
     json: bool = False
@@ -135,8 +140,34 @@ class Measure:
                     "Give the film alone, or two files of one frame each.",
                 )
             check_same_grid(stack, stacks[0], stack.source)
+        self._check_frames(stacks[0].n_frames)
         files = [path for path in (self.labels, self.es_labels) if path is not None]
         return stacks, [read_labels(*pair) for pair in zip(files, stacks, strict=False)]
+
+    def _check_frames(self, count: int) -> None:
+        """That the frames somebody named are two of a film."""
+        named = {"--ed-frame": self.ed_frame, "--es-frame": self.es_frame}
+        for option, frame in named.items():
+            if frame is None:
+                continue
+            if count == 1:
+                raise UsageError(
+                    option,
+                    f"{self.input} is one frame, not a film.",
+                    "Leave it out; of two files, INPUT is end-diastole and --es end-systole.",
+                )
+            if not 0 <= frame < count:
+                raise UsageError(
+                    f"{option} {frame}",
+                    f"The film has {count} frames.",
+                    f"Give a number from 0 to {count - 1}.",
+                )
+        if self.ed_frame is not None and self.ed_frame == self.es_frame:
+            raise UsageError(
+                "--ed-frame and --es-frame",
+                "One frame cannot be both.",
+                "Give two frames, or leave one of them to be found.",
+            )
 
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
         """Both columns, or the sparse one, and the names of all weights that took part."""
@@ -190,10 +221,11 @@ class Measure:
         from calid.report.measures import Column
         from calid.segmentation.measures import heart_function
 
-        function = heart_function(frames, known=self.es is not None) if len(frames) > 1 else None
+        pair = (0, 1) if self.es is not None else (self.ed_frame, self.es_frame)
+        function = heart_function(frames, *pair) if len(frames) > 1 else None
         if function and not function.lv.sv_ml > 0:
             warnings.warn(
-                "The left ventricle is not smaller at end-systole. Are the two files swapped?",
+                "The left ventricle is not smaller at end-systole. Are the two swapped?",
                 CalidWarning,
                 stacklevel=2,
             )

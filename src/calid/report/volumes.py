@@ -69,5 +69,5 @@ def measured(
         return Volumes(sparse[0], dense(0))
     function = heart_function(sparse)
     pair = [dense(function.ed_frame), dense(function.es_frame)]
-    both = heart_function(pair, known=True)
+    both = heart_function(pair, ed=0, es=1)
     return Volumes(function, replace(both, ed_frame=function.ed_frame, es_frame=function.es_frame))

@@ -222,7 +222,9 @@ def ejection_fraction(edv: float, esv: float) -> float:
     return 100 * (edv - esv) / edv
 
 
-def heart_function(frames: Sequence[Measurement], known: bool = False) -> Function:
+def heart_function(
+    frames: Sequence[Measurement], ed: int | None = None, es: int | None = None
+) -> Function:
     """End-diastole, end-systole and what is between them.
 
     End-diastole is the frame of the largest LV cavity, end-systole that of the smallest; the
@@ -232,8 +234,8 @@ def heart_function(frames: Sequence[Measurement], known: bool = False) -> Functi
     ----------
     frames
         Two or more.
-    known
-        The frames are end-diastole and end-systole, in this order, by somebody's word.
+    ed, es
+        Which frame is which, counted from 0, by somebody's word.
 
     Raises
     ------
@@ -245,7 +247,8 @@ def heart_function(frames: Sequence[Measurement], known: bool = False) -> Functi
             "frames", "A single frame has no ejection fraction.", "Give end-systole as well."
         )
     cavity = [frame.lv_ml for frame in frames]
-    ed, es = (0, 1) if known else (int(np.argmax(cavity)), int(np.argmin(cavity)))
+    ed = int(np.argmax(cavity)) if ed is None else ed
+    es = int(np.argmin(cavity)) if es is None else es
     full, rest = frames[ed], frames[es]
     rv = Chamber(full.rv_ml, rest.rv_ml) if full.rv_ml > 0 else None
     return Function(ed, es, Chamber(full.lv_ml, rest.lv_ml), rv, full.mass_g)
