@@ -15,24 +15,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from calid.cli.main import main
 from calid.data.bank import Film
+from calid.data.phantom import HeartPhantom
 from calid.data.sampling import centre_stack
 from calid.errors import WeightsError
+from calid.io import write_volume
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
 from calid.models.context import Context
 from calid.models.correspondence import carry
+from calid.models.finisher import Finisher, FinisherConfig, load_finisher
 from calid.models.interpolator import Interpolator, InterpolatorConfig
 from calid.models.store import load_autoencoder, load_interpolator, new_interpolator
+from calid.stack import Volume
 from calid.training.autoencoder import (
     AutoencoderObjective,
     SliceBatch,
     autoencoder_task,
     measure_latents,
 )
+from calid.training.finisher import FinishObjective
 from calid.training.interpolator import (
     NoiseObjective,
     RefineObjective,
     TupleBatch,
+    TupleObjective,
     interpolator_task,
 )
 from calid.training.loop import FitConfig, Task, fit
@@ -42,7 +49,7 @@ SIZE, CHANNELS = 32, 3
 SIZES = AutoencoderConfig(CHANNELS, (8, 16), (1, 1), (1, 1))
 SHORT = FitConfig(steps=6, rate=1e-3, warmup=2, save_every=2, validate_every=6)
 LONG = FitConfig(steps=40, rate=5e-3, warmup=4, save_every=1000, validate_every=1000)
-STAGES = ("autoencoder", "default", "paper")
+STAGES = ("autoencoder", "default", "paper", "finisher")
 
 
 class PowerCutError(Exception):
@@ -87,11 +94,30 @@ def task_of(stage: str, weights: Path, seed: int = 0) -> Task:
         return autoencoder_task(
             Autoencoder(SIZES), TRAIN, HELD_OUT, weights, SIZE, batch=4, seed=0, device=CPU
         )
-    model = new_interpolator(stage, channels=CHANNELS, widths=(8, 16, 16))
-    objective = RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
+    objective = objective_of(stage)
     return interpolator_task(
         objective, frozen(), TRAIN, HELD_OUT, weights, SIZE, stacks=2, targets=2, seed=0, device=CPU
     )
+
+
+def objective_of(stage: str) -> TupleObjective:
+    sizes = {"channels": CHANNELS, "widths": (8, 16, 16)}
+    if stage == "finisher":
+        finisher = Finisher(FinisherConfig((8, 16), (1, 1), (1,), 8))
+        return FinishObjective(finisher, registering(), frozen(), discs)
+    model = new_interpolator(stage, **sizes)
+    return RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
+
+
+@cache
+def registering() -> Interpolator:
+    return Interpolator(InterpolatorConfig(CHANNELS, (8, 16, 16))).eval()
+
+
+def discs(images: Tensor) -> Tensor:
+    """Indicators of ground and disc."""
+    bright = images > 0.55
+    return torch.cat([~bright, bright], 1).float()
 
 
 def log_of(folder: Path) -> list[dict[str, object]]:
@@ -145,11 +171,12 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> Non
 def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str) -> None:
     path = tmp_path / "w.safetensors"
     fit(task_of(stage, path), tmp_path, SHORT, CPU, resume=False)
-    loaded = load_autoencoder(path) if stage == "autoencoder" else load_interpolator(path, stage)
+    loaders = {"autoencoder": load_autoencoder, "finisher": load_finisher}
+    loaded = loaders[stage](path) if stage in loaders else load_interpolator(path, stage)
     state = load_file(tmp_path / "checkpoint.safetensors")
-    prefix = "autoencoder." if stage == "autoencoder" else "interpolator."
+    prefix = stage if stage in loaders else "interpolator"
     for key, parameter in loaded.named_parameters():
-        average = state[f"average/{prefix}{key}"]
+        average = state[f"average/{prefix}.{key}"]
         torch.testing.assert_close(parameter.data, average.half().float(), rtol=0, atol=0)
     with safe_open(path, "np") as store:
         figures = json.loads(store.metadata()["figures"])
@@ -397,3 +424,40 @@ def test_each_term_teaches_only_what_it_may(tmp_path: Path) -> None:
     assert any("denoiser" in k for k in flow)
     assert any("levels" in k for k in flow)
     assert not any("correct." in k or "blend" in k for k in flow)
+
+
+def test_the_networks_before_the_finisher_are_kept(tmp_path: Path) -> None:
+    task = task_of("finisher", tmp_path / "w.safetensors")
+    kept = {k: v.clone() for k, v in task.objective.state_dict().items()}
+    fit(task, tmp_path, SHORT, CPU, resume=False)
+    for name, value in task.objective.state_dict().items():
+        assert torch.equal(value, kept[name]) != name.startswith("finisher."), name
+
+
+def test_walls_that_come_to_lie_elsewhere_cost() -> None:
+    """The labels of the acquired slices are carried by what the finisher does."""
+    objective = objective_of("finisher")
+    assert isinstance(objective, FinishObjective)
+    with torch.no_grad():
+        batch = task_of("finisher", Path("unused")).batch(0, 0)
+        assert isinstance(batch, TupleBatch)
+        before = objective(batch)["walls"]
+        objective.finisher.fields.bias[:4] = 1.0
+        assert float(objective(batch)["walls"]) > 1.5 * float(before)
+
+
+def test_the_command_leaves_a_finisher_that_reconstructs(tmp_path: Path) -> None:
+    for folder, seed in (("data", 1), ("held", 2)):
+        stack = HeartPhantom(seed).acquire(slices=5, start=0.0, field_of_view=48.0, thickness=0.0)
+        kept = np.ones(5, np.bool_)
+        volume = Volume(stack.data, stack.affine, stack.positions, kept, stack.frame_times)
+        (tmp_path / folder).mkdir()
+        write_volume(volume, tmp_path / folder / f"p{seed}_ED.nii.gz")
+    data, held, out = (str(tmp_path / name) for name in ("data", "held", "out"))
+    main(["train", "finisher", "--data", data, "--validation", held, "--out", out, "--steps", "1",
+          "--size", "32", "--stacks", "1", "--targets", "1", "--device", "cpu"])  # fmt: skip
+    dense = tmp_path / "dense.nii.gz"
+    stack_file = str(tmp_path / "held" / "p2_ED.nii.gz")
+    main(["reconstruct", stack_file, str(dense), "--factor", "2", "--weights", out])
+    record = json.loads((tmp_path / "dense.json").read_text())
+    assert sorted(record["weights_sha256"]) == ["autoencoder", "default", "finisher"]

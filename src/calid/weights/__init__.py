@@ -7,11 +7,14 @@ from pathlib import Path
 
 from calid.errors import WeightsError
 
-__all__ = ["FOLDER", "preset_weights", "weights_path"]
+__all__ = ["FINISHER", "FOLDER", "preset_weights", "weights_path"]
 
 FOLDER = Path(__file__).parent
 
 SUMS = "SHA256SUMS"
+
+FINISHER = "finisher"
+"""Network of the ``default`` preset that it can do without."""
 
 
 def weights_path(name: str) -> Path:
@@ -35,7 +38,7 @@ def weights_path(name: str) -> Path:
 
 
 def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
-    """The files that a preset is made of, by name: the autoencoder and the interpolator.
+    """The files that a preset is made of, by name: autoencoder, interpolator, perhaps a finisher.
 
     Parameters
     ----------
@@ -51,7 +54,8 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
         If the folder has none of the files, or the package lacks one.
     """
     names = ("autoencoder", preset)
-    found = {} if own is None else {n: own / f"{n}.safetensors" for n in names}
+    all_names = (*names, FINISHER) if preset == "default" else names
+    found = {} if own is None else {n: own / f"{n}.safetensors" for n in all_names}
     found = {name: path for name, path in found.items() if path.exists()}
     if own is not None and not found:
         raise WeightsError(
@@ -59,7 +63,7 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
             f"The folder holds neither autoencoder.safetensors nor {preset}.safetensors.",
             "Give the OUT folder of calid train.",
         )
-    return {name: found.get(name) or weights_path(name) for name in names}
+    return found | {name: weights_path(name) for name in names if name not in found}
 
 
 def _line(path: Path) -> str:
