@@ -15,21 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from calid.cli.main import main
 from calid.data.bank import Film
-from calid.data.phantom import HeartPhantom
 from calid.data.sampling import centre_stack
 from calid.errors import WeightsError
-from calid.io import write_volume
-from calid.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
+from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.context import Context
 from calid.models.correspondence import carry
 from calid.models.finisher import Finisher, FinisherConfig, load_finisher
 from calid.models.interpolator import Interpolator, InterpolatorConfig
 from calid.models.store import load_autoencoder, load_interpolator, new_interpolator
-from calid.stack import Volume
 from calid.training.autoencoder import (
-    AutoencoderObjective,
     SliceBatch,
     autoencoder_task,
     measure_latents,
@@ -207,18 +202,6 @@ def test_batches_are_a_pure_function_of_step_and_rank(tmp_path: Path, stage: str
         assert again.shape != base.shape or not torch.equal(again, base)
 
 
-def test_exported_latents_have_mean_0_and_variance_1(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    fit(task_of("autoencoder", path), tmp_path, SHORT, CPU, resume=False)
-    model = load_autoencoder(path)
-    assert float((model.std - 1).abs().max()) > 0.05, "they were measured"
-    images = torch.cat([centre_stack(f, 0, SIZE).images for f in TRAIN])[:, None]
-    measure_latents(model, images)
-    latents = model.encode(images)
-    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(CHANNELS), rtol=0, atol=1e-3)
-    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(CHANNELS), rtol=1e-3, atol=0)
-
-
 def test_slices_of_a_batch_come_from_the_films_in_window_units(tmp_path: Path) -> None:
     task = task_of("autoencoder", tmp_path / "w")
     poses = 0
@@ -273,42 +256,6 @@ def test_held_out_stacks_that_are_too_short_still_give_figures(tmp_path: Path) -
         objective, frozen(), TRAIN, short, tmp_path / "w", SIZE, 1, 1, seed=0, device=CPU
     )
     assert np.isfinite(list(task.validate().values())).all()
-
-
-class Fixed(Autoencoder):
-    """Renders given images from any latent, so that every loss term is known."""
-
-    def __init__(self, shown: Tensor) -> None:
-        super().__init__(SIZES)
-        self.shown = shown
-
-    def posterior(self, images: Tensor) -> Posterior:
-        mean = torch.full((len(images), CHANNELS, 8, 8), 2.0)
-        return Posterior(mean, torch.zeros_like(mean))
-
-    def render(self, raw: Tensor) -> Tensor:
-        return self.shown
-
-
-def test_the_terms_of_stage_1_are_absolute_gradient_and_divergence() -> None:
-    truth = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    ramp = 0.01 * torch.arange(SIZE).expand(2, 1, SIZE, SIZE)
-    noise = torch.zeros(2, CHANNELS, 8, 8)
-    terms = AutoencoderObjective(Fixed(truth + ramp))(SliceBatch(truth, noise, None))
-    assert float(terms["absolute"]) == pytest.approx(0.01 * 15.5, rel=1e-4)
-    assert float(terms["kl"]) == pytest.approx(2.0)  # mean 2: half its square
-    assert float(terms["loss"]) == pytest.approx(0.155 + 0.5 * 0.01 + 2e-4 * 2, rel=1e-4)
-    perfect = AutoencoderObjective(Fixed(truth))(SliceBatch(truth, noise, None))
-    assert float(perfect["absolute"]) == 0
-
-
-def test_a_warped_latent_has_to_give_the_warped_image() -> None:
-    truth = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    mirror = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    batch = SliceBatch(truth, torch.zeros(2, CHANNELS, 8, 8), mirror)
-    right = AutoencoderObjective(Fixed(truth.flip(3)))(batch)
-    wrong = AutoencoderObjective(Fixed(truth))(batch)
-    assert float(right["absolute"]) < 0.05 < 0.2 < float(wrong["absolute"])
 
 
 def terms_with(
@@ -424,40 +371,3 @@ def test_each_term_teaches_only_what_it_may(tmp_path: Path) -> None:
     assert any("denoiser" in k for k in flow)
     assert any("levels" in k for k in flow)
     assert not any("correct." in k or "blend" in k for k in flow)
-
-
-def test_the_networks_before_the_finisher_are_kept(tmp_path: Path) -> None:
-    task = task_of("finisher", tmp_path / "w.safetensors")
-    kept = {k: v.clone() for k, v in task.objective.state_dict().items()}
-    fit(task, tmp_path, SHORT, CPU, resume=False)
-    for name, value in task.objective.state_dict().items():
-        assert torch.equal(value, kept[name]) != name.startswith("finisher."), name
-
-
-def test_walls_that_come_to_lie_elsewhere_cost() -> None:
-    """The labels of the acquired slices are carried by what the finisher does."""
-    objective = objective_of("finisher")
-    assert isinstance(objective, FinishObjective)
-    with torch.no_grad():
-        batch = task_of("finisher", Path("unused")).batch(0, 0)
-        assert isinstance(batch, TupleBatch)
-        before = objective(batch)["walls"]
-        objective.finisher.fields.bias[:4] = 1.0
-        assert float(objective(batch)["walls"]) > 1.5 * float(before)
-
-
-def test_the_command_leaves_a_finisher_that_reconstructs(tmp_path: Path) -> None:
-    for folder, seed in (("data", 1), ("held", 2)):
-        stack = HeartPhantom(seed).acquire(slices=5, start=0.0, field_of_view=48.0, thickness=0.0)
-        kept = np.ones(5, np.bool_)
-        volume = Volume(stack.data, stack.affine, stack.positions, kept, stack.frame_times)
-        (tmp_path / folder).mkdir()
-        write_volume(volume, tmp_path / folder / f"p{seed}_ED.nii.gz")
-    data, held, out = (str(tmp_path / name) for name in ("data", "held", "out"))
-    main(["train", "finisher", "--data", data, "--validation", held, "--out", out, "--steps", "1",
-          "--size", "32", "--stacks", "1", "--targets", "1", "--device", "cpu"])  # fmt: skip
-    dense = tmp_path / "dense.nii.gz"
-    stack_file = str(tmp_path / "held" / "p2_ED.nii.gz")
-    main(["reconstruct", stack_file, str(dense), "--factor", "2", "--weights", out])
-    record = json.loads((tmp_path / "dense.json").read_text())
-    assert sorted(record["weights_sha256"]) == ["autoencoder", "default", "finisher"]

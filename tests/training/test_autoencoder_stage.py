@@ -1,0 +1,64 @@
+"""What is particular to stage 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from training.test_stages import CHANNELS, CPU, SHORT, SIZE, SIZES, TRAIN, task_of
+
+from calid.data.sampling import centre_stack
+from calid.models.autoencoder import Autoencoder, Posterior
+from calid.models.store import load_autoencoder
+from calid.training.autoencoder import AutoencoderObjective, SliceBatch, measure_latents
+from calid.training.loop import fit
+
+
+class Fixed(Autoencoder):
+    """Renders given images from any latent, so that every loss term is known."""
+
+    def __init__(self, shown: Tensor) -> None:
+        super().__init__(SIZES)
+        self.shown = shown
+
+    def posterior(self, images: Tensor) -> Posterior:
+        mean = torch.full((len(images), CHANNELS, 8, 8), 2.0)
+        return Posterior(mean, torch.zeros_like(mean))
+
+    def render(self, raw: Tensor) -> Tensor:
+        return self.shown
+
+
+def test_the_terms_of_stage_1_are_absolute_gradient_and_divergence() -> None:
+    truth = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    ramp = 0.01 * torch.arange(SIZE).expand(2, 1, SIZE, SIZE)
+    noise = torch.zeros(2, CHANNELS, 8, 8)
+    terms = AutoencoderObjective(Fixed(truth + ramp))(SliceBatch(truth, noise, None))
+    assert float(terms["absolute"]) == pytest.approx(0.01 * 15.5, rel=1e-4)
+    assert float(terms["kl"]) == pytest.approx(2.0)  # mean 2: half its square
+    assert float(terms["loss"]) == pytest.approx(0.155 + 0.5 * 0.01 + 2e-4 * 2, rel=1e-4)
+    perfect = AutoencoderObjective(Fixed(truth))(SliceBatch(truth, noise, None))
+    assert float(perfect["absolute"]) == 0
+
+
+def test_a_warped_latent_has_to_give_the_warped_image() -> None:
+    truth = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    mirror = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    batch = SliceBatch(truth, torch.zeros(2, CHANNELS, 8, 8), mirror)
+    right = AutoencoderObjective(Fixed(truth.flip(3)))(batch)
+    wrong = AutoencoderObjective(Fixed(truth))(batch)
+    assert float(right["absolute"]) < 0.05 < 0.2 < float(wrong["absolute"])
+
+
+def test_exported_latents_have_mean_0_and_variance_1(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    fit(task_of("autoencoder", path), tmp_path, SHORT, CPU, resume=False)
+    model = load_autoencoder(path)
+    assert float((model.std - 1).abs().max()) > 0.05, "they were measured"
+    images = torch.cat([centre_stack(f, 0, SIZE).images for f in TRAIN])[:, None]
+    measure_latents(model, images)
+    latents = model.encode(images)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(CHANNELS), rtol=0, atol=1e-3)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(CHANNELS), rtol=1e-3, atol=0)
