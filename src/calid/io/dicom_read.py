@@ -129,6 +129,8 @@ class Scan:
         InputError
             If there is no image of one of them.
         """
+        if not series:
+            return self
         there = {n for image in self.images if (n := image.series) is not None}
         if absent := sorted(set(series) - there):
             raise InputError(
@@ -136,11 +138,10 @@ class Scan:
                 f"There is no image of series {', '.join(map(str, absent))}.",
                 f"Series with images: {', '.join(map(str, sorted(there))) or 'none'}.",
             )
-        if not series:
-            return self
         kept = [image for image in self.images if image.series in series]
-        others = LeftOut("of another series", len(self.images) - len(kept))
-        return Scan(self.files, kept, [*self.left_out, *[others] * (others.images > 0)])
+        others = len(self.images) - len(kept)
+        left_out = [LeftOut("of another series", others)] if others else []
+        return Scan(self.files, kept, self.left_out + left_out)
 
 
 def scan(files: Sequence[Member], path: Path) -> Scan:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from calid.geometry.region import Region
-from calid.models.context import Acquired, Registered
+from calid.models.context import Acquired, Context, Registered
 from calid.models.filters import gaussian_means
 from calid.models.motion import GAP_UNIT, refined_motion, warp
 
@@ -162,13 +162,12 @@ def seen_from(slices: Tensor, displacement: Tensor, gate: Tensor) -> Tensor:
 
 def _beyond(acquired: Acquired, seen: Registered) -> tuple[Tensor, Tensor, Tensor]:
     """The slices next to the nearest two, their distances, and whether there are any."""
-    context, count = seen.context, int((~seen.moved).sum())
-    far = context.distance.abs().masked_fill(~context.mask | seen.moved, 1e5)
-    below = far.masked_fill(context.distance > 0, 1e5).argmin(1, keepdim=True) - 1
-    above = far.masked_fill(context.distance <= 0, 1e5).argmin(1, keepdim=True) + 1
-    columns = torch.cat([below, above], 1)
-    inside = (columns >= 0) & (columns < count)
-    columns = columns.clamp(0, count - 1)
+    whole, still = seen.context, ~seen.moved
+    context = Context(whole.index[:, still], whole.distance[:, still], whole.mask[:, still])
+    below, above = context.nearest()
+    columns, last = torch.cat([below - 1, above + 1], 1), context.index.shape[1] - 1
+    inside = (columns >= 0) & (columns <= last)
+    columns = columns.clamp(0, last)
     present = inside & context.mask.gather(1, columns)
     distance = context.distance.gather(1, columns) * present
     images = acquired.images[context.index.gather(1, columns), 0]
