@@ -107,8 +107,10 @@ class _Training:
 class TrainAutoencoder(_Training):
     """Stage 1: learn the latent space from single slices. No labels are needed."""
 
-    batch: int = 8
-    """Slices a step, even."""
+    batch: int = 32
+    """Slices a step."""
+    size: int = 80
+    """Side of the training crop in pixels of the images, a multiple of 4."""
 
     def run(self) -> None:
         """Train and leave OUT/autoencoder.safetensors."""
@@ -117,7 +119,9 @@ class TrainAutoencoder(_Training):
         from calid.training.setup import gather_films
 
         device = self.begin()
-        train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
+        train, held_out = gather_films(
+            self.data, self.validation, self.phantoms, self.out, own_pixels=True
+        )
         task = autoencoder_task(
             Autoencoder(AutoencoderConfig()).to(device),
             train,
