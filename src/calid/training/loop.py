@@ -21,7 +21,7 @@ from calid.io.atomic import atomic
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
-from calid.training.parallel import process_group, process_rank
+from calid.training.parallel import process_count, process_group, process_rank
 
 __all__ = ["FitConfig", "Task", "fit", "learning_rate"]
 
@@ -72,12 +72,16 @@ class Task:
         Figures of the objective with averaged weights.
     export
         Writes the averaged weights, with the latest figures, where users load them from.
+    examples, unit
+        How many of what a process sees in a step, for the pace that is shown and logged.
     """
 
     objective: nn.Module
     batch: Callable[[int, int], object]
     validate: Callable[[], Mapping[str, float]]
     export: Callable[[Mapping[str, float]], None]
+    examples: int = 1
+    unit: str = "steps"
 
 
 def learning_rate(step: int, config: FitConfig) -> float:
@@ -127,11 +131,13 @@ def _fit(
         torch.autocast, device.type, config.precision, config.precision != torch.float32
     )
     loss = TextColumn("loss {task.fields[loss]:.4f}")
+    pace = TextColumn(f"{{task.fields[pace]:.3g}} {task.unit}/s")
     with (
-        progress_bar(loss, disable=rank > 0) as bar,
+        progress_bar(loss, pace, disable=rank > 0) as bar,
         _Log(folder / "log.jsonl", start, rank) as log,
     ):
-        job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan)
+        job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan, pace=0)
+        clock = _Pace(task.examples * process_count())
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
@@ -155,8 +161,11 @@ def _fit(
             # One transfer for all of them: each would wait for the GPU by itself.
             numbers = torch.stack([x.detach().float() for x in named.values()]).tolist()
             figures = dict(zip(named, numbers, strict=True))
-            log.write({"step": step + 1, **figures})
-            bar.update(job, advance=1, loss=figures["loss"])
+            per_second, left = clock.after(step + 1 - start, config.steps - step - 1)
+            log.write(
+                {"step": step + 1, **figures, f"{task.unit}_per_second": per_second, "left": left}
+            )
+            bar.update(job, advance=1, loss=figures["loss"], pace=per_second)
             done = step + 1 == config.steps
             if done or (step + 1) % config.validate_every == 0:
                 with average.applied(module), torch.no_grad(), autocast():
@@ -168,6 +177,18 @@ def _fit(
             # After the validation: a run that is killed within it does it again.
             if done or (step + 1) % config.save_every == 0:
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
+
+
+class _Pace:
+    """Examples a second since the training was started or resumed, and the seconds left."""
+
+    def __init__(self, examples: int) -> None:
+        self.examples, self.started = examples, time.monotonic()
+
+    def after(self, done: int, left: int) -> tuple[float, int]:
+        """After so many steps, with so many left."""
+        seconds = (time.monotonic() - self.started) / done
+        return round(self.examples / max(seconds, 1e-9), 1), round(left * seconds)
 
 
 class _Log:
