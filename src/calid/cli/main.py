@@ -24,8 +24,10 @@ from calid.cli.segment import Segment
 from calid.cli.train import (
     TrainAutoencoder,
     TrainBaseline,
+    TrainDefault,
     TrainFinisher,
     TrainInterpolator,
+    TrainPaper,
     TrainSegmentation,
     TrainTemporal,
 )
@@ -41,6 +43,8 @@ class Train:
 
     stage: (
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
+        | Annotated[TrainDefault, tyro.conf.subcommand("default")]
+        | Annotated[TrainPaper, tyro.conf.subcommand("paper")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
         | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
         | Annotated[TrainFinisher, tyro.conf.subcommand("finisher")]

@@ -27,7 +27,7 @@ from calid.io.atomic import atomic
 from calid.models.latent_interpolator import Neighbours
 from calid.models.motion import registered
 
-__all__ = ["NARROW", "TupleConfig", "Tuples", "build_tuples", "validation_tuples"]
+__all__ = ["NARROW", "TupleConfig", "Tuples", "build_tuples", "size_on_disk", "validation_tuples"]
 
 VERSION = 1
 """Of what a cache holds; another version is built again."""
@@ -186,6 +186,15 @@ def build_tuples(
         parts.append(_read(path, key))
         on_draw(draw + 1)
     return Tuples.joined(parts)
+
+
+def size_on_disk(films: Sequence[Film], channels: int, config: TupleConfig) -> float:
+    """Bytes that the tuples of all draws take at most, for latents of so many channels."""
+    frames = [(min(len(f.frames), config.frames), len(f.positions)) for f in films]
+    slices = sum(count * length for count, length in frames)
+    tuples = sum(count * min(length - 2, config.targets) for count, length in frames if length > 2)
+    latent = 2 * channels * (config.size // 4) ** 2
+    return config.draws * latent * (slices + 2 * tuples) / (1 - config.narrow)
 
 
 def validation_tuples(films: Sequence[Film], encode: Encode, size: int) -> Tuples:

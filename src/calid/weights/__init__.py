@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calid.errors import WeightsError
 
-__all__ = ["FINISHER", "FOLDER", "preset_weights", "weights_path"]
+__all__ = ["FINISHER", "FOLDER", "digest", "preset_weights", "weights_path"]
 
 FOLDER = Path(__file__).parent
 
@@ -68,5 +68,21 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
 
 def _line(path: Path) -> str:
     """A line as ``sha256sum`` writes it."""
-    with path.open("rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}"
+    return f"{digest(path)}  {path.name}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            path, f"The weights cannot be read ({error}).", "Check the path."
+        ) from error
