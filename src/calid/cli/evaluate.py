@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
+ON_PIXELS = ("hidden-slices", "downstream", "film")
+"""Protocols that compare in pixels of the images, or of 1.5 mm if asked to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
@@ -61,6 +64,9 @@ class Evaluate:
     released ones."""
     predictions: Path | None = None
     """Folder where answers are kept and found again. Without: OUT/predictions."""
+    grid: Literal["own", "1.5mm"] = "own"
+    """Pixels in which hidden slices are compared: those of the
+    images, as a user gets them, or 1.5 mm."""
     max_subjects: int | None = None
     """Stop after this many subjects."""
     seed: int = 0
@@ -164,6 +170,7 @@ class Evaluate:
             "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
             "n_images": targets,
             "seed": self.seed,
+            "grid": self.grid if self.protocol in ON_PIXELS else None,
             "reading": self.reading.facts(),
             **record(contenders, self.baselines, self.weights, device=self.device),
         }
@@ -198,13 +205,13 @@ class Evaluate:
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
-        reader = self.reading.read
+        reader, own = self.reading.read, self.grid == "own"
         if self.protocol == "downstream":
-            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader)
+            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader, own)
         if self.protocol == "dense":
             return dense(load_segmenter(self.device).label_slices, autoencoder, reader=reader)
         protocol = film if self.protocol == "film" else hidden_slices
-        return protocol(autoencoder, reader)
+        return protocol(autoencoder, reader, own)
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say
