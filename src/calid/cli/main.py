@@ -24,7 +24,6 @@ from calid.cli.segment import Segment
 from calid.cli.train import (
     TrainAutoencoder,
     TrainBaseline,
-    TrainFinisher,
     TrainInterpolator,
     TrainSegmentation,
     TrainTemporal,
@@ -43,7 +42,6 @@ class Train:
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
         | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
-        | Annotated[TrainFinisher, tyro.conf.subcommand("finisher")]
         | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
         | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )
