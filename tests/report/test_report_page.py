@@ -152,7 +152,7 @@ def test_the_uncertainty_is_shown_if_there_is_one(report):
     spread = np.broadcast_to(spread, report.volume.data.shape).astype(np.float32)
     text = page(replace(report, volume=replace(report.volume, uncertainty=spread)))
     assert "Standard deviation over samples" in text
-    assert text.count("data:image/png") == 3
+    assert text.count("data:image/png") == 4
 
 
 def test_where_networks_answered_is_told(report):
