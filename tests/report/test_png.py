@@ -44,8 +44,8 @@ def test_only_what_is_too_large_loses_shades_and_nothing_is_dithered(coloured):
     pixels[30:] = RNG.integers(0, 256, (30, 400, 1), np.uint8)
     if coloured:
         pixels[..., 0] = 255
-    whole, part = encode(pixels), encode(pixels, limit=9_000)
-    assert len(part) <= 9_000 < len(whole)
+    whole, part = encode(pixels), encode(pixels, limit=11_000)
+    assert len(part) <= 11_000 < len(whole)
     assert len(decoded(part).getcolors()) < len(decoded(whole).getcolors())
     flat = rgb(part)[:30].astype(int)
     assert (flat == flat[0]).all()  # dithering would make rows differ
@@ -58,7 +58,7 @@ def test_pixels_of_an_example_are_whole_pixels_of_its_sheet():
     found, of_errors = rgb(png(images)), rgb(png(errors))
     expected = np.rint(truth * 255).repeat(2, axis=0).repeat(2, axis=1)
     title = found.shape[0] - 120
-    np.testing.assert_array_equal(found[title:, :100, 0], expected)
+    np.testing.assert_allclose(found[title:, :100, 0], expected, atol=1)  # matplotlib rounds
     assert decoded(png(images)).mode == "L"
     assert np.ptp(of_errors[title:, 102:202], axis=(0, 1)).max() == 0  # no error, one colour
     assert not of_errors[:, :100].any()
