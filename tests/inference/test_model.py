@@ -8,8 +8,6 @@ from calid.errors import UsageError
 from calid.inference.load import load_model
 from calid.inference.model import Model, Sampling
 from calid.inference.runtime import choose_device
-from calid.models.finisher import KIND, Finisher, FinisherConfig
-from calid.models.store import save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +102,3 @@ def test_unknown_devices_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="No CUDA"):
             choose_device("cuda")
-
-
-def test_a_finisher_has_the_last_word(tmp_path, model, images):
-    path, targets = tmp_path / "finisher.safetensors", np.array([5.0])
-    torch.manual_seed(0)
-    for pull, same in ((0.0, True), (2.0, False)):
-        finisher = Finisher(FinisherConfig((8, 16), (1, 1), (1,), 8))
-        torch.nn.init.constant_(finisher.correction.bias, pull)
-        save_tensors(finisher, KIND, finisher.config, {}, path)
-        finished = load_model(device="cpu", weights=tmp_path)
-        assert finished.weights["finisher"] == path
-        for sampling in (Sampling(0), Sampling(1, 1)):
-            found, before = (
-                m.between(images, PLACES, targets, SPACING, sampling) for m in (finished, model)
-            )
-            assert np.allclose(found, before, atol=1e-4) == same
-            assert (found.mean() > before.mean() + 0.1) != same

@@ -21,7 +21,6 @@ from calid.errors import WeightsError
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.context import Context
 from calid.models.correspondence import carry
-from calid.models.finisher import Finisher, FinisherConfig, load_finisher
 from calid.models.interpolator import Interpolator, InterpolatorConfig
 from calid.models.store import load_autoencoder, load_interpolator, new_interpolator
 from calid.training.autoencoder import (
@@ -29,12 +28,10 @@ from calid.training.autoencoder import (
     autoencoder_task,
     measure_latents,
 )
-from calid.training.finisher import FinishObjective
 from calid.training.interpolator import (
     NoiseObjective,
     RefineObjective,
     TupleBatch,
-    TupleObjective,
     interpolator_task,
 )
 from calid.training.loop import FitConfig, Task, fit
@@ -44,7 +41,7 @@ SIZE, CHANNELS = 32, 3
 SIZES = AutoencoderConfig(CHANNELS, (8, 16), (1, 1), (1, 1))
 SHORT = FitConfig(steps=6, rate=1e-3, warmup=2, save_every=2, validate_every=6)
 LONG = FitConfig(steps=40, rate=5e-3, warmup=4, save_every=1000, validate_every=1000)
-STAGES = ("autoencoder", "default", "paper", "finisher")
+STAGES = ("autoencoder", "default", "paper")
 
 
 class PowerCutError(Exception):
@@ -89,30 +86,11 @@ def task_of(stage: str, weights: Path, seed: int = 0) -> Task:
         return autoencoder_task(
             Autoencoder(SIZES), TRAIN, HELD_OUT, weights, SIZE, batch=4, seed=0, device=CPU
         )
-    objective = objective_of(stage)
+    model = new_interpolator(stage, channels=CHANNELS, widths=(8, 16, 16))
+    objective = RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
     return interpolator_task(
         objective, frozen(), TRAIN, HELD_OUT, weights, SIZE, stacks=2, targets=2, seed=0, device=CPU
     )
-
-
-def objective_of(stage: str) -> TupleObjective:
-    sizes = {"channels": CHANNELS, "widths": (8, 16, 16)}
-    if stage == "finisher":
-        finisher = Finisher(FinisherConfig((8, 16), (1, 1), (1,), 8))
-        return FinishObjective(finisher, registering(), frozen(), discs)
-    model = new_interpolator(stage, **sizes)
-    return RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
-
-
-@cache
-def registering() -> Interpolator:
-    return Interpolator(InterpolatorConfig(CHANNELS, (8, 16, 16))).eval()
-
-
-def discs(images: Tensor) -> Tensor:
-    """Indicators of ground and disc."""
-    bright = images > 0.55
-    return torch.cat([~bright, bright], 1).float()
 
 
 def log_of(folder: Path) -> list[dict[str, object]]:
@@ -166,10 +144,9 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> Non
 def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str) -> None:
     path = tmp_path / "w.safetensors"
     fit(task_of(stage, path), tmp_path, SHORT, CPU, resume=False)
-    loaders = {"autoencoder": load_autoencoder, "finisher": load_finisher}
-    loaded = loaders[stage](path) if stage in loaders else load_interpolator(path, stage)
+    loaded = load_autoencoder(path) if stage == "autoencoder" else load_interpolator(path, stage)
     state = load_file(tmp_path / "checkpoint.safetensors")
-    prefix = stage if stage in loaders else "interpolator"
+    prefix = "autoencoder" if stage == "autoencoder" else "interpolator"
     for key, parameter in loaded.named_parameters():
         average = state[f"average/{prefix}.{key}"]
         torch.testing.assert_close(parameter.data, average.half().float(), rtol=0, atol=0)

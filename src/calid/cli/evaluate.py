@@ -94,7 +94,7 @@ class Evaluate:
         from calid.cli.console import say
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
         from calid.report.differences import paired_differences
-        from calid.report.examples import example_rows
+        from calid.report.examples import example_sheets
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
@@ -105,8 +105,10 @@ class Evaluate:
         protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
         found, results, summary = self._evaluated(protocol, files, contenders)
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-        examples = example_rows(found.truths, found.answers)
-        pictures = {"examples.png": examples, "differences.png": differences}
+        pictures = {"differences.png": differences}
+        for n, truth in enumerate(found.truths):
+            sheets = example_sheets(truth, {name: a[n] for name, a in found.answers.items()})
+            pictures |= {f"examples-{n + 1}.png": sheets[0], f"errors-{n + 1}.png": sheets[1]}
         self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
@@ -156,9 +158,9 @@ class Evaluate:
         """Write the folder and print the table."""
         from calid.cli.console import say
         from calid.evaluation.tables import markdown, write_results
-        from calid.report.figure import save_figure
+        from calid.report.png import LIGHT, save_figure
 
-        saved = {name: partial(save_figure, figure) for name, figure in pictures.items()}
+        saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
         write_results(results, summary, saved, self.out)
         say(markdown(summary))
 

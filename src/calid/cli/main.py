@@ -25,7 +25,6 @@ from calid.cli.train import (
     TrainAutoencoder,
     TrainBaseline,
     TrainDefault,
-    TrainFinisher,
     TrainInterpolator,
     TrainPaper,
     TrainSegmentation,
@@ -47,7 +46,6 @@ class Train:
         | Annotated[TrainPaper, tyro.conf.subcommand("paper")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
         | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
-        | Annotated[TrainFinisher, tyro.conf.subcommand("finisher")]
         | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
         | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )

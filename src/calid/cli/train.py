@@ -26,7 +26,6 @@ __all__ = [
     "TrainAutoencoder",
     "TrainBaseline",
     "TrainDefault",
-    "TrainFinisher",
     "TrainInterpolator",
     "TrainPaper",
     "TrainSegmentation",
@@ -403,41 +402,6 @@ class TrainTemporal(_Training):
             device=device,
         )
         self.fit(task, device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainFinisher(_HiddenSliceTraining):
-    """Stage 4: learn to move and weigh the registered pixels, and to correct the mean.
-
-    No labels are needed: where walls are, the package's segmentation network says.
-    """
-
-    interpolator: Path | None = None
-    """Weights of stage 2 or 3, default preset. Without, those of the package."""
-    start_from: Path | None = None
-    """Weights to begin with, to fine-tune them; without, from scratch."""
-
-    def run(self) -> None:
-        """Train and leave OUT/finisher.safetensors."""
-        from calid.models.finisher import Finisher, FinisherConfig, load_finisher
-        from calid.models.interpolator import Interpolator
-        from calid.models.store import load_autoencoder, load_interpolator
-        from calid.segmentation.segment import load_segmenter
-        from calid.training.finisher import FinishObjective
-        from calid.weights import weights_path
-
-        def make() -> TupleObjective:
-            if self.start_from is None:
-                finisher = Finisher(FinisherConfig())
-            else:
-                finisher = load_finisher(self.start_from).train().requires_grad_(True)
-            known = load_interpolator(self.interpolator or weights_path("default"), "default")
-            assert isinstance(known, Interpolator)
-            autoencoder = load_autoencoder(self.autoencoder or weights_path("autoencoder"))
-            label = load_segmenter(self.device).one_hot
-            return FinishObjective(finisher, known, autoencoder, label)
-
-        self.fit_objective(make, "finisher")
 
 
 @dataclass(frozen=True, kw_only=True)

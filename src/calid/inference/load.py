@@ -8,10 +8,9 @@ from typing import Literal
 from calid.inference.model import Model
 from calid.inference.openvino import compile_networks
 from calid.inference.runtime import PrecisionName, RuntimeName, choose_runtime
-from calid.models.finisher import load_finisher
 from calid.models.layers import channels_last
 from calid.models.store import load_autoencoder, load_interpolator
-from calid.weights import FINISHER, preset_weights
+from calid.weights import preset_weights
 
 __all__ = ["Preset", "load_model"]
 
@@ -53,9 +52,6 @@ def load_model(
     interpolator = load_interpolator(files[preset], preset)
     autoencoder = load_autoencoder(files["autoencoder"]).to(place)
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
-    finisher = None
-    if FINISHER in files:
-        finisher = channels_last(load_finisher(files[FINISHER]).to(place))
     if where.name == "openvino":
-        compile_networks(*networks, finisher, where.precision)
-    return Model(*networks, preset, place, finisher=finisher, runtime=where, weights=files)
+        compile_networks(autoencoder, interpolator, where.precision)
+    return Model(*networks, preset, place, runtime=where, weights=files)

@@ -31,9 +31,8 @@ from calid.inference.sampling import Sampling
 from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
-from calid.models.finisher import Finisher
 from calid.models.interpolator import Filled, LatentFiller
-from calid.models.surroundings import expected, rendered, sampled
+from calid.models.surroundings import rendered, sampled
 from calid.stack import SliceStack, Volume
 
 __all__ = ["Model", "Sampling"]
@@ -55,9 +54,6 @@ class Model:
         Its name, for the record.
     device
         Where they are.
-    finisher
-        The third network, on the same device; without it registration has the last word on
-        where acquired pixels belong. Asked only by interpolators that register.
     runtime
         What computes them; torch in the device's best precision if nothing is said.
     weights
@@ -71,12 +67,10 @@ class Model:
         preset: str,
         device: torch.device,
         *,
-        finisher: Finisher | None = None,
         runtime: Runtime | None = None,
         weights: Mapping[str, Path] | None = None,
     ) -> None:
         self.autoencoder, self.interpolator = autoencoder, interpolator
-        self.finisher = finisher
         self.weights = dict(weights or {})
         self.preset, self.device = preset, device
         self.runtime = runtime or choose_runtime(device.type)
@@ -347,17 +341,11 @@ class Model:
         """Images ``(targets, height, width)`` on the networks' grid."""
         drawn = self._decode(filled.latents)
         if filled.around is None:
-            return drawn[:, 0].cpu()
-        decoded = drawn if filled.mean is None else self._decode(filled.mean)
-        around = filled.around
-        if self.finisher is None:
-            mean = expected(decoded, around)
+            image = drawn
+        elif filled.mean is None:
+            image = rendered(drawn, filled.around, vividness)
         else:
-            mean, around = self.finisher.finish(decoded, around)
-        if filled.mean is None:
-            image = rendered(mean, around, vividness)
-        else:
-            image = sampled(mean, drawn - decoded, around, vividness)
+            image = sampled(drawn, self._decode(filled.mean), filled.around, vividness)
         return image[:, 0].cpu()
 
     def _autocast(self) -> torch.autocast:
