@@ -84,7 +84,8 @@ def test_targets_are_independent_of_each_other() -> None:
 def test_the_paper_sees_two_slices_and_nothing_else() -> None:
     model, seen, noise = trained(PRESETS[1]), neighbours(-5, 5), random(2, CHANNELS, 8, 8)
     once = model.sample(seen, noise, 4)
-    blind = dataclasses.replace(seen, moved=0 * seen.moved, beyond=0 * seen.beyond)
+    elsewhere = seen.distance * torch.tensor([1, 1, 3.0, 3.0])
+    blind = Neighbours(seen.adjacent, elsewhere, 0 * seen.moved, 0 * seen.beyond)
     assert torch.equal(once, model.sample(blind, noise, 4))
     turned = dataclasses.replace(seen, adjacent=seen.adjacent.flip(1))
     assert not torch.equal(once, model.sample(turned, noise, 4))

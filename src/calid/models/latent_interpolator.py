@@ -135,9 +135,8 @@ class LatentInterpolator(nn.Module):
         self.config = config
         channels, widths, size = config.channels, config.widths, config.embedding
         context, outputs = (6, channels) if config.registered else (2, 0)
-        self.place = nn.Sequential(
-            nn.Linear(4 * FEATURES + 2, size), nn.SiLU(), nn.Linear(size, size)
-        )
+        distances = 4 * FEATURES + 2 if config.registered else 2 * FEATURES
+        self.place = nn.Sequential(nn.Linear(distances, size), nn.SiLU(), nn.Linear(size, size))
         self.time = nn.Sequential(nn.Linear(FEATURES, size), nn.SiLU(), nn.Linear(size, size))
         self.tau_1 = UNet(context * channels, outputs, widths, size)
         self.tau_2 = Injection(widths)
@@ -157,11 +156,15 @@ class LatentInterpolator(nn.Module):
         return Encoded(mean, where, self.tau_2(features))
 
     def embed(self, distance: Tensor) -> Tensor:
-        """A vector for each target, of the distances to its neighbours."""
-        there = (distance[:, 2:] != 0).to(distance.dtype)
-        return self.place(  # type: ignore[no-any-return]
-            torch.cat([fourier_features(distance, FEATURES, PERIOD).flatten(1), there], 1)
-        )
+        """A vector for each target, of the distances to the neighbours that tau_1 sees."""
+        features = fourier_features(distance, FEATURES, PERIOD)
+        if self.config.registered:
+            there = (distance[:, 2:] != 0).to(distance.dtype)
+            seen = torch.cat([features.flatten(1), there], 1)
+        else:
+            seen = features[:, :2].flatten(1)
+        out: Tensor = self.place(seen)
+        return out
 
     def predict(self, x: Tensor, t: Tensor, known: Encoded) -> Tensor:
         """The denoiser at ``x_t``: noise (``paper``), or the velocity of the residual.

@@ -256,7 +256,8 @@ def interpolator_task(
     def validate() -> Mapping[str, float]:
         return _hidden_slices(objective, autoencoder, shown, enter)
 
-    return Task(objective, draw, validate, partial(objective.save, weights))
+    export = partial(objective.save, weights)
+    return Task(objective, draw, validate, export, stacks * targets, "tuples")
 
 
 def _hidden_slices(
