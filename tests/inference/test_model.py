@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from calid.errors import UsageError
+from calid.errors import UsageError, WeightsError
 from calid.inference.load import load_model
 from calid.inference.model import Model, Sampling
 from calid.inference.runtime import choose_device
+from calid.models.autoencoder import Autoencoder, AutoencoderConfig
+from calid.models.store import save_autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,12 @@ def test_unknown_devices_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="No CUDA"):
             choose_device("cuda")
+
+
+def test_an_interpolator_of_other_latents_is_refused(tmp_path: Path) -> None:
+    autoencoder = Autoencoder(AutoencoderConfig(5, (8, 8), (1, 1), (1, 1)))
+    save_autoencoder(autoencoder, tmp_path / "autoencoder.safetensors", {})
+    with pytest.raises(
+        WeightsError, match="8 channels; those of the autoencoder have 5"
+    ):
+        load_model("default", "cpu", weights=tmp_path)

@@ -293,16 +293,19 @@ class _HiddenSliceTraining(_Training):
 
     def fit_objective(self, make: Callable[[], TupleObjective], name: str) -> None:
         """Train what ``make`` returns and leave OUT/NAME.safetensors."""
-        from calid.models.store import load_autoencoder
+        from calid.models.store import check_latents, load_autoencoder
         from calid.training.interpolator import interpolator_task
         from calid.training.setup import gather_films
         from calid.weights import weights_path
 
         device = self.begin()
+        objective = make().to(device)
+        autoencoder = load_autoencoder(self.autoencoder or weights_path("autoencoder"))
+        check_latents(autoencoder, objective.channels, name)
         train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
         task = interpolator_task(
-            make().to(device),
-            load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(device),
+            objective,
+            autoencoder.to(device),
             train,
             held_out,
             weights=self.out / f"{name}.safetensors",

@@ -9,7 +9,7 @@ from calid.inference.model import Model
 from calid.inference.openvino import compile_networks
 from calid.inference.runtime import PrecisionName, RuntimeName, choose_runtime
 from calid.models.layers import channels_last
-from calid.models.store import load_autoencoder, load_interpolator
+from calid.models.store import check_latents, load_autoencoder, load_interpolator
 from calid.weights import preset_weights
 
 __all__ = ["Preset", "load_model"]
@@ -51,6 +51,7 @@ def load_model(
     files = preset_weights(preset, weights)
     interpolator = load_interpolator(files[preset], preset)
     autoencoder = load_autoencoder(files["autoencoder"]).to(place)
+    check_latents(autoencoder, interpolator.config.channels, files[preset])
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
     if where.name == "openvino":
         compile_networks(autoencoder, interpolator, where.precision)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,12 @@ class TupleObjective(nn.Module):
     midway: bool = False
     samples: bool = False
     validation_steps: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Of the latents that it learns from."""
+        sizes: Any = self.interpolator
+        return int(sizes.config.channels)
 
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
         """Write the interpolator's weights with the latest validation figures."""
