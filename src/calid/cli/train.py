@@ -82,7 +82,7 @@ class _Training:
 
     def fit(self, task: Task, device: torch.device) -> None:
         """Train for the given steps in the precision in which the device is fast."""
-        from calid.inference.runtime import choose_precision
+        from calid.precision import choose_precision
         from calid.training.loop import FitConfig, fit
 
         config = FitConfig(

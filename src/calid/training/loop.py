@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from calid.errors import UsageError
 from calid.io.atomic import atomic
+from calid.precision import computing
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
@@ -45,7 +46,7 @@ class FitConfig:
     save_every, validate_every
         Steps between checkpoints and between validations.
     precision
-        Autocast dtype of forward passes; float32 for none.
+        In which the networks compute, as `calid.precision` says.
     """
 
     steps: int
@@ -123,9 +124,7 @@ def _fit(
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    autocast = partial(
-        torch.autocast, device.type, config.precision, config.precision != torch.float32
-    )
+    networks = partial(computing, device, config.precision)
     loss = TextColumn("loss {task.fields[loss]:.4f}")
     with (
         progress_bar(loss, disable=rank > 0) as bar,
@@ -135,7 +134,7 @@ def _fit(
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            with autocast():
+            with networks():
                 terms: dict[str, Tensor] = replica(task.batch(step, rank))
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
@@ -159,7 +158,7 @@ def _fit(
             bar.update(job, advance=1, loss=figures["loss"])
             done = step + 1 == config.steps
             if done or (step + 1) % config.validate_every == 0:
-                with average.applied(module), torch.no_grad(), autocast():
+                with average.applied(module), torch.no_grad(), networks():
                     validation = task.validate()
                     task.export({**validation, "step": step + 1})
                 log.write({"step": step + 1, "validation": dict(validation)})
