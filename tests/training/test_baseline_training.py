@@ -24,6 +24,8 @@ from calid.training.baselines import baseline_objective
 from calid.training.interpolator import TupleBatch, interpolator_task
 from calid.training.loop import FitConfig, Task, fit
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 CPU = torch.device("cpu")
 SIZE, CHANNELS = 32, 3
 SHORT = FitConfig(steps=2, rate=1e-3, warmup=1, save_every=2, validate_every=2)

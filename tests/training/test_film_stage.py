@@ -30,6 +30,8 @@ from calid.training.interpolator import RefineObjective, TupleBatch
 from calid.training.loop import FitConfig, Task, fit
 from calid.training.setup import phantom_films
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 CPU = torch.device("cpu")
 SIZE, CHANNELS, FRAMES = 32, 3, 8
 SHORT = FitConfig(steps=4, rate=1e-3, warmup=2, save_every=2, validate_every=4)

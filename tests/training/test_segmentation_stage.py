@@ -21,6 +21,8 @@ from calid.segmentation.segment import Segmenter
 from calid.training.loop import FitConfig, Task, fit
 from calid.training.segmentation import LabelledBatch, SegmentationObjective, segmentation_task
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 CPU = torch.device("cpu")
 SIZE = 32
 TINY = SegmentationConfig(widths=(8, 8, 16, 16), depth=(1, 1, 1, 1))

@@ -81,8 +81,7 @@ class _Training:
         return own_device(choose_device(self.device))
 
     def fit(self, task: Task, device: torch.device) -> None:
-        """Train for the given steps in the precision in which the device is fast."""
-        from calid.precision import choose_precision
+        """Train for the given steps."""
         from calid.training.loop import FitConfig, fit
 
         config = FitConfig(
@@ -91,7 +90,6 @@ class _Training:
             warmup=min(200, self.steps // 20),
             save_every=self.save_every,
             validate_every=self.validate_every,
-            precision=choose_precision(device),
         )
         try:
             fit(task, self.out, config, device, self.resume)

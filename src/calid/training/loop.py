@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from calid.errors import UsageError
 from calid.io.atomic import atomic
-from calid.precision import computing
+from calid.precision import choose_precision, computing
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
@@ -45,8 +45,6 @@ class FitConfig:
         Of the moving average of the weights.
     save_every, validate_every
         Steps between checkpoints and between validations.
-    precision
-        In which the networks compute, as `calid.precision` says.
     """
 
     steps: int
@@ -56,7 +54,6 @@ class FitConfig:
     decay: float = 0.998
     save_every: int = 250
     validate_every: int = 500
-    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,8 @@ def learning_rate(step: int, config: FitConfig) -> float:
 def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resume: bool) -> None:
     """Train to ``config.steps``, leaving checkpoint, log and weights in ``folder``.
 
+    Networks compute in the precision in which the device is fast.
+
     Under torchrun every process calls this; gradients are averaged, rank 0 writes.
 
     Raises
@@ -124,7 +123,7 @@ def _fit(
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    networks = partial(computing, device, config.precision)
+    networks = partial(computing, device, choose_precision(device))
     loss = TextColumn("loss {task.fields[loss]:.4f}")
     with (
         progress_bar(loss, disable=rank > 0) as bar,
