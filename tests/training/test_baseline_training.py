@@ -24,8 +24,6 @@ from calid.training.baselines import baseline_objective
 from calid.training.interpolator import TupleBatch, interpolator_task
 from calid.training.loop import FitConfig, Task, fit
 
-pytestmark = pytest.mark.usefixtures("precision")
-
 CPU = torch.device("cpu")
 SIZE, CHANNELS = 32, 3
 SHORT = FitConfig(steps=2, rate=1e-3, warmup=1, save_every=2, validate_every=2)
@@ -88,6 +86,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, name: str) -> None
     assert losses[-1] < losses[20]
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_exported_file_gives_the_averaged_network_back(tmp_path: Path, name: str) -> None:
     path = tmp_path / "w.safetensors"
@@ -177,6 +176,7 @@ def test_batches_are_those_of_the_default_preset(tmp_path: Path) -> None:
     torch.testing.assert_close(one.context.distance, other.context.distance, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize(
     ("name", "sizes"), [*((name, {}) for name in LEARNED), (LEARNED[1], {"morphology": True})]
 )

@@ -30,8 +30,6 @@ from calid.training.interpolator import RefineObjective, TupleBatch
 from calid.training.loop import FitConfig, Task, fit
 from calid.training.setup import phantom_films
 
-pytestmark = pytest.mark.usefixtures("precision")
-
 CPU = torch.device("cpu")
 SIZE, CHANNELS, FRAMES = 32, 3, 8
 SHORT = FitConfig(steps=4, rate=1e-3, warmup=2, save_every=2, validate_every=4)
@@ -107,6 +105,7 @@ def log_of(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.usefixtures("precision")
 def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tmp_path):
     path = tmp_path / "default.safetensors"
     fit(task_of(path), tmp_path, SHORT, CPU, resume=False)

@@ -129,7 +129,6 @@ def cut(task: Task, stop: int) -> Task:
     return dataclasses.replace(task, batch=batch)
 
 
-@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_cut_off_and_resumed_is_the_uninterrupted_one(
     tmp_path: Path, stage: str
@@ -164,7 +163,6 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> Non
     assert losses[-1] < losses[20]  # type: ignore[operator]
 
 
-@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str) -> None:
     path = tmp_path / "w.safetensors"
