@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "calid"
 # Every room may use those above it. Rooms on one line do not know each other.
 FLOORS = (
     ("errors", "labels", "progress", "words"),
-    ("stack", "weights"),
+    ("precision", "stack", "weights"),
     ("geometry",),
     ("io",),
     ("data", "diffusion"),

@@ -15,8 +15,11 @@ from calid.models.store import save_autoencoder
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return load_model(device="cpu")
+def model(precision: torch.dtype) -> Model:
+    """The released networks in either precision, and so every test that asks for them."""
+    found = load_model(device="cpu")
+    assert found.runtime.precision == precision
+    return found
 
 
 @pytest.fixture(scope="module")

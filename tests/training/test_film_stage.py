@@ -105,6 +105,7 @@ def log_of(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.usefixtures("precision")
 def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tmp_path):
     path = tmp_path / "default.safetensors"
     fit(task_of(path), tmp_path, SHORT, CPU, resume=False)

@@ -131,6 +131,7 @@ def test_a_stage_that_was_cut_off_and_resumed_is_the_uninterrupted_one(
             torch.testing.assert_close(value, other[key], rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> None:
     task = task_of(stage, tmp_path / "w.safetensors")

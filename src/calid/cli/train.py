@@ -70,8 +70,7 @@ class _Training:
         return _begin(self.out, self.seed, self.threads, self.device)
 
     def fit(self, task: Task, device: torch.device) -> None:
-        """Train for the given steps in the precision in which the device is fast."""
-        from calid.inference.runtime import choose_precision
+        """Train for the given steps."""
         from calid.training.loop import FitConfig
 
         config = FitConfig(
@@ -80,7 +79,6 @@ class _Training:
             warmup=min(200, self.steps // 20),
             save_every=self.save_every,
             validate_every=self.validate_every,
-            precision=choose_precision(device),
         )
         _fit(task, self.out, config, device, self.resume)
 
@@ -156,7 +154,6 @@ class _RecipeTraining:
 
     def fit(self, task: Task, recipe: Recipe, folder: Path, device: torch.device) -> None:
         """Train as the recipe says."""
-        from calid.inference.runtime import choose_precision
         from calid.training.loop import FitConfig
 
         config = FitConfig(
@@ -166,7 +163,6 @@ class _RecipeTraining:
             decay=recipe.decay,
             save_every=self.save_every,
             validate_every=self.validate_every,
-            precision=choose_precision(device),
         )
         _fit(task, folder, config, device, self.resume)
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 from calid.inference.model import Model
 from calid.inference.openvino import compile_networks
-from calid.inference.runtime import PrecisionName, RuntimeName, choose_runtime
+from calid.inference.runtime import RuntimeName, choose_runtime
 from calid.models.layers import channels_last
 from calid.models.store import check_latents, load_autoencoder, load_interpolator
+from calid.precision import PrecisionName
 from calid.weights import preset_weights
 
 __all__ = ["Preset", "load_model"]

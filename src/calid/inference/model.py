@@ -74,7 +74,6 @@ class Model:
         self.weights = dict(weights or {})
         self.preset, self.device = preset, device
         self.runtime = runtime or choose_runtime(device.type)
-        self.precision = self.runtime.precision
 
     def reconstruct(
         self,
@@ -291,7 +290,7 @@ class Model:
         def fill(some: slice) -> Tensor:
             # Every part begins the same stream again.
             draw = partial(torch.randn, generator=seeded(*keys)) if sampling.samples else None
-            with self._autocast():
+            with self.runtime.autocast():
                 filled = self.interpolator.fill(
                     seen, positions, targets[some], draw, steps, sampling.temperature
                 )
@@ -328,13 +327,13 @@ class Model:
         return grid.leave(self._decode(latents)[:, 0].cpu()).clamp(0, CEILING).numpy()
 
     def _encode(self, images: Tensor) -> Tensor:
-        with self._autocast():
+        with self.runtime.autocast():
             parts = [self.autoencoder.encode(part) for part in images.split(AT_ONCE)]
         return torch.cat(parts)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        with self._autocast():
-            parts = [self.autoencoder.decode(z).float() for z in latents.split(FEW)]
+        with self.runtime.autocast():
+            parts = [self.autoencoder.decode(z) for z in latents.split(FEW)]
         return torch.cat(parts)
 
     def _render(self, filled: Filled, vividness: float) -> Tensor:
@@ -347,9 +346,6 @@ class Model:
         else:
             image = sampled(drawn, self._decode(filled.mean), filled.around, vividness)
         return image[:, 0].cpu()
-
-    def _autocast(self) -> torch.autocast:
-        return self.runtime.autocast()
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)

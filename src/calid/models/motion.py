@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calid.models.filters import box_means
 from calid.models.temporal import STILL, Frames
+from calid.precision import exact
 
 __all__ = [
     "GAP_UNIT",
@@ -216,7 +217,7 @@ def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
     means = box_means(x, radius)
     if len(near) == 1:
         return means
-    # Autocast would make this product bfloat16, and differences of it are solved for.
-    with torch.autocast(means.device.type, enabled=False):
+    # Differences of this product are solved for.
+    with exact(means.device):
         steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
     return steadied.flatten(0, 1)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from calid.errors import UsageError
 from calid.io.atomic import atomic
+from calid.precision import choose_precision, computing
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
@@ -44,8 +45,6 @@ class FitConfig:
         Of the moving average of the weights.
     save_every, validate_every
         Steps between checkpoints and between validations.
-    precision
-        Autocast dtype of forward passes; float32 for none.
     """
 
     steps: int
@@ -55,7 +54,6 @@ class FitConfig:
     decay: float = 0.998
     save_every: int = 250
     validate_every: int = 500
-    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,8 @@ def learning_rate(step: int, config: FitConfig) -> float:
 def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resume: bool) -> None:
     """Train to ``config.steps``, leaving checkpoint, log and weights in ``folder``.
 
+    Networks compute in the precision in which the device is fast.
+
     Under torchrun every process calls this; gradients are averaged, rank 0 writes.
 
     Raises
@@ -127,9 +127,7 @@ def _fit(
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    autocast = partial(
-        torch.autocast, device.type, config.precision, config.precision != torch.float32
-    )
+    networks = partial(computing, device, choose_precision(device))
     loss = TextColumn("loss {task.fields[loss]:.4f}")
     pace = TextColumn(f"{{task.fields[pace]:.3g}} {task.unit}/s")
     with (
@@ -141,7 +139,7 @@ def _fit(
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            with autocast():
+            with networks():
                 terms: dict[str, Tensor] = replica(task.batch(step, rank))
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
@@ -168,7 +166,7 @@ def _fit(
             bar.update(job, advance=1, loss=figures["loss"], pace=per_second)
             done = step + 1 == config.steps
             if done or (step + 1) % config.validate_every == 0:
-                with average.applied(module), torch.no_grad(), autocast():
+                with average.applied(module), torch.no_grad(), networks():
                     validation = task.validate()
                     task.export({**validation, "step": step + 1})
                 log.write({"step": step + 1, "validation": dict(validation)})
