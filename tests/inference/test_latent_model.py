@@ -14,14 +14,20 @@ from calid.inference.runtime import choose_runtime
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.latent_interpolator import DEFAULT, PAPER, LatentInterpolator
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 CHANNELS = 3
 SPACING = (1.4, 1.6)
 POSITIONS = np.array([0.0, 10.0, 20.0, 30.0])
 MEAN, CRISP = Answer(dial=0.0), Answer(dial=1.0, steps=3)
 
 
-@cache
 def model(preset: str = "default") -> LatentModel:
+    return LatentModel(*networks(preset), choose_runtime("cpu"))
+
+
+@cache
+def networks(preset: str) -> tuple[Autoencoder, LatentInterpolator]:
     torch.manual_seed(0)
     autoencoder = Autoencoder(AutoencoderConfig(CHANNELS, (8, 8), (1, 1), (1, 1)))
     config = {"default": DEFAULT, "paper": PAPER}[preset]
@@ -30,7 +36,7 @@ def model(preset: str = "default") -> LatentModel:
     for network in (autoencoder, interpolator):
         for parameter in network.eval().requires_grad_(False).parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
-    return LatentModel(autoencoder, interpolator, choose_runtime("cpu"))
+    return autoencoder, interpolator
 
 
 @cache

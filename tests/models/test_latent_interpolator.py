@@ -19,6 +19,8 @@ from calid.models.latent_interpolator import (
     start,
 )
 
+pytestmark = pytest.mark.usefixtures("inside")
+
 CHANNELS = 3
 SMALL = {"channels": CHANNELS, "widths": (8, 16), "embedding": 16}
 PRESETS = [dataclasses.replace(preset, **SMALL) for preset in (DEFAULT, PAPER)]
