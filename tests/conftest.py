@@ -10,7 +10,17 @@ import torch
 from calid.geometry.affine import from_spacing
 from calid.stack import Intensity, SliceStack
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Workers share the machine's cores; so do the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nightly tests are slow, so that ``-m "not slow"`` leaves them out too."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
