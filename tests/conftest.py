@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from calid.geometry.affine import from_spacing
 from calid.stack import Intensity, SliceStack
@@ -13,6 +14,11 @@ from calid.stack import Intensity, SliceStack
 # Workers share the machine's cores; so do the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# The same examples everywhere, on busy machines too.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)

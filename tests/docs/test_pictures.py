@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import runpy
 
+import pytest
 from doc_pages import DOCS, ROOT
 
 
+@pytest.mark.nightly
 def test_every_picture_is_drawn(tmp_path):
     script = runpy.run_path(str(ROOT / "benchmarks" / "write_pictures.py"))
     script["draw"](tmp_path, view=60.0, samples=2)

@@ -79,6 +79,7 @@ def test_impossible_workloads_are_refused(wrong):
         Workload(**wrong)
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_in_a_process_of_its_own(costs):
     ours, theirs = costs["results"]
     assert [r["method"] for r in costs["results"]] == ["linear", "pixels"]
@@ -97,12 +98,14 @@ def test_every_method_is_measured_in_a_process_of_its_own(costs):
     json.dumps(costs, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_failed_measurement_says_which_and_why():
     broken = Costed("broken", "pixel-diffusion", base=-4)
     with pytest.raises(CalidError, match=r"broken: .*could not be measured: \w+"):
         measure_cost((broken,), (SMALL,), "cpu")
 
 
+@pytest.mark.slow
 def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
     lines = (
         "from calid.evaluation.cost_worker import peak_memory",
@@ -232,6 +235,7 @@ def test_the_table_does_without_what_was_not_measured():
     assert "\\*" not in text
 
 
+@pytest.mark.slow
 def test_every_workload_has_a_table_of_its_own(costs):
     twice = costs | {"workloads": [*costs["workloads"], costs["workloads"][0] | {"name": "film"}]}
     film = [r | {"workload": "film", "seconds": 9 * r["seconds"]} for r in costs["results"]]

@@ -74,6 +74,7 @@ def answer(model: Model, images: np.ndarray, samples: int = 0) -> np.ndarray:
     return model.between(images, PLACES, np.array([5.0, 12.0]), (1.5, 1.5), Sampling(samples, 1))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(images):
     exact = answer(load_model(device="cpu", precision="float32"), images)
     model = load_model(device="cpu", precision="float32")
@@ -83,6 +84,7 @@ def test_bfloat16_is_near_float32(images):
     assert np.sqrt(np.mean((rough - exact) ** 2)) < 0.01
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_openvino_agrees_with_torch_for_the_mean_and_for_a_sample(images):
     plain = load_model(device="cpu", precision="float32")
@@ -112,6 +114,7 @@ class Swap(nn.Module):
         return Pair(scale * self.layer(pair.rest[0]), [pair.first, pair.rest[1] + 1])
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_a_compiled_method_keeps_structure_and_constants_apart():
     from calid.inference.openvino import compile_method
@@ -142,6 +145,7 @@ class Counting(nn.Module):
         return x * self.calls
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_what_cannot_be_traced_stays_with_torch():
     from calid.inference.openvino import compile_method
@@ -154,6 +158,7 @@ def test_what_cannot_be_traced_stays_with_torch():
     assert float(module(torch.ones(1, 2, 3, 3)).max()) == before + 1
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_a_program_that_differs_from_torch_is_not_used(monkeypatch):
     from calid.inference import openvino
@@ -167,6 +172,7 @@ def test_a_program_that_differs_from_torch_is_not_used(monkeypatch):
     assert float(module(torch.ones(2, 2)).max()) == 1.0
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_openvino_is_loaded_without_what_reports_its_use():
     code = (

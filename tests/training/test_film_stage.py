@@ -105,6 +105,7 @@ def log_of(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.slow
 def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tmp_path):
     path = tmp_path / "default.safetensors"
     fit(task_of(path), tmp_path, SHORT, CPU, resume=False)
@@ -123,6 +124,7 @@ def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tm
     assert all(".mix." in key for key in saved)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(tmp_path):
     task = task_of(tmp_path / "w.safetensors")
     batch = task.batch(0, 0)
@@ -132,6 +134,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path):
     assert losses[-1] < 0.95 * losses[0]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(task_of(whole / "w.safetensors"), whole, SHORT, CPU, resume=False)
@@ -214,6 +217,7 @@ def test_the_objective_adds_how_the_mean_moves_to_that_of_stage_2(tmp_path):
     assert float(motion) > 0
 
 
+@pytest.mark.slow
 def test_validation_tells_films_from_single_frames(tmp_path):
     task = task_of(tmp_path / "w")
     with torch.no_grad():
@@ -252,6 +256,7 @@ def test_phantom_films_beat(monkeypatch):
     np.testing.assert_allclose(np.diff(beating.positions), 10.0)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_weights_that_reconstruct_a_film(tmp_path, capsys):
     def linear(images, positions, targets, spacing):
         raise AssertionError

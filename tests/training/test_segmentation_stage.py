@@ -80,6 +80,7 @@ class Fixed(torch.nn.Module):
         return self.logits
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path) -> None:
     task = task_of(tmp_path / "w.safetensors")
     batch = task.batch(0, 0)
