@@ -7,12 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from calid.geometry.affine import from_spacing
 from calid.precision import VARIABLE, computing
 from calid.stack import Intensity, SliceStack
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Workers share the machine's cores; so do the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# The same examples everywhere, on busy machines too.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nightly tests are slow, so that ``-m "not slow"`` leaves them out too."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

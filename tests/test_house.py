@@ -78,6 +78,7 @@ def rooms_used(source: str) -> set[str]:
     return {part[1] if len(part) > 1 else "." for part in parts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", sorted({room_of(p) for p in sources()} - set(ENTRANCES)))
 def test_imports_run_one_way(room):
     assert room in FLOOR, f"say in FLOORS on which floor {room} lies"

@@ -99,6 +99,7 @@ def test_at_the_ends_of_a_gap_stand_its_slices(target: float, number: int) -> No
     assert float((filled - known.latents[3 - number]).std()) > 1
 
 
+@pytest.mark.slow
 def test_the_answer_is_deterministic_and_draws_nothing() -> None:
     model, known = network(), slices()
 

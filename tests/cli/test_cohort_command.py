@@ -41,6 +41,7 @@ def rows(path: Path) -> dict[str, dict[str, str]]:
         return {row["subject"].split("/")[0]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_a_bad_subject_costs_an_exit_code_and_nothing_else(finished):
     out, code = finished
     assert code == 9
@@ -54,6 +55,7 @@ def test_a_bad_subject_costs_an_exit_code_and_nothing_else(finished):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_output_is_what_calid_reconstruct_would_write(finished, bids, tmp_path):
     out, _ = finished
     alone = tmp_path / "alone.nii.gz"
@@ -68,6 +70,7 @@ def test_an_output_is_what_calid_reconstruct_would_write(finished, bids, tmp_pat
     assert record["request"]["seed"] == 5
 
 
+@pytest.mark.slow
 def test_resume_does_what_is_missing_or_altered(finished, bids, capsys):
     out, _ = finished
     altered = out / f"{DERIVED.format('1')}.nii.gz"

@@ -17,6 +17,7 @@ def test_every_shell_gets_a_script(shell, capsys):
     assert "uncertainty" in script
 
 
+@pytest.mark.slow
 def test_bash_completes_verbs_and_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--tyro-print-completion", "bash"])

@@ -130,6 +130,7 @@ def test_bad_inputs_of_every_verb(verb, case, folder, tmp_path, capsys):
     assert list(tmp_path.rglob("*.nii*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OTHERS)
 def test_what_else_can_be_wrong(case, folder, tmp_path, capsys):
     arguments, expected = OTHERS[case]

@@ -49,6 +49,7 @@ def test_the_weights_fit_their_budget():
 HEAVY = ["torch", "matplotlib", "openvino", "ray"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from calid.baselines.nearest import nearest
 from calid.inference.reconstruct import choose_factor, densify
 from calid.inference.runtime import choose_runtime
+from calid.io.sidecar import sha256
 from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack, Volume
 
@@ -53,6 +54,9 @@ def model(tmp_path_factory, monkeypatch) -> NearestModel:
     import_module("calid.segmentation.region")
     for name in ("segmentation", "autoencoder", "default"):
         (folder / f"{name}.safetensors").write_text(name)
+    (folder / "SHA256SUMS").write_text(
+        "".join(f"{sha256(path)}  {path.name}\n" for path in folder.glob("*.safetensors"))
+    )
     fake = NearestModel()
     monkeypatch.setattr("calid.weights.FOLDER", folder)
     monkeypatch.setattr("calid.inference.load.load_model", lambda **options: fake)

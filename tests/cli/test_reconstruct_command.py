@@ -35,6 +35,7 @@ def run(*arguments: object) -> int:
     return calid("reconstruct", *arguments, "--device", "cpu", "--steps", "1")
 
 
+@pytest.mark.slow
 def test_a_stack_becomes_dense_with_its_slices_untouched(stack_file, tmp_path, capsys):
     out, spread, picture = (tmp_path / n for n in ("dense.nii.gz", "std.nii.gz", "cut.png"))
     code = run(stack_file, out, "--factor", 3, "--samples", 2, "--uncertainty", spread,
@@ -56,6 +57,7 @@ def test_a_stack_becomes_dense_with_its_slices_untouched(stack_file, tmp_path, c
     assert str(out) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_networks_generate_around_the_heart_unless_told_otherwise(tmp_path, monkeypatch):
     data = np.zeros((160, 144, 3), np.int16)
     data[::5] = 40
@@ -79,6 +81,7 @@ def test_networks_generate_around_the_heart_unless_told_otherwise(tmp_path, monk
         assert high + 5 < last <= size
 
 
+@pytest.mark.slow
 def test_weights_of_ones_own_are_used_and_recorded(stack_file, tmp_path):
     own = load_interpolator(weights_path("default"), "default")
     with torch.no_grad():
@@ -101,6 +104,7 @@ def test_weights_of_ones_own_are_used_and_recorded(stack_file, tmp_path):
     assert run(stack_file, outputs[1], "--weights", tmp_path / "nowhere") == 7
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(stack_file, tmp_path):
     first, second = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
     assert run(stack_file, first, "--factor", 2) == 0
@@ -108,6 +112,7 @@ def test_the_same_seed_writes_the_same_bytes(stack_file, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_film_keeps_its_rank_and_frame_time(tmp_path):
     data = np.random.default_rng(0).integers(0, 400, (33, 32, 3, 2)).astype(np.uint8)
     path = write(tmp_path / "film.nii", data, (1.5, 1.5, 8.0))

@@ -52,6 +52,7 @@ def test_folders_are_refused_before_any_work(name, stack_file, tmp_path, capsys)
     assert name in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_series_of_a_dicom_input_joins_its_study(stack_file, tmp_path):
     assert run(stack_file, tmp_path / "first.nii.gz", "--dicom", tmp_path / "first") == 0
     source = {

@@ -33,6 +33,7 @@ def stack_file(tmp_path):
     return folder / "Doe^Jane.nii.gz"
 
 
+@pytest.mark.slow
 def test_the_page_is_complete_and_names_nothing(stack_file, tmp_path, capsys):
     out, spread, html = (tmp_path / n for n in ("Roe.nii.gz", "std.nii.gz", "report.html"))
     options = ("--factor", 2, "--samples", 2, "--steps", 1, "--seed", 5, "--device", "cpu")

@@ -15,6 +15,7 @@ from calid.errors import GeometryError, IntensityError
 from calid.inference.runtime import choose_runtime
 from calid.io import read
 from calid.io.labels import read_labels, write_labels
+from calid.io.sidecar import sha256
 from calid.segmentation.segment import Segmenter
 
 
@@ -30,7 +31,9 @@ class Bands(nn.Module):
 def untrained(tmp_path_factory, monkeypatch) -> Path:
     """A network that needs no training, and a file to take the weights' hash of."""
     folder = tmp_path_factory.mktemp("weights")
-    (folder / "segmentation.safetensors").write_bytes(b"weights")
+    network = folder / "segmentation.safetensors"
+    network.write_bytes(b"weights")
+    (folder / "SHA256SUMS").write_text(f"{sha256(network)}  {network.name}\n")
     monkeypatch.setattr("calid.weights.FOLDER", folder)
     monkeypatch.setattr(
         "calid.segmentation.segment.load_segmenter",

@@ -37,6 +37,7 @@ def train(folders: tuple[Path, Path], out: Path, *more: object) -> int:
     return run(*command, *SHORT, *more)
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_with_the_weights_it_is_given(folders, tmp_path):
     start = weights_path("segmentation")
     still = ("--start-from", start, "--phantoms", 1, "--steps", 1, "--rate", 0)

@@ -23,6 +23,7 @@ def mixed(tmp_path_factory):
     return scribe, names, {o.subject: o for o in outcomes}, len(outcomes)
 
 
+@pytest.mark.slow
 def test_every_subject_has_one_outcome(mixed):
     _, names, outcomes, count = mixed
     assert set(outcomes) == set(names)
@@ -69,6 +70,7 @@ def kill(begun: Path) -> None:
     os.kill(int(begun.read_text().split()[0]), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_from_outside_loses_nothing(tmp_path):
     scribe = Scribe(tmp_path)
     names = ["stuck", "a", "b"]
@@ -80,6 +82,7 @@ def test_a_worker_killed_from_outside_loses_nothing(tmp_path):
     assert scribe.made() == dict.fromkeys(names, 1)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_run_that_is_left(tmp_path):
     scribe = Scribe(tmp_path)
     run = LocalEngine(2).run(scribe, subjects_named(["stuck", "a", "b", "c"]))
@@ -89,11 +92,13 @@ def test_no_worker_outlives_a_run_that_is_left(tmp_path):
         assert not Path("/proc", worker.name.split("-")[1]).exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_be_set_up_ends_the_run_with_its_error():
     with pytest.raises(WeightsError, match="damaged"):
         list(LocalEngine(1).run(Unready(), subjects_named("ab")))
 
 
+@pytest.mark.slow
 def test_workers_that_die_at_birth_end_the_run():
     with pytest.raises(CohortError, match="3 workers in a row"):
         list(LocalEngine(1).run(Stillborn(), subjects_named("ab")))

@@ -50,6 +50,7 @@ def remove_node_of(cluster, begun: Path) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
+@pytest.mark.nightly
 def test_an_address_at_which_nobody_answers_is_said(tmp_path):
     pytest.importorskip("ray")
     import ray
@@ -62,23 +63,27 @@ def test_an_address_at_which_nobody_answers_is_said(tmp_path):
             list(RayEngine(address).run(Scribe(tmp_path), subjects_named("ab")))
 
 
+@pytest.mark.nightly
 def test_a_worker_that_cannot_be_set_up_ends_the_run_with_its_error(cluster):
     with pytest.raises(WeightsError) as caught:
         list(RayEngine(workers=1).run(Unready(), subjects_named("ab")))
     assert caught.value.rule == "They are damaged."
 
 
+@pytest.mark.nightly
 def test_workers_that_die_at_birth_end_the_run(cluster, monkeypatch):
     monkeypatch.setattr(ray_engine, "SETUPS", 0)
     with pytest.raises(CohortError, match="died while they were set up"):
         list(RayEngine(workers=1).run(Stillborn(), subjects_named("ab")))
 
 
+@pytest.mark.nightly
 def test_a_cluster_without_room_is_said(cluster, tmp_path):
     with pytest.raises(UsageError, match="no room"):
         list(RayEngine(num_gpus=1).run(Scribe(tmp_path), subjects_named("ab")))
 
 
+@pytest.mark.nightly
 def test_a_dead_worker_and_a_dead_node_lose_nothing(cluster, tmp_path):
     scribe = Scribe(tmp_path)
     names = [f"good{n:02d}" for n in range(12)]
@@ -103,6 +108,7 @@ def test_a_dead_worker_and_a_dead_node_lose_nothing(cluster, tmp_path):
     assert len(list(tmp_path.glob("worker-*"))) >= 3
 
 
+@pytest.mark.slow
 def test_without_ray_the_remedy_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError) as caught:

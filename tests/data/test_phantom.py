@@ -27,6 +27,7 @@ def label_grid(seed: int, systole: bool, step: float = 1.0) -> np.ndarray:
     return p.label(side[None, None, :], side[None, :, None], z[:, None, None], phase)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_arrays() -> None:
     kwargs = {"spacing": 3.0, "slices": 3, "phases": (0.0, 0.3), "breath_hold_shift": 2.0}
     first, again = HeartPhantom(7).acquire(**kwargs), HeartPhantom(7).acquire(**kwargs)
@@ -81,6 +82,7 @@ def test_volumes_are_those_of_a_living_adult(seed: int) -> None:
     assert np.ptp(volumes.myocardium) < 0.08 * volumes.myocardium[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("systole", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_exact_volumes_agree_with_counted_voxels(seed: int, systole: bool) -> None:
@@ -172,6 +174,7 @@ def test_dense_geometry() -> None:
     assert volume.data[0, 5, 10, 30] == pytest.approx(float(value), abs=0.51)
 
 
+@pytest.mark.slow
 def test_stack_spans_the_ventricle_in_stored_units() -> None:
     for seed in SEEDS:
         p = phantom(seed)

@@ -95,6 +95,7 @@ def test_there_and_back_returns_the_mean_at_any_count(schedule: Schedule, steps:
     assert there_and_back(schedule, steps)[0] == pytest.approx(MEAN, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_there_and_back_returns_the_data_to_first_order(schedule: Schedule, s: float) -> None:

@@ -159,6 +159,7 @@ def test_one_deterministic_step_returns_the_mean(sampler: object) -> None:
     assert sd == pytest.approx(LEFT * SD**2, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", COUNTS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_sampler_finds_a_point_mass_at_once(schedule: Schedule, steps: int) -> None:

@@ -37,6 +37,7 @@ def page():
     return (DOCS / "reference" / "files.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_record_of_a_reconstruction(reader, page):
     main(["reconstruct", "stack.nii.gz", "dense.nii.gz", "--factor", "2"])
     record = json.loads((reader / "dense.json").read_text())

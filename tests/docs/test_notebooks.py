@@ -11,6 +11,7 @@ from doc_pages import DOCS, ROOT, run_python
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_run_in_order(path, tmp_path, monkeypatch):
     matplotlib.use("Agg")

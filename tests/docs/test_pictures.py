@@ -21,6 +21,7 @@ def shown() -> list[Path]:
     return sorted(p for s in ("*.png", "*.jpg", "*.jpeg", "*.gif") for p in DOCS.rglob(s))
 
 
+@pytest.mark.nightly
 def test_every_picture_is_drawn(tmp_path):
     script = runpy.run_path(str(ROOT / "benchmarks" / "write_pictures.py"))
     script["draw"](tmp_path, view=60.0, samples=2)

@@ -14,6 +14,7 @@ from doc_pages import ROOT
 from calid.cli.main import main
 
 pytest.importorskip("mkdocs")
+pytestmark = pytest.mark.nightly
 
 # Addresses that a page may ask the browser to load; links that a reader clicks are none.
 LOADED = re.compile(r"""<(?:script|img|link|iframe)[^>]+?(?:src|href)=["']?(https?:)?//""")

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from functools import partialmethod
+
 import nibabel as nib
+import pytest
 
 from calid.cli.main import main
+from calid.data.phantom import HeartPhantom
 
 
-def test_the_demo_ends_with_a_picture_and_beats_linear(tmp_path, capsys):
+@pytest.mark.slow
+def test_the_demo_ends_with_a_picture_and_compares_with_linear(tmp_path, capsys, monkeypatch):
+    # The whole heart is reconstructed by tests/end_to_end/test_wheel.py.
+    small = partialmethod(HeartPhantom.acquire, field_of_view=96.0)
+    monkeypatch.setattr(HeartPhantom, "acquire", small)
     main(["demo", "--out", str(tmp_path / "demo"), "--samples", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].endswith("comparison.png")

@@ -44,6 +44,7 @@ def test_an_exam_with_a_missing_slice_becomes_an_even_volume(tmp_path, capsys):
     assert not any(secret in everything for secret in SECRETS)
 
 
+@pytest.mark.slow
 def test_jitter_is_stated_beside_the_output(tmp_path, capsys):
     exam = save(short_axis((0, 10.3, 19.8, 30), phases=1), tmp_path / "exam")
     out = tmp_path / "dense.nii"
@@ -70,6 +71,7 @@ def read_dicom_quietly(path: Path):
         return read_dicom(path).stack
 
 
+@pytest.mark.slow
 def test_odd_slices_stop_everything_unless_told(tmp_path, capsys):
     exam = save(short_axis((0, 10, 20))[:-1], tmp_path / "exam")
     out = tmp_path / "dense.nii"
@@ -87,6 +89,7 @@ def test_labels_of_uneven_slices_do_not_fit_into_nifti(tmp_path, capsys):
     assert not list(tmp_path.glob("labels*"))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_a_real_exam(real_data):
     path = real_data / "dicom" / "bivme_patient1_sax_4ch_2ch.zip"

@@ -23,11 +23,12 @@ NOWHERE = Path("/proc/calid")  # refuses even root
 resource = pytest.importorskip("resource", reason="limits the size of files")
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.skipif(not HARNESS.exists(), reason="comes with the repository only")
 def test_killed_runs_leave_whole_files_and_end_as_if_nothing_had_happened():
     command = [sys.executable, str(HARNESS), "--times", "6"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["6 of 6"], done.stdout + done.stderr
 
 
@@ -63,6 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_or_what_was_there(stack_file, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -82,6 +84,7 @@ def test_a_full_disk_leaves_nothing_or_what_was_there(stack_file, tmp_path, caps
     assert ".calid-" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_record_holds_the_hashes_of_all_files_of_its_run(stack_file, tmp_path):
     assert reconstruct(stack_file, tmp_path) == 0
     files = json.loads((tmp_path / "dense.json").read_text())["files_sha256"]
@@ -131,6 +134,7 @@ def test_a_read_only_folder_is_an_output_error(verb, stack_file, capsys):
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["evaluate", "autoencoder"])
 def test_a_disk_that_fills_up_on_the_way_is_an_output_error(verb, stack_file, tmp_path, capsys):
     out = tmp_path / "out"

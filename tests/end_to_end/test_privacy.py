@@ -106,6 +106,7 @@ def leaks(folder: Path, names: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_of_header_or_path_is_in_the_files_of_reconstruct(stack_file, tmp_path):
     command = ("reconstruct", stack_file, tmp_path / "dense.nii.gz", "--factor", 2)
     short = ("--steps", 1, "--device", "cpu", "--log-json", tmp_path / "run.jsonl")
@@ -117,6 +118,7 @@ def test_nothing_of_header_or_path_is_in_the_files_of_reconstruct(stack_file, tm
     assert list(nib.load(tmp_path / "dense.nii.gz").header.extensions) == []
 
 
+@pytest.mark.slow
 def test_a_dicom_patient_is_in_the_derived_series_and_in_no_other_file(stack_file, tmp_path):
     exam, out = tmp_path / FOLDER, tmp_path / "out"
     short = ("--factor", 2, "--device", "cpu")
@@ -141,6 +143,7 @@ def test_a_dicom_patient_is_in_the_derived_series_and_in_no_other_file(stack_fil
     assert {name for _, name in found} == {PATIENT[keyword] for keyword in study}
 
 
+@pytest.mark.slow
 def test_nothing_of_header_or_path_is_in_the_files_of_segment_and_measure(stack_file, tmp_path):
     log = ("--log-json", tmp_path / "run.jsonl", "--device", "cpu")
     run("segment", stack_file, tmp_path / "labels.nii.gz", *log)

@@ -23,7 +23,7 @@ from calid.labels import CLASSES
 from calid.segmentation.region import heart_region
 from calid.segmentation.segment import keep_largest, load_segmenter
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,11 +65,20 @@ def table_of(*results: dict[str, object], workload: Workload = HEART) -> str:
     return cost_table({"machine": machine, "workloads": [work], "results": list(results)})
 
 
-def test_the_workloads_are_those_of_the_benchmark():
-    assert (HEART.slices, HEART.dense_slices, HEART.side, HEART.frames) == (10, 64, 256, 1)
-    assert (FILM.slices, FILM.dense_slices, FILM.side, FILM.frames) == (10, 64, 256, 30)
-    (pixels,) = (m for m in METHODS if m.kind == "pixel-diffusion")
-    assert (pixels.encode_steps, pixels.render_steps, pixels.base) == (100, 100, 128)
+def test_the_film_is_the_heart_in_every_frame_and_every_gap_is_cut_alike():
+    assert (
+        replace(HEART, name=FILM.name, frames=FILM.frames, timed_frames=FILM.timed_frames) == FILM
+    )
+    assert HEART.frames == 1 < FILM.timed_frames <= FILM.frames
+    for workload in (HEART, FILM):
+        cuts = np.linspace(0, workload.slices - 1, workload.dense_slices)
+        assert np.isin(np.arange(workload.slices), cuts.round(9)).all()
+
+
+def test_every_costed_method_has_a_row_of_its_own():
+    names = [method.name for method in METHODS]
+    assert len(names) == len(set(names))
+    assert {"linear", "calid", "pixel-diffusion"} <= {method.kind for method in METHODS}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +90,7 @@ def test_impossible_workloads_are_refused(wrong):
         Workload(**wrong)
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_in_a_process_of_its_own(costs):
     ours, theirs = costs["results"]
     assert [r["method"] for r in costs["results"]] == ["linear", "pixels"]
@@ -97,12 +109,14 @@ def test_every_method_is_measured_in_a_process_of_its_own(costs):
     json.dumps(costs, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_failed_measurement_says_which_and_why():
     broken = Costed("broken", "pixel-diffusion", base=-4)
     with pytest.raises(CalidError, match=r"broken: .*could not be measured: \w+"):
         measure_cost((broken,), (SMALL,), "cpu")
 
 
+@pytest.mark.slow
 def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
     lines = (
         "from calid.evaluation.cost_worker import peak_memory",
@@ -232,6 +246,7 @@ def test_the_table_does_without_what_was_not_measured():
     assert "\\*" not in text
 
 
+@pytest.mark.slow
 def test_every_workload_has_a_table_of_its_own(costs):
     twice = costs | {"workloads": [*costs["workloads"], costs["workloads"][0] | {"name": "film"}]}
     film = [r | {"workload": "film", "seconds": 9 * r["seconds"]} for r in costs["results"]]

@@ -1,4 +1,4 @@
-"""A few hundred damaged files: the short, repeatable form of ``benchmarks/fuzz.py``."""
+"""Damaged files: the repeatable form of ``benchmarks/fuzz.py``, short and, at night, long."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="caps memory by address space")
-@pytest.mark.parametrize(("kind", "inputs"), [("nifti", 500), ("dicom", 80)])
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        pytest.param("nifti", 500, marks=pytest.mark.slow),
+        pytest.param("dicom", 80, marks=pytest.mark.slow),
+        pytest.param("nifti", 10_000, marks=pytest.mark.nightly),
+        pytest.param("dicom", 1_000, marks=pytest.mark.nightly),
+    ],
+)
 def test_damaged_files_give_a_stack_or_a_typed_error(kind: str, inputs: int) -> None:
     # A process of its own: the cap on memory cannot be lifted again.
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--kind", kind, "--inputs", str(inputs), "--minutes", "5"],
+        [sys.executable, SCRIPT, "--kind", kind, "--inputs", str(inputs), "--minutes", "600"],
         capture_output=True,
         text=True,
         check=False,

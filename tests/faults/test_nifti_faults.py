@@ -187,6 +187,7 @@ def test_doubtful_geometry_is_read_and_said(
     assert str(path) in str(caught[0].message)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::calid.errors.CalidWarning")
 def test_no_header_byte_gives_an_untyped_error(tmp_path: Path) -> None:
     path = tmp_path / "a.nii"

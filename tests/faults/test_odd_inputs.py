@@ -104,6 +104,7 @@ def test_unknown_units_are_millimetres_if_a_heart_fits_and_said_if_not(tmp_path:
         read(large)
 
 
+@pytest.mark.slow
 def test_a_field_of_view_in_wrong_units_is_refused_before_it_takes_all_memory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def reconstruct(*arguments: object) -> int:
     return run("reconstruct", *arguments, "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_reconstruction_is_no_input_of_another(stack: Path, tmp_path: Path, capsys) -> None:
     dense, again = tmp_path / "b.nii", tmp_path / "c.nii"
     assert reconstruct(stack, dense, "--factor", 2) == 0
@@ -39,6 +40,7 @@ def test_a_reconstruction_is_no_input_of_another(stack: Path, tmp_path: Path, ca
     assert "it is a reconstruction" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stack_that_is_not_cut_finer_is_a_stack(stack: Path, tmp_path: Path) -> None:
     assert reconstruct(stack, tmp_path / "b.nii", "--factor", 1) == 0
     assert nib.load(tmp_path / "b.nii").header["descrip"].item() == b"CaLID stack"
@@ -57,6 +59,7 @@ def test_a_file_of_somebody_else_is_not_replaced_by_the_record(
     assert not (tmp_path / "b.nii").exists()
 
 
+@pytest.mark.slow
 def test_a_record_of_an_earlier_run_is_replaced(stack: Path, tmp_path: Path) -> None:
     for spacing in (8, 4):
         assert reconstruct(stack, tmp_path / "b.nii", "--spacing", spacing) == 0

@@ -56,6 +56,7 @@ class threads:  # noqa: N801
         torch.set_num_threads(self.before)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_does_not_matter(model, images):
     # Few and small: threads that wait for each other on busy cores are slow.
     sampling, found = Sampling(1, 1, 1.0, 3), []

@@ -34,6 +34,7 @@ def dense(model, film) -> Volume:
     return model.reconstruct(film, factor=FACTOR)
 
 
+@pytest.mark.slow
 def test_frames_rolled_in_are_frames_rolled_out(model, film, dense):
     rolled = model.reconstruct(replace(film, data=np.roll(film.data, 1, axis=0)), factor=FACTOR)
     assert not np.array_equal(dense.data[0], dense.data[1])

@@ -161,6 +161,7 @@ print(json.dumps([peak_memory() * 1e6, demand.total()]))
 """
 
 
+@pytest.mark.slow
 def test_the_estimate_covers_a_measured_peak_and_is_of_its_order():
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURE], check=True, capture_output=True, text=True

@@ -34,6 +34,7 @@ PLACES = np.arange(4) * 10.0
 SPACING = (1.5, 1.5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_slices_whatever_else_is_generated(model, images):
     sampling = Sampling(samples=1, steps=2, seed=5)
     alone = model.between(images, PLACES, np.array([15.0]), SPACING, sampling)
@@ -43,6 +44,7 @@ def test_the_same_seed_gives_the_same_slices_whatever_else_is_generated(model, i
     assert np.abs(other - alone).max() > 0.01
 
 
+@pytest.mark.slow
 def test_samples_differ_and_their_mean_is_nearer_to_the_regression(model, images):
     target = np.array([15.0])
     mean = model.between(images, PLACES, target, SPACING, Sampling(0))
@@ -71,6 +73,7 @@ def test_odd_sizes_and_pixels_come_back_on_their_own_grid(preset, images):
     assert answer.max() <= 1.5
 
 
+@pytest.mark.slow
 def test_the_network_beats_linear_on_a_real_gap_of_a_phantom(model):
     from calid.data.phantom import HeartPhantom
 
@@ -94,6 +97,7 @@ def test_sampling_options_out_of_range_are_refused(options):
         Sampling(**options)
 
 
+@pytest.mark.slow
 def test_a_stack_with_samples_gives_uncertainty_only_where_slices_are_generated(model, small_stack):
     volume = model.reconstruct(small_stack, factor=2, samples=2, steps=1, uncertainty=True)
     assert volume.uncertainty.shape == volume.data.shape
@@ -114,7 +118,5 @@ def test_unknown_devices_are_refused():
 def test_an_interpolator_of_other_latents_is_refused(tmp_path: Path) -> None:
     autoencoder = Autoencoder(AutoencoderConfig(5, (8, 8), (1, 1), (1, 1)))
     save_autoencoder(autoencoder, tmp_path / "autoencoder.safetensors", {})
-    with pytest.raises(
-        WeightsError, match="8 channels; those of the autoencoder have 5"
-    ):
+    with pytest.raises(WeightsError, match="8 channels; those of the autoencoder have 5"):
         load_model("default", "cpu", weights=tmp_path)

@@ -46,6 +46,7 @@ def size_of(stack: SliceStack) -> tuple[int, ...]:
     return tuple(grid.enter(torch.zeros(1, *stack.shape[2:])).shape[1:])
 
 
+@pytest.mark.slow
 def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
     assert size_of(still) == REGION.grid
     part = model.reconstruct(still, factor=2, region=REGION)
@@ -65,6 +66,7 @@ def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
         assert steps[:, side - 1].mean() < usual[:, side - 1].mean() + 0.01
 
 
+@pytest.mark.slow
 def test_outside_of_it_are_registered_slices_with_their_texture(model, still):
     part = model.reconstruct(still, factor=2, region=REGION)
     assert isinstance(model.interpolator, Interpolator)
@@ -84,6 +86,7 @@ def test_outside_of_it_are_registered_slices_with_their_texture(model, still):
     )
 
 
+@pytest.mark.slow
 def test_films_have_one_region_for_all_frames(model):
     phases = tuple(np.arange(4) / 4)
     film = heart(slices=2, phases=phases)

@@ -65,6 +65,7 @@ def answer(model: Model, images: np.ndarray, samples: int = 0) -> np.ndarray:
     return model.between(images, PLACES, np.array([5.0, 12.0]), (1.5, 1.5), Sampling(samples, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 1])
 def test_bfloat16_is_near_float32(images, samples):
     model = load_model(device="cpu", precision="float32")
@@ -75,6 +76,7 @@ def test_bfloat16_is_near_float32(images, samples):
     assert np.sqrt(np.mean((rough - exact) ** 2)) < 0.01
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_openvino_agrees_with_torch_for_the_mean_and_for_a_sample(images):
     plain = load_model(device="cpu", precision="float32")
@@ -104,6 +106,7 @@ class Swap(nn.Module):
         return Pair(scale * self.layer(pair.rest[0]), [pair.first, pair.rest[1] + 1])
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_a_compiled_method_keeps_structure_and_constants_apart():
     from calid.inference.openvino import compile_method
@@ -134,6 +137,7 @@ class Counting(nn.Module):
         return x * self.calls
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_what_cannot_be_traced_stays_with_torch():
     from calid.inference.openvino import compile_method
@@ -146,6 +150,7 @@ def test_what_cannot_be_traced_stays_with_torch():
     assert float(module(torch.ones(1, 2, 3, 3)).max()) == before + 1
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_a_program_that_differs_from_torch_is_not_used(monkeypatch):
     from calid.inference import openvino
@@ -159,6 +164,7 @@ def test_a_program_that_differs_from_torch_is_not_used(monkeypatch):
     assert float(module(torch.ones(2, 2)).max()) == 1.0
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("openvino")
 def test_openvino_is_loaded_without_what_reports_its_use():
     code = (

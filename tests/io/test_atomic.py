@@ -71,6 +71,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -
     assert (names(tmp_path), target.read_bytes()) == (["a.bin"], b"old")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_killed_while_writing(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"

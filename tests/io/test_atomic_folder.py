@@ -64,6 +64,7 @@ def test_files_that_came_meanwhile_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a").read_bytes() == b"theirs"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_killed_while_filling(tmp_path: Path) -> None:
     code = (

@@ -354,6 +354,7 @@ def test_the_paper_preset_aligns_nothing(paper: PaperInterpolator) -> None:
     assert filled.around is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_saving_and_loading_changes_nothing_but_float16_rounding(
     tmp_path: Path, preset: str

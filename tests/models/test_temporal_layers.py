@@ -243,7 +243,6 @@ def test_files_say_whether_there_are_layers(tmp_path, inside):
 
 
 def test_released_sizes_without_the_field_have_no_layers():
-    assert InterpolatorConfig().temporal == 0
     assert not [n for n, _ in Interpolator(InterpolatorConfig()).named_parameters() if "mix" in n]
 
 

@@ -168,6 +168,7 @@ def check_written(scan: Scan, stack: SliceStack, dense: Volume, factor: int, pat
     assert (again.intensity, again.rank) == (stack.intensity, stack.rank)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -190,6 +191,7 @@ def model() -> Model:
     return load_model(device="cpu")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=4,
     deadline=None,

@@ -57,6 +57,7 @@ def film(heart, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_film_lasts_one_heartbeat_and_starts_again(film):
     with Image.open(film) as picture:
         assert picture.n_frames == FRAMES
@@ -78,6 +79,7 @@ def test_the_heart_beats_in_every_column(film):
     assert np.abs(acquired.astype(float) - straight).mean() > 2
 
 
+@pytest.mark.slow
 def test_a_film_is_small_the_same_again_and_names_nothing(heart, film, tmp_path):
     stack, volume = heart
     again = tmp_path / "again.gif"
@@ -117,6 +119,7 @@ def test_a_film_is_centred_on_what_moves(heart, tmp_path):
     assert below[1].max() > 200
 
 
+@pytest.mark.slow
 def test_a_still_film_shows_three_moments(heart, tmp_path):
     figure = film_strip(*heart)
     assert [axis.get_title() for axis in figure.axes[:3]] == ["as acquired", "linear", "CaLID"]

@@ -120,6 +120,7 @@ def test_words_from_outside_stay_words(report):
     Reader(text)
 
 
+@pytest.mark.slow
 def test_reasons_stand_where_figures_are_missing(report):
     text = words(page(replace(report, check="Too few.", volumes="No heart.")))
     assert "Not done. Too few." in text
@@ -144,6 +145,7 @@ def test_a_film_has_fractions_and_its_frames_are_named(report):
     assert "end-systole frame 8" in text
 
 
+@pytest.mark.slow
 def test_the_uncertainty_is_shown_if_there_is_one(report):
     assert "Standard deviation over samples" not in page(report)
     with pytest.raises(UsageError):
@@ -155,6 +157,7 @@ def test_the_uncertainty_is_shown_if_there_is_one(report):
     assert text.count("data:image/png") == 4
 
 
+@pytest.mark.slow
 def test_where_networks_answered_is_told(report):
     assert "registered" not in words(page(report))
     part = replace(report.volume, region=((2, 9), (0, 11)))
@@ -184,6 +187,7 @@ def test_the_ruler_has_a_tick_a_slice_and_few_words(small_stack, slices):
     assert min(np.diff(places)) >= places[-1] / 11
 
 
+@pytest.mark.slow
 def test_a_page_for_a_folder_that_is_not_there_is_refused(report, tmp_path):
     with pytest.raises(OutputError):
         write_page(report, tmp_path / "absent" / "report.html")

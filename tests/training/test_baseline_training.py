@@ -74,6 +74,7 @@ def lines_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, name: str) -> None:
     task = task_of(name, tmp_path / "w.safetensors")
@@ -177,6 +178,7 @@ def test_batches_are_those_of_the_default_preset(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("precision")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"), [*((name, {}) for name in LEARNED), (LEARNED[1], {"morphology": True})]
 )

@@ -102,10 +102,15 @@ def task_of(weights: Path, seed: int = 0) -> Task:
 
 def log_of(folder: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    clock = ("seconds", "left")
+    return [
+        {k: v for k, v in line.items() if k not in clock and not k.endswith("_per_second")}
+        for line in lines
+    ]
 
 
 @pytest.mark.usefixtures("precision")
+@pytest.mark.slow
 def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tmp_path):
     path = tmp_path / "default.safetensors"
     fit(task_of(path), tmp_path, SHORT, CPU, resume=False)
@@ -124,6 +129,7 @@ def test_only_temporal_layers_change_and_single_frames_are_answered_as_before(tm
     assert all(".mix." in key for key in saved)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(tmp_path):
     task = task_of(tmp_path / "w.safetensors")
     batch = task.batch(0, 0)
@@ -133,6 +139,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path):
     assert losses[-1] < 0.95 * losses[0]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(task_of(whole / "w.safetensors"), whole, SHORT, CPU, resume=False)
@@ -215,6 +222,7 @@ def test_the_objective_adds_how_the_mean_moves_to_that_of_stage_2(tmp_path):
     assert float(motion) > 0
 
 
+@pytest.mark.slow
 def test_validation_tells_films_from_single_frames(tmp_path):
     task = task_of(tmp_path / "w")
     with torch.no_grad():
@@ -253,6 +261,7 @@ def test_phantom_films_beat(monkeypatch):
     np.testing.assert_allclose(np.diff(beating.positions), 10.0)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_weights_that_reconstruct_a_film(tmp_path, capsys):
     def linear(images, positions, targets, spacing):
         raise AssertionError

@@ -81,6 +81,7 @@ class Fixed(torch.nn.Module):
 
 
 @pytest.mark.usefixtures("precision")
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path) -> None:
     task = task_of(tmp_path / "w.safetensors")
     batch = task.batch(0, 0)

@@ -25,6 +25,7 @@ def stacks() -> list[LabelledStack]:
     return labelled_phantoms(3)
 
 
+@pytest.mark.slow
 def test_labels_hold_the_exact_volumes(stacks: list[LabelledStack]) -> None:
     for seed, stack in enumerate(stacks):
         exact = HeartPhantom(seed).volumes((0.37 * seed % 1.0,))

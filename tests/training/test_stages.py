@@ -111,6 +111,7 @@ def cut(task: Task, stop: int) -> Task:
     return dataclasses.replace(task, batch=batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_cut_off_and_resumed_is_the_uninterrupted_one(
     tmp_path: Path, stage: str
@@ -132,6 +133,7 @@ def test_a_stage_that_was_cut_off_and_resumed_is_the_uninterrupted_one(
 
 
 @pytest.mark.usefixtures("precision")
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> None:
     task = task_of(stage, tmp_path / "w.safetensors")
@@ -145,6 +147,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> Non
     assert losses[-1] < losses[20]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str) -> None:
     path = tmp_path / "w.safetensors"

@@ -15,6 +15,8 @@ from matplotlib import image as picture
 from calid.view.page import write_page
 from calid.view.sources import load_scene
 
+pytestmark = pytest.mark.nightly
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PANELS = 3
 

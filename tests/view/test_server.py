@@ -35,7 +35,7 @@ def place(server) -> tuple[int, str]:
 
 def ask(server, path=None, host=None, method="GET"):
     port, own = place(server)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     try:
         headers = {} if host is None else {"Host": host.format(port=port)}
         connection.request(method, own if path is None else path.format(own=own), headers=headers)

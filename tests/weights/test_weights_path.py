@@ -32,6 +32,14 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         weights_path("default")
 
 
+def test_without_sums_no_weights_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = "autoencoder.safetensors"
+    (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match="not the one that was released"):
+        weights_path("autoencoder")
+
+
 def test_own_weights_stand_in_for_released_ones_and_the_rest_is_released(tmp_path: Path):
     released = preset_weights("default")
     assert {n: p.parent for n, p in released.items()} == dict.fromkeys(

@@ -27,7 +27,7 @@ def weights_path(name: str) -> Path:
     if not path.exists():
         raise WeightsError(path, "The weights are not in the package.", "Install calid again.")
     sums = FOLDER / SUMS
-    if sums.exists() and _line(path) not in sums.read_text().splitlines():
+    if not sums.exists() or _line(path) not in sums.read_text().splitlines():
         raise WeightsError(
             path, f"The file is not the one that was released; see {SUMS}.", "Install calid again."
         )
