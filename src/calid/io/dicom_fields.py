@@ -242,12 +242,12 @@ def _close(one: float, other: float) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's warnings and log, which quote values."""
-    log = logging.getLogger("pydicom")
-    before, log.disabled = log.disabled, True
+    """Without the warnings and logs of the library and its decoders, which quote values."""
+    before = logging.root.manager.disable
+    logging.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = before
+        logging.disable(before)

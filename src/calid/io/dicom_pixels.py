@@ -148,7 +148,7 @@ def _array(dataset: Dataset, image: Image, path: Path) -> NDArray[Any]:
             path,
             f"The pixels of {label} cannot be decoded "
             f"({syntax.name if syntax.is_transfer_syntax else 'unknown encoding'}).",
-            "Decompress the files, for example with gdcmconv --raw or dcmdjpeg.",
+            "Copy it again, or export it uncompressed or in a lossless encoding.",
         ) from error
     if array.shape != image.matrix:
         raise InputError(
