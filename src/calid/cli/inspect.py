@@ -53,6 +53,7 @@ class Inspect:
         if found.report is not None:
             _print_slices(console, found.report)
             _print_left_out(console, found.report)
+            _print_decision(console, found.report)
         for note in found.warnings:
             console.print("warning", note, style="yellow")
         for problem in found.report.problems if found.report else ():
@@ -146,3 +147,12 @@ def _print_left_out(console: Console, report: DicomReport) -> None:
         )
     console.print("Left out")
     console.print(table)
+
+
+def _print_decision(console: Console, report: DicomReport) -> None:
+    if not report.decision:
+        return
+    console.print("Decision")
+    for sentence in report.decision:
+        # Unbroken: a line that begins with another's name would pass for it.
+        console.print(f"  {sentence}", soft_wrap=True)

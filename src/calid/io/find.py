@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from calid.errors import InputError
+from calid.io.archive import files_below
 from calid.io.nifti_write import SUFFIXES
 
 __all__ = ["find_images", "find_inputs", "plain_stem"]
@@ -82,7 +83,7 @@ def _left_out(path: Path, out: Path | None) -> bool:
 
 
 def _holds_dicom(folder: Path) -> bool:
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = (p for p in files_below(folder).files if not p.name.startswith("."))
     return any(p.suffix.lower() in _DICOM or _magic(p) == b"DICM" for p in files)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from calid.errors import InputError, OutputError
+from calid.io.archive import files_below
 from calid.io.atomic import atomic, check_output
 
 __all__ = ["check_sidecar", "sha256", "sidecar_of", "write_json", "write_text"]
@@ -20,7 +21,8 @@ __all__ = ["check_sidecar", "sha256", "sidecar_of", "write_json", "write_text"]
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
-    Of a folder, that of the sorted hashes of all files in it, whatever their names.
+    Of a folder, that of the sorted hashes of all files in it, whatever their names, links
+    followed.
 
     Raises
     ------
@@ -28,7 +30,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         If the file cannot be read.
     """
     if Path(path).is_dir():
-        inside = sorted(sha256(file) for file in Path(path).rglob("*") if file.is_file())
+        inside = sorted(map(sha256, files_below(Path(path)).files))
         return hashlib.sha256("".join(inside).encode()).hexdigest()
     try:
         with Path(path).open("rb") as file:
