@@ -87,7 +87,7 @@ def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:
 
 def to_film(stack: SliceStack, subject: str) -> Film:
     """Resample a stack to 1.5 mm in-plane and encode it as uint8."""
-    window = IntensityWindow.of(stack.data)
+    window = IntensityWindow.of(stack.data, stack.intensity)
     images = torch.from_numpy(window.normalise(stack.data))
     grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
     images = resample(images, grid.native, grid.network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,16 @@ class LabelledStack:
     labels: NDArray[np.uint8]
 
 
-def label_file(path: Path) -> Path | None:
-    """The label file beside a stack (``X_label.nii.gz`` of ``X.nii.gz``), if it is there."""
-    stem, _, suffix = path.name.partition(".nii")
-    beside = path.with_name(f"{stem}_label.nii{suffix}")
-    return beside if beside.exists() else None
+def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:
+    """The label file beside a stack, if it is there.
+
+    Of ``X.nii.gz`` that is ``X_label.nii.gz``, ``label_X.nii.gz`` (UK Biobank), ``X_gt.nii.gz``
+    (ACDC, M&Ms) or ``gt_X.nii.gz``, in this order.
+    """
+    stem = plain_stem(path.name)
+    names = (name for mark in marks for name in (f"{stem}_{mark}", f"{mark}_{stem}"))
+    beside = (path.with_name(name + path.name[len(stem) :]) for name in names)
+    return next((file for file in beside if file.exists()), None)
 
 
 def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
@@ -87,7 +93,7 @@ def load_labelled(folder: Path) -> list[LabelledStack]:
         raise DataError(
             folder,
             "No stack has a label file beside it.",
-            "Put X_label.nii.gz beside X.nii.gz: 1 RV, 2 myocardium, 3 LV.",
+            "Put X_label.nii.gz (or X_gt.nii.gz) beside X.nii.gz: 1 RV, 2 myocardium, 3 LV.",
         )
     return found
 

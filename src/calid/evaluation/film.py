@@ -69,7 +69,7 @@ def load_film(path: Path, reader: Reader = read) -> Case:
             path, f"{stack.n_frames} frames are no film.", "Give a cine stack of 4 frames or more."
         )
     kept, hidden = hide_alternate(stack.n_slices)
-    window = IntensityWindow.of(stack.data[:, kept])
+    window = IntensityWindow.of(stack.data[:, kept], stack.intensity)
     fine = at_network_spacing(window.normalise(stack.data), stack.pixel_spacing)
     fine = fine[(slice(None), *region(fine.shape[-2:], (0.5, 0.5)))]
     positions = stack.positions
