@@ -16,6 +16,7 @@ from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read, read_stack
 from calid.io.find import plain_stem
+from calid.io.labels import as_labels
 from calid.stack import SliceStack
 
 __all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
@@ -60,6 +61,8 @@ def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
     ------
     DataError
         If they have another shape than the stack.
+    IntensityError
+        If a value is no label.
     """
     mask = read_stack(beside)
     if mask.data.shape != stack.data.shape:
@@ -68,7 +71,7 @@ def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
             f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
             "Give labels on the grid of the images.",
         )
-    return to_network_grid(mask.data[0], stack.pixel_spacing)
+    return to_network_grid(as_labels(mask, beside)[0], stack.pixel_spacing)
 
 
 def load_labelled(folder: Path) -> list[LabelledStack]:

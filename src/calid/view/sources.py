@@ -10,7 +10,7 @@ import numpy as np
 
 from calid.errors import CalidWarning, GeometryError, UsageError
 from calid.io import Reader, read, read_stack
-from calid.io.labels import check_same_grid, read_labels
+from calid.io.labels import check_same_grid, parse_label_map, read_labels
 from calid.io.sidecar import record_of, sha256
 from calid.stack import SliceStack
 from calid.view.panels import Overlays, comparison, lone_panel, make_scene
@@ -29,6 +29,7 @@ def load_scene(
     labels: Path | None = None,
     titles: Sequence[str] = (),
     reader: Reader = read,
+    label_map: str | None = None,
 ) -> Scene:
     """Read everything that a page shows.
 
@@ -45,6 +46,8 @@ def load_scene(
         Of the volumes. Without, neutral ones: file names may name a patient.
     reader
         Reads volumes and stack.
+    label_map
+        Which values the labels have; see `calid.io.labels.parse_label_map`.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def load_scene(
     stacks = [reader(path) for path in volumes]
     marks = [read_marks(path, stack) for path, stack in zip(volumes, stacks, strict=True)]
     names = list(titles) or _neutral(marks)
-    overlays = _overlays(stacks[0], uncertainty, labels)
+    overlays = _overlays(stacks[0], uncertainty, labels, label_map)
     if sparse is not None:
         acquired = reader(sparse)
         _check_origin(volumes[0], sparse)
@@ -144,7 +147,9 @@ def _check_origin(dense: Path, sparse: Path) -> None:
         )
 
 
-def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) -> Overlays:
+def _overlays(
+    stack: SliceStack, uncertainty: Path | None, labels: Path | None, label_map: str | None
+) -> Overlays:
     spread = None
     if uncertainty is not None:
         spread = read_stack(uncertainty)
@@ -155,7 +160,8 @@ def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) 
                 f"Its {spread.n_frames} frames do not go with {stack.n_frames}.",
                 "Give the uncertainty of the first volume.",
             )
-    return spread, None if labels is None else read_labels(labels, stack)
+    known = None if label_map is None else parse_label_map(label_map)
+    return spread, None if labels is None else read_labels(labels, stack, label_map=known)
 
 
 def _neutral(marks: Sequence[Marks]) -> list[str]:
