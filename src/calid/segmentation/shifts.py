@@ -25,7 +25,17 @@ from calid.labels import LV
 from calid.segmentation.segment import Segmenter, keep_largest
 from calid.stack import SliceStack
 
-__all__ = ["LEAST", "Shift", "checked", "find_shifts", "off_the_curve", "undone"]
+__all__ = [
+    "LEAST",
+    "Shift",
+    "centres_of",
+    "checked",
+    "find_centres",
+    "find_shifts",
+    "off_the_curve",
+    "told",
+    "undone",
+]
 
 LEAST = 3.0
 """Millimetres off the curve that count as a shift."""
@@ -74,16 +84,38 @@ def find_shifts(stack: SliceStack, segmenter: Segmenter) -> list[Shift]:
     """
     if stack.n_slices < FEWEST:
         return []
+    return off_the_curve(find_centres(stack, segmenter), stack.positions)
+
+
+def find_centres(stack: SliceStack, segmenter: Segmenter) -> NDArray[np.float64]:
+    """Centres of the left ventricle's cavity in the first frame, as `centres_of`."""
     grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
     images = IntensityWindow.of(stack.data, stack.intensity).normalise(stack.data[0])
     shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
     found = torch.cat([segmenter.classes(part).cpu() for part in shown.split(8)])
     cavities = keep_largest(found.numpy().astype(np.uint8)) == LV
+    return centres_of(cavities, (PIXEL_SPACING, PIXEL_SPACING))
+
+
+def centres_of(
+    cavities: NDArray[np.bool_], spacing: tuple[float, float], least: float = CAVITY
+) -> NDArray[np.float64]:
+    """Centres ``(slices, 2)`` in mm of masks; not a number where one is too small.
+
+    Parameters
+    ----------
+    cavities
+        Shape ``(slices, height, width)``.
+    spacing
+        In-plane ``(row, column)`` spacing in mm.
+    least
+        Share of the largest mask's area that one needs.
+    """
     areas = cavities.sum((1, 2))
-    centres = np.full((stack.n_slices, 2), np.nan)
-    for number in np.flatnonzero(areas > CAVITY * areas.max()):
-        centres[number] = np.argwhere(cavities[number]).mean(0) * PIXEL_SPACING
-    return off_the_curve(centres, stack.positions)
+    centres = np.full((len(cavities), 2), np.nan)
+    for number in np.flatnonzero(areas > least * areas.max()):
+        centres[number] = np.argwhere(cavities[number]).mean(0) * spacing
+    return centres
 
 
 def off_the_curve(centres: NDArray[np.float64], positions: NDArray[np.float64]) -> list[Shift]:
