@@ -396,7 +396,7 @@ def test_a_film_is_measured_in_the_frames_that_have_labels(named, dense, tmp_pat
     function = json.loads((out / "measures.json").read_text())["measures"]["sparse"]["function"]
     assert (function["ed_frame"], function["es_frame"]) == (1, 3)
     volumes = [(round_heart(c) == 3).sum() * ML for c in (9, 6)]
-    assert [function["lv"]["edv_ml"], function["lv"]["esv_ml"]] == pytest.approx(volumes)
+    assert [function["lv_edv_ml"], function["lv_esv_ml"]] == pytest.approx(volumes)
     command = ("measure", film, "--labels", beside, "--no-dense", "--ed-frame", 2)
     assert calid(*command) == 8
     assert "those that have one are [1, 3]" in capsys.readouterr().err

@@ -13,7 +13,8 @@ import pytest
 from calid.errors import GeometryError, InputError, IntensityError, UsageError
 from calid.io.labels import (
     check_same_grid,
-    doubtful_labels,
+    doubtful_order,
+    missing_labels,
     parse_label_map,
     read_labels,
     write_labels,
@@ -115,9 +116,9 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 def test_another_order_is_seen_and_the_map_told_with_numbers(order):
     values, better = ORDERS[order]
-    assert doubtful_labels(ventricles()) == []
+    assert doubtful_order(ventricles()) == missing_labels(ventricles()) == []
     other = np.array(values, np.uint8)[ventricles()]
-    (note,) = doubtful_labels(other)
+    (note,) = doubtful_order(other)
     assert f"--label-map {better}" in note
     assert re.search(r"100% of the outline", note)
     known = parse_label_map(better)
@@ -130,7 +131,7 @@ def test_another_order_is_seen_and_the_map_told_with_numbers(order):
 def test_a_wrong_map_is_seen_too():
     known = parse_label_map("LV=10,MYO=20,RV=30")
     swapped = np.array([0, 3, 2, 1], np.uint8)[ventricles()]
-    (note,) = doubtful_labels(swapped, known)
+    (note,) = doubtful_order(swapped, known)
     assert "--label-map LV=30,MYO=20,RV=10" in note
 
 
@@ -138,14 +139,14 @@ def test_a_wrong_map_is_seen_too():
 def test_a_label_that_is_missing_everywhere_or_between_slices_is_told(label, name):
     labels = ventricles(2)
     labels[labels == label] = 0
-    assert any(f"no voxel is labelled {name} ({label})" in n for n in doubtful_labels(labels))
+    assert any(f"no voxel is labelled {name} ({label})" in n for n in missing_labels(labels))
     labels = ventricles(2)
     labels[1, 3][labels[1, 3] == label] = 0
-    (note,) = doubtful_labels(labels)
+    (note,) = missing_labels(labels)
     assert note.startswith(f"{name} in slice 3 of frame 1 (counted from 0)")
     labels = ventricles()
     labels[0, [0, 5]] = 0  # beyond base and apex nothing is missing
-    assert doubtful_labels(labels) == []
+    assert missing_labels(labels) == []
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ class Measure:
     labels: Path | None = None
     """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They
     replace the network's on the acquired slices; the
-    reconstruction is still labelled by the network. Frames of
-    a film without any label are left out."""
+    reconstruction is still labelled by the network. Frames
+    without any label are left out."""
     es_labels: Path | None = None
     """Manual labels of ES."""
     label_map: str | None = None
@@ -131,7 +131,7 @@ class Measure:
 
     def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]], list[int]]:
         """Stacks, the manual labels of each, if they are given, and the numbers of frames."""
-        from calid.io.labels import check_same_grid
+        from calid.io.labels import check_same_grid, missing_labels
         from calid.io.origin import doubt_reconstruction
 
         read, read_labels = self.reading.read, self.reading.read_labels
@@ -150,6 +150,9 @@ class Measure:
         self._check_frames(stacks[0].n_frames)
         files = [path for path in (self.labels, self.es_labels) if path is not None]
         manual = [read_labels(*pair, self.label_map) for pair in zip(files, stacks, strict=False)]
+        for path, labels in zip(files, manual, strict=True):
+            for note in missing_labels(labels):
+                warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
         frames = list(range(stacks[0].n_frames))
         if manual and len(frames) > 1:
             frames = self._labelled(manual[0])

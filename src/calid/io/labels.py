@@ -23,7 +23,8 @@ from calid.stack import Intensity, SliceStack, Volume
 __all__ = [
     "as_labels",
     "check_same_grid",
-    "doubtful_labels",
+    "doubtful_order",
+    "missing_labels",
     "parse_label_map",
     "read_labels",
     "write_labels",
@@ -119,7 +120,7 @@ def read_labels(
     Warns
     -----
     CalidWarning
-        As `doubtful_labels`.
+        If labels seem to be in another order, or a map leaves values out.
     """
     found = read_stack(path, spacing_from=spacing_from, max_bytes=max_bytes)
     if found.n_frames != like.n_frames:
@@ -158,7 +159,7 @@ def as_labels(
     labels = np.zeros(numbers.shape, np.uint8)
     for value, label in known.items():
         labels[numbers == value] = label
-    for note in notes + doubtful_labels(labels, label_map):
+    for note in notes + doubtful_order(labels, label_map):
         warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=3)
     return labels
 
@@ -184,15 +185,13 @@ def parse_label_map(text: str) -> LabelMap:
     return {int(value): CLASSES[name.upper()] for name, value in pairs}
 
 
-def doubtful_labels(labels: NDArray[np.uint8], label_map: LabelMap | None = None) -> list[str]:
-    """What is missing in labels, and whether myocardium surrounds the left ventricle in them.
+def missing_labels(labels: NDArray[np.uint8]) -> list[str]:
+    """What is missing in labels ``(frames, slices, height, width)``.
 
-    Parameters
-    ----------
-    labels
-        Shape ``(frames, slices, height, width)``.
-    label_map
-        By which they were read, to tell another one in the file's own values.
+    Returns
+    -------
+    list of str
+        Nothing if all labels are there, in every slice between two that have them.
     """
     there = (labels[..., None, :, :] == np.array([*CLASSES.values()])[:, None, None]).any((-2, -1))
     notes = [
@@ -209,10 +208,24 @@ def doubtful_labels(labels: NDArray[np.uint8], label_map: LabelMap | None = None
             f"{', '.join(shown)}{', …' * (len(gaps) > 6)} (counted from 0): no label, though "
             "slices on both sides have it. Its volume there is missing."
         )
-    return notes + _doubtful_order(labels, label_map)
+    return notes
 
 
-def _doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None) -> list[str]:
+def doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None = None) -> list[str]:
+    """Whether myocardium surrounds the left ventricle, or rather something else something else.
+
+    Parameters
+    ----------
+    labels
+        Shape ``(frames, slices, height, width)``.
+    label_map
+        By which they were read, to tell a better one in the file's own values.
+
+    Returns
+    -------
+    list of str
+        Nothing if the order is as it should be, or cannot be judged.
+    """
     shares = {
         (ring, core): _surrounds(labels, CLASSES[ring], CLASSES[core])
         for ring, core in itertools.permutations(CLASSES, 2)

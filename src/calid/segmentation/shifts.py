@@ -4,7 +4,8 @@ The centres of the left ventricle's cavity lie on a smooth curve through the sli
 the anatomy does from slice to slice. Of every slice between the outermost ones the centre is
 compared with the curve through the others (a parabola, near slices first, little moved by
 single outliers). The slice that is farthest off is put aside, then the next, as long as one is
-farther off than `LEAST`.
+farther off than `LEAST`. One that lies far off at an end, where nothing is on its other side,
+can make its neighbour look so instead.
 """
 
 from __future__ import annotations
