@@ -388,7 +388,7 @@ def test_times_of_a_heart_are_believed_without_a_word(step, frames, tmp_path):
 
 def test_the_first_frame_has_the_unit_of_the_others(tmp_path):
     path = save(tmp_path / "a.nii", values((4, 4, 2, 20)), dt=40.0, toffset=12.0)
-    with pytest.warns(CalidWarning, match="taken for ms"):
+    with pytest.warns(CalidWarning, match="taken for another"):
         stack = read_stack(path)
     assert stack.frame_times[0] == pytest.approx(0.012)
 

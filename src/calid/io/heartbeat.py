@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ASSUMED", "CYCLE", "assumed_step", "time_scale"]
+__all__ = ["ASSUMED", "CYCLE", "assumed_step", "first_time", "time_scale"]
 
 CYCLE = (0.2, 3.0)
 """Shortest and longest heart cycle in seconds that is believed."""
@@ -24,7 +24,7 @@ FEWEST_FRAMES = (4, 8)
 """Frames of a film that takes no longer than a cycle, and of one that takes no less. Fewer may
 be two or three phases of different beats, or a part of a cycle."""
 
-_UNITS = {1e-3: "ms", 1e-6: "us", 1e3: "s", 1e6: "s"}
+_UNITS = (1e-3, 1e-6, 1e3, 1e6)
 
 
 def time_scale(step: float, frames: int) -> tuple[float | None, str]:
@@ -52,10 +52,10 @@ def time_scale(step: float, frames: int) -> tuple[float | None, str]:
     if math.isfinite(step) and step:
         if _plausible(size, frames):
             return -1.0, f"{said}. The order of frames is kept, and the times run forwards."
-        for scale, unit in _UNITS.items():
+        for scale in _UNITS:
             if _plausible(size * scale, frames):
-                read = f"{1000 * size * scale:.4g} ms"
-                return math.copysign(scale, step), f"{said}. It is taken for {unit}: {read}."
+                note = f"{said}. The unit is taken for another: {1000 * size * scale:.4g} ms."
+                return math.copysign(scale, step), note
         if step > 0 and STEP[0] <= size <= STEP[1]:
             usual = "{:g} to {:g} s".format(*CYCLE)
             return 1.0, f"{said}. That is no single heart cycle ({usual}); it is kept."
@@ -68,6 +68,14 @@ def time_scale(step: float, frames: int) -> tuple[float | None, str]:
 def assumed_step(frames: int) -> float:
     """Seconds between frames where nothing tells them: a cycle of 1 s, cut evenly."""
     return ASSUMED / frames if frames >= FEWEST_FRAMES[0] else ASSUMED
+
+
+def first_time(start: float) -> tuple[float, str]:
+    """Seconds of the first frame, no later than a cycle, and a note if they are not as said."""
+    if abs(start) <= CYCLE[1]:
+        return start, ""
+    read = next((start * s for s in _UNITS[:2] if abs(start * s) <= CYCLE[1]), 0.0)
+    return read, f"the first frame is at {start:g} s in the header. {read:g} s is used."
 
 
 def _plausible(step: float, frames: int) -> bool:

@@ -27,7 +27,7 @@ from calid.errors import (
     UsageError,
 )
 from calid.geometry.affine import SpacingFrom, resolve, spacing
-from calid.io.heartbeat import CYCLE, assumed_step, time_scale
+from calid.io.heartbeat import assumed_step, first_time, time_scale
 from calid.io.nifti_write import SUFFIXES, is_gz
 from calid.stack import Intensity, SliceStack
 
@@ -333,12 +333,10 @@ def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float
         found, note = time_scale(step, frames)
         step, scale = (assumed_step(frames), 1.0) if found is None else (step * found, abs(found))
         notes += [note] * bool(note)
-    start = float(header["toffset"]) * unit * scale
-    if not abs(start) <= CYCLE[1]:
-        read = next((start * s for s in (1e-3, 1e-6) if abs(start * s) <= CYCLE[1]), 0.0)
-        if frames > 1 or math.isfinite(start):
-            notes.append(f"the first frame is at {start:g} s in the header. {read:g} s is used.")
-        start = read
+    said = float(header["toffset"]) * unit * scale
+    start, note = first_time(said)
+    if frames > 1 or math.isfinite(said):
+        notes += [note] * bool(note)
     times = start + np.arange(frames, dtype=np.float64) * step
     return times, [f"{path}: {note}" for note in notes]
 
