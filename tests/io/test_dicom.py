@@ -391,11 +391,11 @@ def test_trigger_times_that_no_heart_has_are_said_and_read_as_they_make_sense(
     np.testing.assert_allclose(stack.frame_times, np.arange(12) * step, atol=1e-6)
 
 
-def test_a_cycle_in_seconds_where_it_should_be_in_milliseconds_is_read(tmp_path):
+def test_a_cycle_in_microseconds_where_it_should_be_in_milliseconds_is_read(tmp_path):
     images = short_axis(phases=10)
     for data in images:
         data.TemporalPositionIdentifier = 1 + round(float(data.TriggerTime) / 40)
-        data.RRIntervalTimeNominal = 0.9
+        data.NominalInterval = 900000
         del data.TriggerTime
     save(images, tmp_path)
     with pytest.warns(CalidWarning, match="taken for another"):
