@@ -57,6 +57,13 @@ def sound(data: np.ndarray, *steps: float, **fields: object) -> Input:
     return lambda folder: save(folder / "a.nii", data, affine, **fields)
 
 
+def padded() -> np.ndarray:
+    """Voxels in a frame of a constant far below them."""
+    data = np.random.default_rng(0).integers(0, 300, (24, 24, 4)).astype(np.int16)
+    data[:3], data[:, -3:] = -32768, -32768
+    return data
+
+
 def pipe(folder: Path) -> Path:
     os.mkfifo(folder / "a.nii")
     return folder / "a.nii"
@@ -119,6 +126,7 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         "one slice, or a 2D image": known("one slice", "one slice, cine", "2D"),
         "an axis of size zero or less": known("empty axis", "negative axis", "no axes"),
         "more than four axes with a size above 1": known("five axes"),
+        "time on the fifth axis, behind one of size 1": [sound(voxels(6, 5, 3, 1, 4))],
         "four axes and one frame, or further axes of size 1": [
             sound(voxels(6, 5, 4, 1)),
             header(dim=(6, 5, 4, 1, 1)),
@@ -163,6 +171,10 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             header(at112_f4=[0.25, -7.5]),
         ],
         "time between frames": [sound(voxels(6, 5, 3, 4), frame_time=0.03)],
+        "time between frames in another unit than the header's": [
+            sound(voxels(6, 5, 3, 20), frame_time=33.0)
+        ],
+        "padding or outliers far outside of the image": [sound(padded())],
         "time between frames missing or absurd": [sound(voxels(6, 5, 3, 4), frame_time=0.0)],
         "long-axis series in the folder, shuffled instance numbers, one series a slice": [
             lambda folder: save_dicom(short_axis() + long_axis(), folder, shuffle=3)

@@ -22,6 +22,7 @@ from calid.io.dicom_choose import Odd
 from calid.io.dicom_fields import number, text
 from calid.io.dicom_group import SAME_PLACE, Plane
 from calid.io.dicom_read import Image
+from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
 
 __all__ = ["Film", "Reading", "film", "find_clock", "moment_of"]
 
@@ -169,9 +170,10 @@ def _times(
         return np.array([float(np.median(known or [0.0]))]), 0.0, []
     if not ranks:
         table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
-        times = np.asarray(np.median(table, axis=0))
+        said = np.asarray(np.median(table, axis=0))
+        times, notes = _believable(said)
+        table *= np.ptp(times) / (np.ptp(said) or 1.0)
         steps = np.diff(times)
-        notes = []
         if len(steps) and steps.max() > 1.5 * steps.min():
             notes.append(
                 f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
@@ -187,9 +189,21 @@ def _times(
     if not cycles:
         cycles = [60 / rate for rate in rates]
     if not cycles:
-        notes.append("the length of the heart cycle is not known; 1 s is used")
-    cycle = float(np.median(cycles or [1.0]))
-    return np.arange(frames) * cycle / frames, 0.0, notes
+        notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
+    cycle = float(np.median(cycles or [ASSUMED]))
+    times, more = _believable(np.arange(frames) * cycle / frames)
+    return times, 0.0, notes + more
+
+
+def _believable(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
+    """Times that increase as a heart can have them, and what to tell the user."""
+    frames = len(times)
+    if frames < 2:
+        return times, []
+    scale, note = time_scale(float(times[-1] - times[0]) / (frames - 1), frames)
+    if scale is None:
+        return np.arange(frames) * np.float64(assumed_step(frames)), [note]
+    return times * scale, [note] * bool(note)
 
 
 def _slice(plane: Plane, at: float) -> str:
