@@ -164,6 +164,8 @@ def picture(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Time above, memory below, one column per thing that grows."""
     from matplotlib.figure import Figure
 
+    from calid.report.png import LIGHT, save_figure
+
     figure = Figure(figsize=(2.3 * len(SWEEPS), 4.6), layout="constrained")
     axes: Any = figure.subplots(2, len(SWEEPS))
     for column, (name, (values, _)) in enumerate(SWEEPS.items()):
@@ -192,7 +194,7 @@ def picture(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     axes[1, 0].set_ylabel("peak memory, MB")
     axes[0, 0].legend(fontsize=7)
     axes[1, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, limit=LIGHT)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.evaluation.record import weights_sha256
 from calid.inference.load import load_model
 from calid.inference.model import Model
+from calid.report.png import LIGHT, save_figure
 from calid.segmentation.measures import cavity_volumes, ejection_fraction
 from calid.segmentation.segment import Segmenter, load_segmenter
 from calid.stack import SliceStack, Volume
@@ -147,7 +148,7 @@ def draw(rows: list[dict[str, Curve]], phases: tuple[float, ...], path: Path) ->
         axis.set(xlabel="share of the cycle", title=f"heart {FIRST_HELD_OUT + number}")
     axes[0, 0].set_ylabel("LV cavity, ml")
     axes[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, limit=LIGHT)
 
 
 if __name__ == "__main__":

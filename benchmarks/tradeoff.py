@@ -31,6 +31,7 @@ from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
 from calid.evaluation.record import record
 from calid.inference.model import Sampling
+from calid.report.png import LIGHT, save_figure
 from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,7 +177,7 @@ def draw(points: list[Point], path: Path) -> None:
         axis.axvline(1, color="0.8", linewidth=1, zorder=0)
         axis.set(xlabel="sharpness (the truth's is 1)", ylabel=label)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, limit=LIGHT)
 
 
 def note(axis: Axes, text: str, place: list[float], offset: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ Nothing is downloaded; by default the pictures go to docs/pictures.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from calid.baselines.registration import registration
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
 from calid.inference.model import Sampling
-from calid.report.figure import save_figure
+from calid.report.png import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 HEART, GAP, THICKNESS, WIDE_GAP = 3, 10.0, 8.0, 20.0
@@ -43,9 +44,10 @@ def main() -> None:
 def draw(out: Path, view: float, samples: int) -> None:
     """Write every picture to a folder, for images of an edge of ``view`` mm."""
     out.mkdir(parents=True, exist_ok=True)
+    save = partial(save_figure, limit=LIGHT)
     model = load_model()
-    save_figure(geometry(view), out / "geometry.png")
-    save_figure(latent(model, view), out / "latent.png")
+    save(geometry(view), out / "geometry.png")
+    save(latent(model, view), out / "latent.png")
     # Slices 20 mm apart, as in the hidden-slice test, so that neighbours differ visibly.
     heart = HeartPhantom(HEART)
     stack = heart.acquire(gap=WIDE_GAP, slices=4, field_of_view=view)
@@ -53,8 +55,8 @@ def draw(out: Path, view: float, samples: int) -> None:
     window = IntensityWindow.of(stack.data)
     dense, exact = window.normalise(truth.data[0]), window.normalise(stack.data[0])
     targets = np.array([30.0])
-    save_figure(between(model, exact, stack, dense[6], targets), out / "between.png")
-    save_figure(spread(model, exact, stack, dense, samples), out / "spread.png")
+    save(between(model, exact, stack, dense[6], targets), out / "between.png")
+    save(spread(model, exact, stack, dense, samples), out / "spread.png")
 
 
 def geometry(view: float) -> Figure:

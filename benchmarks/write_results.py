@@ -36,6 +36,12 @@ RESULTS = ROOT / "docs" / "results"
 BASELINES = ROOT / "benchmarks" / "baselines"
 PROTOCOLS = ("hidden-slices", "downstream", "uncertainty")
 
+NOTICE = (
+    "Derived from ACDC (Bernard et al., IEEE TMI 37(11), 2018); figures and pictures carry its "
+    "licence, CC BY-NC-SA 4.0."
+)
+"""Stands beside every table and picture of ACDC's people."""
+
 
 def main() -> None:
     """Evaluate, time, and put the figures where they belong."""
@@ -48,13 +54,14 @@ def main() -> None:
         evaluate(options.data / "acdc" / split)
     tradeoff = ("--baselines", str(BASELINES), str(options.data / "acdc" / "val"))
     script("tradeoff.py", *tradeoff, str(RESULTS / "tradeoff"))
+    mark(RESULTS / "tradeoff" / "table.md")
     films(options.data / "acdc_cine" / "val")
     dense_truth(options.data / "isotropic")
     quote(splits[-1])
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
     put(card, "weights", weights(card.parent))
     put(BASELINES / "README.md", "weights", weights(BASELINES))
-    put(card, "segmentation", segmentation([options.data / "acdc" / s for s in splits]))
+    put(card, "segmentation", noted(segmentation([options.data / "acdc" / s for s in splits])))
     put(ROOT / "README.md", "timing", timing(options.data))
     put(ROOT / "README.md", "cost", cost())
     put(ROOT / "README.md", "demo", demo())
@@ -66,6 +73,12 @@ def evaluate(data: Path) -> None:
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
         calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+        mark(out / "table.md")
+    # As figures were published before: to compare with those.
+    coarse = RESULTS / f"{PROTOCOLS[0]}-{data.parent.name}-{data.name}-1.5mm"
+    calid("evaluate", str(data), "--out", str(coarse), "--grid", "1.5mm", *extra)
+    mark(coarse / "table.md")
+    leave_out(RESULTS / f"downstream-{data.parent.name}-{data.name}")  # the same answers again
 
 
 def films(data: Path) -> None:
@@ -76,6 +89,7 @@ def films(data: Path) -> None:
     calid(
         "evaluate", str(data), "--out", str(out), "--protocol", "film", "--methods", methods, *kept
     )
+    mark(out / "table.md")
 
 
 def dense_truth(scanned: Path) -> None:
@@ -88,8 +102,26 @@ def dense_truth(scanned: Path) -> None:
     calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
     real = RESULTS / "dense-isotropic"
     calid("evaluate", str(scanned), *dense, "--out", str(real))
-    (real / "examples.png").unlink()  # the scan is for measuring, not for showing
+    leave_out(real)  # the scan is for measuring, not for showing
     script("phantom_films.py", str(RESULTS / "phantom-films"))
+
+
+def mark(table: Path) -> None:
+    """Put the notice of the data below a table's first line, which names them."""
+    first, rest = table.read_text().split("\n", 1)
+    table.write_text(f"{first}\n\n{NOTICE}\n{rest}")
+
+
+def noted(text: str) -> str:
+    """A table with the notice of the data above it."""
+    return f"{NOTICE}\n\n{text}"
+
+
+def leave_out(folder: Path) -> None:
+    """Remove the pictures of single slices."""
+    for name in ("examples-*.png", "errors-*.png"):
+        for picture in folder.glob(name):
+            picture.unlink()
 
 
 def segmentation(folders: list[Path]) -> str:
@@ -116,7 +148,7 @@ def quote(split: str) -> None:
         for protocol in PROTOCOLS[:2]
     )
     put(ROOT / "README.md", "results", part(hidden, 0))
-    put(ROOT / "README.md", "differences", part(hidden, 1))
+    put(ROOT / "README.md", "differences", noted(part(hidden, 1)))
     put(card, "results", part(hidden, 0))
     put(card, "downstream", part(downstream, 0))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from calid.geometry.affine import from_spacing
+from calid.precision import VARIABLE, computing
 from calid.stack import Intensity, SliceStack
 
 # Workers share the machine's cores; so do the processes that tests start.
@@ -35,6 +37,21 @@ def real_data() -> Path:
     if "CALID_DATA" not in os.environ:
         pytest.skip("CALID_DATA is not set")
     return Path(os.environ["CALID_DATA"])
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def precision(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """What networks compute in unless they are told, whatever the hardware: each in turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "yes" if request.param == "bfloat16" else "no")
+        yield getattr(torch, request.param)
+
+
+@pytest.fixture
+def inside(precision: torch.dtype) -> Iterator[torch.dtype]:
+    """The same, for tests that call a network themselves: all of the test is within `computing`."""
+    with computing(torch.device("cpu"), precision):
+        yield precision
 
 
 @pytest.fixture

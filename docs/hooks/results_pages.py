@@ -14,7 +14,8 @@ PICTURES = {
     "differences.png": "Paired differences over linear, one dot a subject.",
     "calibration.png": "How often the samples' intervals hold; their spread and the error of their "
     "average, one dot a slice, one colour a subject.",
-    "examples.png": "Hidden slices, what each method made of them, and the errors.",
+    "examples-*.png": "A hidden slice, and what each method made of it.",
+    "errors-*.png": "The errors of the same answers: red is too bright, blue too dark.",
 }
 
 
@@ -25,7 +26,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     lines = [f"# {path.parent.name.replace('-', ' ').capitalize()}", "", markdown.rstrip(), ""]
     for name, caption in PICTURES.items():
-        if (Path(config.docs_dir) / path.with_name(name)).exists():
-            lines += [f"{caption}", "", f"![{caption}]({name})", ""]
+        for picture in sorted((Path(config.docs_dir) / path.parent).glob(name)):
+            lines += [f"{caption}", "", f"![{caption}]({picture.name})", ""]
     lines.append("What the rows and columns are: [Results](../README.md).")
     return "\n".join(lines) + "\n"

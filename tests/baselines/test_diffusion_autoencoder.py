@@ -17,6 +17,8 @@ from calid.baselines.diffusion_autoencoder import (
 from calid.diffusion.schedule import variance_preserving
 from calid.models.context import Acquired
 
+pytestmark = pytest.mark.usefixtures("inside")
+
 CHANNELS, SIDE = 3, 8
 POSITIONS = np.array([0.0, 8.0, 18.0, 26.0])
 SIZES = DiffusionAutoencoderConfig(CHANNELS, (8, 16), semantic=12, embedding=16)

@@ -14,6 +14,8 @@ from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.context import Acquired
 from calid.models.interpolator import LatentFiller
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 POSITIONS = np.array([0.0, 10.0, 22.0])
 FILLERS = [LatentLinear(), LatentSpherical()]
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from calid.baselines.regression import RegressionConfig, RegressionInterpolator
 from calid.models.context import Acquired, Context, nearest_context
 
+pytestmark = pytest.mark.usefixtures("inside")
+
 CHANNELS, SIDE = 3, 8
 POSITIONS = np.array([0.0, 8.0, 16.0, 25.0, 33.0])
 

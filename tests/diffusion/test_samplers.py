@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calid.diffusion.sampler import Denoise, ancestral, ddim, heun
+from calid.diffusion.sampler import Denoise, ancestral, ddim, euler, heun
 from calid.diffusion.schedule import Schedule, rectified_flow, time_grid, variance_preserving
 
 MEAN, SD = 2.0, 0.5
@@ -230,3 +230,21 @@ def test_evaluations_are_as_stated(sampler: object, evaluations: int) -> None:
     assert len(seen) == evaluations
     assert min(seen) == 0.25, "never at t = 0, where nothing is left to estimate"
     torch.testing.assert_close(out, torch.zeros_like(noise))
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+def test_euler_goes_the_way_of_ddim_on_the_straight_path(steps: int) -> None:
+    denoise = oracle(MEAN, SD, rectified_flow)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        # From noise at 0 to data at 1: ddim's time runs the other way.
+        return (denoise(x, 1 - t) - x) / (1 - t)[:, None].double()
+
+    low, high = euler(velocity, torch.tensor([[0.0], [1.0]], dtype=torch.float64), steps)[:, 0]
+    wanted = deterministic(ddim, rectified_flow, steps)
+    assert (float(low), float(high - low)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_euler_takes_at_least_one_step() -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        euler(lambda x, t: x, torch.zeros(1, 1), 0)

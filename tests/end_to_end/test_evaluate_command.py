@@ -101,7 +101,7 @@ def test_the_table_and_the_pictures_are_there(evaluated):
     table = (evaluated / "table.md").read_text()
     for method in (*METHODS, "autoencoder"):
         assert f"\n| {method} |" in table
-    for name in ("examples.png", "differences.png"):
+    for name in ("examples-1.png", "errors-2.png", "differences.png"):
         assert (evaluated / name).read_bytes()[:4] == b"\x89PNG"
 
 

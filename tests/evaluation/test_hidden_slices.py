@@ -126,7 +126,7 @@ def test_images_are_on_pixels_of_one_and_a_half_millimetres(tmp_path):
     ],
 )
 def test_the_region_is_a_square_that_stays_inside(shape, centre, rows, columns):
-    everything, *cut = region(shape, centre)
+    everything, *cut = region(shape, centre, (1.5, 1.5))
     assert everything == slice(None)
     assert cut == [slice(*rows), slice(*columns)]
 
@@ -237,3 +237,14 @@ def test_the_ceiling_is_the_truth_through_the_autoencoder():
     exact = protocol.score(case, case.truth + 0.01)["psnr"]
     assert exact.shape == (2,)
     assert exact.min() > 35
+
+
+def test_own_pixels_are_compared_as_they_are(tmp_path: Path):
+    data = random_stack(5, (90, 160))
+    own = load_case(save(tmp_path / "p1_ED.nii", data, pixel=(2.5, 1.25)), own_pixels=True)
+    assert own.spacing == (2.5, 1.25)
+    # 192 mm: 77 of 90 rows and 154 of 160 columns, from the middle.
+    window = in_window(data, [0, 2, 4])[[1, 3], 6:83, 3:157]
+    np.testing.assert_array_equal(own.truth[0], window)
+    narrow = load_case(save(tmp_path / "p2_ED.nii", random_stack(3, (40, 50))), own_pixels=True)
+    assert narrow.truth.shape[-2:] == (40, 50)

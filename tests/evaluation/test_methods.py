@@ -107,6 +107,7 @@ def test_damaged_weights_of_a_baseline_are_refused(loads, tmp_path):
         one("regression", baselines=tmp_path)
 
 
+@pytest.mark.usefixtures("precision")
 def test_label_maps_come_from_the_segmentation_where_they_are_asked_for(loads, tmp_path):
     name = "diffusion-autoencoder"
     path = write(tmp_path, name)
@@ -245,13 +246,20 @@ def test_latent_and_learned_methods_have_their_own_filler_and_share_the_autoenco
     assert not used[2][1].training  # type: ignore[attr-defined]
 
 
-def test_the_released_weights_load_and_answer():
-    contender = one("latent-linear")
+def test_every_method_of_networks_answers_in_either_precision(precision, tmp_path):
+    for name in LEARNED:
+        torch.manual_seed(0)
+        sizes = {"channels": 8, "widths": (8, 16)}
+        save_baseline(new_baseline(name, **sizes), tmp_path / f"{name}.safetensors", {})
+    roster = Roster(0, "cpu", tmp_path)
     images = np.random.default_rng(0).random((2, 32, 32), dtype=np.float32)
-    answer = contender.method(images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5))
-    assert answer.shape == (1, 32, 32)
-    assert np.isfinite(answer).all()
-    assert contender.settings["samples"] == 0
+    given = images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5)
+    names = ("latent-linear", "latent-spherical", *LEARNED, "calid", "calid-sample")
+    for contender in roster.contenders(names):
+        answer = contender.method(*given)
+        assert answer.shape == (1, 32, 32), contender.name
+        assert np.isfinite(answer).all(), contender.name
+        assert str(precision) in contender.identity
 
 
 def film_weights(folder: Path, heads: int = 2) -> Path:

@@ -26,9 +26,7 @@ WAYS = {"mean": Sampling(0), "sample": Sampling(1, 2, 1.0, 3)}
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    found = load_model(device="cpu")
-    found.precision = torch.float32
-    return found
+    return load_model(device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")

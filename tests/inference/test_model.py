@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from calid.errors import UsageError
+from calid.errors import UsageError, WeightsError
 from calid.inference.load import load_model
 from calid.inference.model import Model, Sampling
 from calid.inference.runtime import choose_device
-from calid.models.finisher import KIND, Finisher, FinisherConfig
-from calid.models.store import save_tensors
+from calid.models.autoencoder import Autoencoder, AutoencoderConfig
+from calid.models.store import save_autoencoder
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return load_model(device="cpu")
+def model(precision: torch.dtype) -> Model:
+    """The released networks in either precision, and so every test that asks for them."""
+    found = load_model(device="cpu")
+    assert found.runtime.precision == precision
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +115,8 @@ def test_unknown_devices_are_refused():
             choose_device("cuda")
 
 
-@pytest.mark.slow
-def test_a_finisher_has_the_last_word(tmp_path, model, images):
-    path, targets = tmp_path / "finisher.safetensors", np.array([5.0])
-    torch.manual_seed(0)
-    for pull, same in ((0.0, True), (2.0, False)):
-        finisher = Finisher(FinisherConfig((8, 16), (1, 1), (1,), 8))
-        torch.nn.init.constant_(finisher.correction.bias, pull)
-        save_tensors(finisher, KIND, finisher.config, {}, path)
-        finished = load_model(device="cpu", weights=tmp_path)
-        assert finished.weights["finisher"] == path
-        for sampling in (Sampling(0), Sampling(1, 1)):
-            found, before = (
-                m.between(images, PLACES, targets, SPACING, sampling) for m in (finished, model)
-            )
-            assert np.allclose(found, before, atol=1e-4) == same
-            assert (found.mean() > before.mean() + 0.1) != same
+def test_an_interpolator_of_other_latents_is_refused(tmp_path: Path) -> None:
+    autoencoder = Autoencoder(AutoencoderConfig(5, (8, 8), (1, 1), (1, 1)))
+    save_autoencoder(autoencoder, tmp_path / "autoencoder.safetensors", {})
+    with pytest.raises(WeightsError, match="8 channels; those of the autoencoder have 5"):
+        load_model("default", "cpu", weights=tmp_path)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from calid.errors import CalidWarning, UsageError
 from calid.inference.load import load_model
 from calid.inference.model import Model, Sampling
-from calid.inference.runtime import Runtime, choose_precision, choose_runtime
+from calid.inference.runtime import Runtime, choose_runtime
+from calid.precision import choose_precision
 
 CPU = torch.device("cpu")
 PLACES = np.arange(3) * 10.0
@@ -60,26 +61,17 @@ def test_without_openvino_the_remedy_is_the_extra(monkeypatch):
         choose_runtime("cpu", "openvino")
 
 
-def test_bfloat16_without_hardware_for_it_is_done_and_said(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert choose_precision(CPU) == torch.float32
-    with pytest.warns(CalidWarning, match="emulated"):
-        assert choose_runtime("cpu", "torch", "bfloat16").precision == torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert choose_precision(CPU) == torch.bfloat16
-    assert choose_precision(CPU, "float32") == torch.float32
-
-
 def answer(model: Model, images: np.ndarray, samples: int = 0) -> np.ndarray:
     return model.between(images, PLACES, np.array([5.0, 12.0]), (1.5, 1.5), Sampling(samples, 1))
 
 
 @pytest.mark.slow
-def test_bfloat16_is_near_float32(images):
-    exact = answer(load_model(device="cpu", precision="float32"), images)
+@pytest.mark.parametrize("samples", [0, 1])
+def test_bfloat16_is_near_float32(images, samples):
     model = load_model(device="cpu", precision="float32")
+    exact = answer(model, images, samples)
     model.runtime = Runtime(CPU, "torch", torch.bfloat16)
-    rough = answer(model, images)
+    rough = answer(model, images, samples)
     assert np.abs(rough - exact).max() > 0
     assert np.sqrt(np.mean((rough - exact) ** 2)) < 0.01
 
@@ -184,11 +176,3 @@ def test_openvino_is_loaded_without_what_reports_its_use():
         "assert telemetry_utils.tm.__name__.endswith('telemetry_stub')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch):
-    def supported(including_emulation: bool = True) -> bool:
-        return including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert choose_precision(torch.device("cuda")) == torch.float32

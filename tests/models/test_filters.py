@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from calid.models.filters import box_means, gaussian_means
+from calid.precision import computing
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_box_counts_only_what_is_inside(images: Tensor, radius: int) -> None:
 
 def test_autocast_does_not_round_them(images: Tensor) -> None:
     exact = gaussian_means(images, 3.0), box_means(images, 5)
-    with torch.autocast("cpu", torch.bfloat16):
+    with computing(torch.device("cpu"), torch.bfloat16):
         found = gaussian_means(images, 3.0), box_means(images, 5)
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == torch.float32

@@ -11,6 +11,7 @@ from torch import Tensor
 from calid.models import motion as motion_module
 from calid.models.motion import GAP_UNIT, enlarge, refined_motion, through_plane_motion, warp
 from calid.models.temporal import Frames
+from calid.precision import computing
 
 SIDE = 96
 INNER, FINE_INNER = slice(8, -8), slice(16, -16)  # away from the border, on the two grids
@@ -289,7 +290,7 @@ def test_films_are_registered_in_single_precision_under_autocast() -> None:
     below, above = film(4, 6, noise=0.2)
     near = torch.full((6,), -5.0), torch.full((6,), 5.0)
     expected = through_plane_motion(below, above, *near, Frames(6, 6))
-    with torch.autocast("cpu", torch.bfloat16):
+    with computing(torch.device("cpu"), torch.bfloat16):
         found = through_plane_motion(below, above, *near, Frames(6, 6))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

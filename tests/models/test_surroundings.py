@@ -16,7 +16,6 @@ from calid.models.surroundings import (
     CRISP,
     DRAWN,
     NOISE,
-    Neighbours,
     Surroundings,
     expected,
     grain,
@@ -34,17 +33,10 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def around(gate: float = 1.0, to_below: float = -5.0, to_above: float = 5.0) -> Surroundings:
-    near, far = torch.tensor([[to_below, to_above]]), torch.zeros(1, 2)
-    neighbours = Neighbours(
-        images(1, 2, seed=2),
-        torch.zeros(1, 2, SIDE, SIDE),
-        torch.zeros(1, 2, 2, SIDE, SIDE),
-        torch.cat([near, far], 1),
-        torch.zeros(1, 2, dtype=torch.bool),
-    )
-    share = torch.tensor([to_above, -to_below])[None, :, None, None] / (to_above - to_below)
     return Surroundings(
-        neighbours.nearest, share, torch.full((1, 1, 1, 1), gate), neighbours=neighbours
+        moved=images(1, 2, seed=2),
+        distance=torch.tensor([[to_below, to_above]]),
+        gate=torch.full((1, 1, 1, 1), gate),
     )
 
 
@@ -57,11 +49,6 @@ def agreeing(gate: float = 1.0) -> Surroundings:
     """Both neighbours show the same."""
     seen = around(gate)
     return dataclasses.replace(seen, moved=seen.moved[:, :1].expand(-1, 2, -1, -1))
-
-
-def sample_of(fog: Tensor, seen: Surroundings) -> Tensor:
-    """Nothing was drawn: the mean of a foggy decoder, with all of the grain."""
-    return sampled(expected(fog, seen), torch.zeros_like(fog), seen, 1.0)
 
 
 def test_the_mean_fades_into_registered_pixels_towards_acquired_slices() -> None:
@@ -134,7 +121,7 @@ def test_a_sample_is_crisp_where_the_neighbours_disagree_too() -> None:
     seen = around()
     fog = gaussian_means(seen.blended, 4.0)
     one = seen.moved[:, 0]
-    sample, default = sample_of(fog, seen)[:, 0], rendered(fog, seen, 1.0)[:, 0]
+    sample, default = sampled(fog, fog, seen, 1.0)[:, 0], rendered(fog, seen, 1.0)[:, 0]
     assert float(sharpness(default, one)) < 0.8
     assert float(sharpness(sample, one)) == pytest.approx(CRISP**2, abs=0.1)
 
@@ -144,7 +131,7 @@ def test_grain_fills_up_what_the_mean_has_of_the_detail(gate: float) -> None:
     seen = agreeing(gate)
     image = seen.moved[:, :1]
     fog = gaussian_means(image, 8.0)
-    whole, part = (x - gaussian_means(x, 1.5) for x in (image, sample_of(fog, seen)))
+    whole, part = (x - gaussian_means(x, 1.5) for x in (image, sampled(fog, fog, seen, 1.0)))
     ratio = (part / whole)[whole.abs() > 0.05]
     assert float(ratio.median()) == pytest.approx(max(CRISP, 1 - gate**2), abs=0.04)
 
@@ -153,15 +140,16 @@ def test_a_sample_ends_on_the_acquired_slice() -> None:
     seen = around(gate=0.0, to_below=0.0, to_above=6.0)
     assert not grain(seen).any()
     fog = images(1, 1)
-    torch.testing.assert_close(sample_of(fog, seen), seen.moved[:, :1])
+    torch.testing.assert_close(sampled(fog, fog, seen, 1.0), seen.moved[:, :1])
 
 
 def test_what_was_drawn_beyond_the_mean_is_added() -> None:
-    seen, mean, chosen = around(0.7), images(1, 1), images(1, 1, seed=3)
-    more = sampled(mean, chosen, seen, 0.5) - sampled(mean, 0 * chosen, seen, 0.5)
-    torch.testing.assert_close(more, DRAWN * chosen, rtol=0, atol=1e-6)
-    torch.testing.assert_close(sampled(mean, 0 * chosen, seen, 0.0), mean, rtol=0, atol=0)
-    torch.testing.assert_close(rendered(mean, seen, 0.0), mean, rtol=0, atol=0)
+    seen, mean, drawn = around(0.7), images(1, 1), images(1, 1, seed=3)
+    more = sampled(drawn, mean, seen, 0.5) - sampled(mean, mean, seen, 0.5)
+    torch.testing.assert_close(more, DRAWN * (drawn - mean), rtol=0, atol=1e-6)
+    without = sampled(mean, mean, seen, 0.0)
+    torch.testing.assert_close(without, expected(mean, seen), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rendered(mean, seen, 0.0), without)
 
 
 def test_slices_stay_in_a_narrow_gap_and_move_in_a_wide_one() -> None:
@@ -172,9 +160,9 @@ def test_slices_stay_in_a_narrow_gap_and_move_in_a_wide_one() -> None:
     for width in (3.0, 6.0, 24.0):
         seen = register(acquired, nearest_context(np.array([0.0, width]), np.array([width / 2])))
         around = surroundings(acquired, seen)
-        distance = around.neighbours.distance[:, :2]
-        motion = refined_motion(below, above, seen.motion, *distance.unbind(1))
-        reach = (distance[0] / GAP_UNIT)[:, None, None, None]
+        low, high = around.distance.unbind(1)
+        motion = refined_motion(below, above, seen.motion, low, high)
+        reach = (around.distance[0] / GAP_UNIT)[:, None, None, None]
         moved = warp(acquired.images, reach * motion) - acquired.images
         way = (around.moved[0][:, None] - acquired.images)[moved.abs() > 0.05]
         shares.append(float((way / moved[moved.abs() > 0.05]).median()))
@@ -182,27 +170,3 @@ def test_slices_stay_in_a_narrow_gap_and_move_in_a_wide_one() -> None:
     assert shares == sorted(shares)
     assert shares[0] < 0.5
     assert shares[-1] > 0.95
-
-
-def test_the_next_slices_out_are_there_as_far_as_there_are_any() -> None:
-    stack, places = images(5, 1), np.array([0.0, 8.0, 17.0, 25.0, 36.0])
-    acquired = Acquired.of(stack, lambda x: F.avg_pool2d(x, 4))
-    targets = np.array([3.0, 20.0, 30.0])
-    seen = surroundings(acquired, register(acquired, nearest_context(places, targets))).neighbours
-    for k, (target, below, above) in enumerate(
-        zip(targets, (None, 1, 2), (2, 4, None), strict=True)
-    ):
-        for side, number in enumerate((below, above)):
-            assert bool(seen.present[k, side]) == (number is not None)
-            image = torch.zeros(SIDE, SIDE) if number is None else stack[number, 0]
-            torch.testing.assert_close(seen.beyond[k, side], image, rtol=0, atol=0)
-            apart = 0.0 if number is None else places[number] - target
-            assert float(seen.distance[k, 2 + side]) == pytest.approx(apart, abs=1e-5)
-
-
-def test_with_one_slice_a_side_there_is_none_beyond() -> None:
-    acquired = Acquired.of(images(3, 1), lambda x: F.avg_pool2d(x, 4))
-    context = nearest_context(np.array([0.0, 8.0, 16.0]), np.array([12.0]), per_side=1)
-    seen = surroundings(acquired, register(acquired, context)).neighbours
-    assert not seen.present.any()
-    assert not seen.beyond.any()

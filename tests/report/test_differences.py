@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from calid.report.differences import paired_differences
-from calid.report.figure import save_figure
+from calid.report.png import save_figure
 
 RESULTS = {
     "nearest": {"a": {"psnr": 9.0, "ssim": 0.3}, "b": {"psnr": 17.0, "ssim": 0.4}},

@@ -8,8 +8,9 @@ import pytest
 from calid.baselines.nearest import nearest
 from calid.errors import OutputError
 from calid.inference.reconstruct import densify
-from calid.report.examples import example_rows
-from calid.report.figure import comparison, cuts, save_figure
+from calid.report.examples import sheet
+from calid.report.figure import comparison, cuts
+from calid.report.png import save_figure
 
 
 def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small_stack, tmp_path):
@@ -44,6 +45,6 @@ def test_long_axis_cuts_go_through_the_heart_if_it_is_known_where_it_is(small_st
 
 
 def test_a_figure_for_a_folder_that_is_not_there_is_refused(small_stack, tmp_path):
-    figure = example_rows([np.zeros((4, 4), np.float32)], {"a": [np.ones((4, 4), np.float32)]})
+    figure = sheet({"a": np.ones((4, 4), np.float32)})
     with pytest.raises(OutputError):
         save_figure(figure, tmp_path / "absent" / "cut.png")

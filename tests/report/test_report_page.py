@@ -97,7 +97,7 @@ def test_nothing_is_requested_and_nothing_runs(report):
     elements = Reader(text).found
     assert {"script", "iframe", "object", "form"} & {tag for tag, _ in elements} == set()
     links = [v for _, a in elements for k, v in a.items() if k in ("src", "href", "srcset")]
-    assert len(links) == 3
+    assert len(links) == 4
     assert all(link.startswith("data:") for link in links)
     assert not any(k.startswith("on") or k == "style" for _, a in elements for k in a)
     assert "url(" not in text
@@ -154,7 +154,7 @@ def test_the_uncertainty_is_shown_if_there_is_one(report):
     spread = np.broadcast_to(spread, report.volume.data.shape).astype(np.float32)
     text = page(replace(report, volume=replace(report.volume, uncertainty=spread)))
     assert "Standard deviation over samples" in text
-    assert text.count("data:image/png") == 3
+    assert text.count("data:image/png") == 4
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from calid.segmentation.network import (
 from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
+pytestmark = pytest.mark.usefixtures("precision")
+
 TINY = SegmentationConfig(widths=(8, 8, 8, 8), depth=(1, 1, 1, 1))
 CPU = torch.device("cpu")
 

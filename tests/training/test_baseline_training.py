@@ -87,6 +87,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, name: str) -> None
     assert losses[-1] < losses[20]
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_exported_file_gives_the_averaged_network_back(tmp_path: Path, name: str) -> None:
     path = tmp_path / "w.safetensors"
@@ -176,6 +177,7 @@ def test_batches_are_those_of_the_default_preset(tmp_path: Path) -> None:
     torch.testing.assert_close(one.context.distance, other.context.distance, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"), [*((name, {}) for name in LEARNED), (LEARNED[1], {"morphology": True})]

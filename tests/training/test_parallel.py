@@ -15,7 +15,6 @@ from torch.distributed.run import get_args_parser
 
 from calid.cli.train import (
     TrainAutoencoder,
-    TrainFinisher,
     TrainInterpolator,
     TrainSegmentation,
     TrainTemporal,
@@ -98,13 +97,7 @@ def test_released_weights_are_tuned_by_several_processes_and_without_stale_layer
 
 def test_torchrun_takes_no_option_of_a_training_for_one_of_its_own():
     theirs = [option for action in get_args_parser()._actions for option in action.option_strings]
-    trainings = (
-        TrainAutoencoder,
-        TrainInterpolator,
-        TrainTemporal,
-        TrainFinisher,
-        TrainSegmentation,
-    )
+    trainings = (TrainAutoencoder, TrainInterpolator, TrainTemporal, TrainSegmentation)
     ours = {f.name.replace("_", "-") for training in trainings for f in fields(training)}
     assert "start-from" in ours
     assert not [o for o in ours for t in theirs if t.startswith(f"--{o}")]

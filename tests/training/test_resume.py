@@ -192,20 +192,24 @@ def test_the_second_process_leaves_the_log_that_the_first_is_writing(
     assert [line["step"] for line in log_of(tmp_path)] == [1, 2]
 
 
-def test_by_default_no_forward_pass_is_rounded(tmp_path: Path) -> None:
+def test_networks_train_and_are_validated_in_the_precision_of_the_device(
+    tmp_path: Path, precision: torch.dtype
+) -> None:
     seen: list[bool] = []
-    assert FitConfig(steps=1).precision == torch.float32
 
     class Watched(Line):
         def forward(self, batch: Tensor) -> dict[str, Tensor]:
             seen.append(torch.is_autocast_enabled("cpu"))
             return super().forward(batch)
 
-    for precision in (torch.float32, torch.bfloat16):
-        run = LineRun()
-        run.line = Watched()
-        run.fit(tmp_path, resume=False, config=FitConfig(steps=1, precision=precision))
-    assert seen == [False, True]
+    def validate() -> Mapping[str, float]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return {}
+
+    run = LineRun()
+    run.line, run.validate = Watched(), validate  # type: ignore[method-assign]
+    run.fit(tmp_path, resume=False, config=FitConfig(steps=1))
+    assert seen == [precision == torch.bfloat16] * 2
 
 
 def test_training_minimises_the_loss_and_leaves_frozen_parameters_alone(tmp_path: Path) -> None:

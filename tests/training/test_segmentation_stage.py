@@ -80,6 +80,7 @@ class Fixed(torch.nn.Module):
         return self.logits
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path) -> None:
     task = task_of(tmp_path / "w.safetensors")
@@ -165,6 +166,7 @@ def test_validation_is_dice_of_whole_stacks(tmp_path: Path) -> None:
         assert set(task.validate().values()) == {1.0}
 
 
+@pytest.mark.usefixtures("precision")
 def test_the_exported_file_gives_the_averaged_network_back(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     fit(task_of(path), tmp_path, SHORT, CPU, resume=False)

@@ -50,11 +50,3 @@ def test_own_weights_stand_in_for_released_ones_and_the_rest_is_released(tmp_pat
     assert preset_weights("default", tmp_path) == released | {"default": own}
     with pytest.raises(WeightsError, match="holds neither"):
         preset_weights("paper", tmp_path)
-
-
-def test_a_finisher_of_ones_own_is_one_more_network_of_the_default_preset_alone(tmp_path: Path):
-    own = tmp_path / "finisher.safetensors"
-    own.touch()
-    assert preset_weights("default", tmp_path) == preset_weights("default") | {"finisher": own}
-    with pytest.raises(WeightsError, match="holds neither"):
-        preset_weights("paper", tmp_path)

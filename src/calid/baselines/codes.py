@@ -32,5 +32,5 @@ class CodeEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Codes ``(batch, size)`` of maps ``(batch, inputs, height, width)``."""
         pooled = F.silu(self.norm(self.levels(self.entry(x)))).mean((2, 3))
-        code: Tensor = self.exit(pooled)
+        code: Tensor = self.exit(pooled).float()
         return code

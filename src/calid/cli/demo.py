@@ -34,7 +34,8 @@ class Demo:
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together
-        from calid.report.figure import comparison, save_figure
+        from calid.report.figure import comparison
+        from calid.report.png import LIGHT, save_figure
         from calid.view.page import write_page
         from calid.view.panels import comparison_scene
 
@@ -81,7 +82,7 @@ class Demo:
         page = self.out / "viewer.html"
         with together() as write:
             write(output, partial(write_volume, volume))
-            write(picture, partial(save_figure, figure))
+            write(picture, partial(save_figure, figure, limit=LIGHT))
             write(page, partial(write_page, comparison_scene(stack, volume)))
         say(str(output))
         say(f"{page}  (open it in a browser)")

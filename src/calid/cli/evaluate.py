@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
+ON_PIXELS = ("hidden-slices", "downstream", "film")
+"""Protocols that compare in pixels of the images, or of 1.5 mm if asked to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
@@ -61,6 +64,9 @@ class Evaluate:
     released ones."""
     predictions: Path | None = None
     """Folder where answers are kept and found again. Without: OUT/predictions."""
+    grid: Literal["own", "1.5mm"] = "own"
+    """Pixels in which hidden slices are compared: those of the
+    images, as a user gets them, or 1.5 mm."""
     max_subjects: int | None = None
     """Stop after this many subjects."""
     seed: int = 0
@@ -88,7 +94,7 @@ class Evaluate:
         from calid.cli.console import say
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
         from calid.report.differences import paired_differences
-        from calid.report.examples import example_rows
+        from calid.report.examples import example_sheets
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
@@ -99,8 +105,10 @@ class Evaluate:
         protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
         found, results, summary = self._evaluated(protocol, files, contenders)
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-        examples = example_rows(found.truths, found.answers)
-        pictures = {"examples.png": examples, "differences.png": differences}
+        pictures = {"differences.png": differences}
+        for n, truth in enumerate(found.truths):
+            sheets = example_sheets(truth, {name: a[n] for name, a in found.answers.items()})
+            pictures |= {f"examples-{n + 1}.png": sheets[0], f"errors-{n + 1}.png": sheets[1]}
         self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train baseline --method {name})")
@@ -150,9 +158,9 @@ class Evaluate:
         """Write the folder and print the table."""
         from calid.cli.console import say
         from calid.evaluation.tables import markdown, write_results
-        from calid.report.figure import save_figure
+        from calid.report.png import LIGHT, save_figure
 
-        saved = {name: partial(save_figure, figure) for name, figure in pictures.items()}
+        saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
         write_results(results, summary, saved, self.out)
         say(markdown(summary))
 
@@ -164,6 +172,7 @@ class Evaluate:
             "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
             "n_images": targets,
             "seed": self.seed,
+            "grid": self.grid if self.protocol in ON_PIXELS else None,
             "reading": self.reading.facts(),
             **record(contenders, self.baselines, self.weights, device=self.device),
         }
@@ -198,13 +207,13 @@ class Evaluate:
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
-        reader = self.reading.read
+        reader, own = self.reading.read, self.grid == "own"
         if self.protocol == "downstream":
-            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader)
+            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader, own)
         if self.protocol == "dense":
             return dense(load_segmenter(self.device).label_slices, autoencoder, reader=reader)
         protocol = film if self.protocol == "film" else hidden_slices
-        return protocol(autoencoder, reader)
+        return protocol(autoencoder, reader, own)
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say

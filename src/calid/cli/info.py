@@ -61,12 +61,13 @@ def describe_machine() -> dict[str, Any]:
     from calid.inference.machine import available_cpus, cpu_model
     from calid.inference.memory import available_memory
     from calid.inference.runtime import choose_runtime
+    from calid.precision import precision_name
 
     runtime, free = choose_runtime(), available_memory()
     return {
         "device": runtime.device.type,
         "runtime": runtime.name,
-        "precision": str(runtime.precision).removeprefix("torch."),
+        "precision": precision_name(runtime.precision),
         "gpu": torch.cuda.get_device_name() if runtime.device.type == "cuda" else None,
         "processor": cpu_model(),
         "cores": available_cpus(),

@@ -24,8 +24,9 @@ from calid.cli.segment import Segment
 from calid.cli.train import (
     TrainAutoencoder,
     TrainBaseline,
-    TrainFinisher,
+    TrainDefault,
     TrainInterpolator,
+    TrainPaper,
     TrainSegmentation,
     TrainTemporal,
 )
@@ -41,9 +42,10 @@ class Train:
 
     stage: (
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
+        | Annotated[TrainDefault, tyro.conf.subcommand("default")]
+        | Annotated[TrainPaper, tyro.conf.subcommand("paper")]
         | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
         | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
-        | Annotated[TrainFinisher, tyro.conf.subcommand("finisher")]
         | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
         | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )

@@ -47,6 +47,7 @@ class Segment:
         from calid.io.sidecar import sha256, write_json
         from calid.io.together import together
         from calid.labels import CLASSES
+        from calid.precision import precision_name
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
 
@@ -68,7 +69,7 @@ class Segment:
             "labels": {"background": 0} | dict(CLASSES),
             "settings": {
                 "device": str(segmenter.device),
-                "precision": str(segmenter.runtime.precision).removeprefix("torch."),
+                "precision": precision_name(segmenter.runtime.precision),
             },
             "reading": self.reading.facts(),
             "weights_sha256": {"segmentation": sha256(weights_path("segmentation"))},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,15 +16,18 @@ from calid.errors import CalidWarning, OutputError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from calid.data.bank import Film
     from calid.models.interpolator import Interpolator, PaperInterpolator
     from calid.training.interpolator import TupleObjective
-    from calid.training.loop import Task
+    from calid.training.loop import FitConfig, Task
+    from calid.training.recipes import Recipe
 
 __all__ = [
     "TrainAutoencoder",
     "TrainBaseline",
-    "TrainFinisher",
+    "TrainDefault",
     "TrainInterpolator",
+    "TrainPaper",
     "TrainSegmentation",
     "TrainTemporal",
 ]
@@ -62,28 +66,12 @@ class _Training:
 
     def begin(self) -> torch.device:
         """Seed and threads; the device to train on."""
-        import torch
-
-        from calid.inference.runtime import choose_device
-        from calid.io.atomic import check_folder
-        from calid.training.parallel import own_device
-
-        check_folder(self.out)
-        if not self.resume and (self.out / "checkpoint.safetensors").exists():
-            # Killed before its own first checkpoint, a new training would resume as the old one.
-            raise UsageError(
-                self.out,
-                "It holds the checkpoint of an earlier training.",
-                "Go on with --resume, or choose another folder.",
-            )
-        torch.manual_seed(self.seed)
-        torch.set_num_threads(self.threads or torch.get_num_threads())
-        return own_device(choose_device(self.device))
+        _refuse_other_training(self.out, self.resume)
+        return _begin(self.out, self.seed, self.threads, self.device)
 
     def fit(self, task: Task, device: torch.device) -> None:
-        """Train for the given steps in the precision in which the device is fast."""
-        from calid.inference.runtime import choose_precision
-        from calid.training.loop import FitConfig, fit
+        """Train for the given steps."""
+        from calid.training.loop import FitConfig
 
         config = FitConfig(
             steps=self.steps,
@@ -91,44 +79,201 @@ class _Training:
             warmup=min(200, self.steps // 20),
             save_every=self.save_every,
             validate_every=self.validate_every,
-            precision=choose_precision(device),
         )
-        try:
-            fit(task, self.out, config, device, self.resume)
-        except OSError as error:  # the log is written line by line
-            raise OutputError(
-                self.out,
-                f"The log of the training could not be written: {error.strerror or error}.",
-                "Free some space and go on with --resume.",
-            ) from error
+        _fit(task, self.out, config, device, self.resume)
+
+
+def _refuse_other_training(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "checkpoint.safetensors").exists():
+        # Killed before its own first checkpoint, a new training would resume as the old one.
+        raise UsageError(
+            folder,
+            "It holds the checkpoint of an earlier training.",
+            "Go on with --resume, or choose another folder.",
+        )
+
+
+def _begin(out: Path, seed: int, threads: int, device: str) -> torch.device:
+    import torch
+
+    from calid.inference.runtime import choose_device
+    from calid.io.atomic import check_folder
+    from calid.training.parallel import own_device
+
+    check_folder(out)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    return own_device(choose_device(device))
+
+
+def _fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resume: bool) -> None:
+    from calid.training.loop import fit
+
+    try:
+        fit(task, folder, config, device, resume)
+    except OSError as error:  # the log is written line by line
+        raise OutputError(
+            folder,
+            f"The log of the training could not be written: {error.strerror or error}.",
+            "Free some space and go on with --resume.",
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainAutoencoder(_Training):
-    """Stage 1: learn the latent space from single slices. No labels are needed."""
+class _RecipeTraining:
+    """Options of the trainings that `calid.training.recipes` describes."""
 
-    batch: int = 8
-    """Slices a step, even."""
+    data: tyro.conf.UseAppendAction[tuple[Path, ...]]
+    """Folder of NIfTI stacks to train on, searched recursively. Repeat for more folders."""
+    out: Path
+    """Folder for checkpoints, logs, weights and the caches of the data."""
+    validation: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Folders of held-out stacks. Without any, a tenth of the subjects is held out."""
+    steps: int = 0
+    """Optimiser steps of each training; 0 for the recipe's."""
+    resume: bool = False
+    """Go on from the last checkpoint in OUT."""
+    save_every: int = 250
+    """Steps between checkpoints."""
+    validate_every: int = 500
+    """Steps between validations, each of which also writes the weights."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+
+    def begin(self, seed: int) -> torch.device:
+        """Seed and threads; the device to train on."""
+        return _begin(self.out, seed, self.threads, self.device)
+
+    def films(self, phantoms: int) -> tuple[list[Film], list[Film]]:
+        """Training and held-out films in pixels of their own."""
+        from calid.training.setup import gather_films
+
+        return gather_films(self.data, self.validation, phantoms, self.out, own_pixels=True)
+
+    def fit(self, task: Task, recipe: Recipe, folder: Path, device: torch.device) -> None:
+        """Train as the recipe says."""
+        from calid.training.loop import FitConfig
+
+        config = FitConfig(
+            steps=self.steps or recipe.steps,
+            rate=recipe.rate,
+            warmup=recipe.warmup,
+            decay=recipe.decay,
+            save_every=self.save_every,
+            validate_every=self.validate_every,
+        )
+        _fit(task, folder, config, device, self.resume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAutoencoder(_RecipeTraining):
+    """Stage 1: learn the latent space from single slices. No labels are needed."""
 
     def run(self) -> None:
         """Train and leave OUT/autoencoder.safetensors."""
         from calid.models.autoencoder import Autoencoder, AutoencoderConfig
         from calid.training.autoencoder import autoencoder_task
-        from calid.training.setup import gather_films
+        from calid.training.recipes import AUTOENCODER as RECIPE
 
-        device = self.begin()
-        train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
+        _refuse_other_training(self.out, self.resume)
+        device = self.begin(RECIPE.seed)
+        train, held_out = self.films(RECIPE.phantoms)
         task = autoencoder_task(
             Autoencoder(AutoencoderConfig()).to(device),
             train,
             held_out,
             weights=self.out / "autoencoder.safetensors",
-            size=self.size,
-            batch=self.batch,
-            seed=self.seed,
+            size=RECIPE.size,
+            batch=RECIPE.batch,
+            seed=RECIPE.seed,
             device=device,
         )
-        self.fit(task, device)
+        self.fit(task, RECIPE, self.out, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _InterpolatorTraining(_RecipeTraining):
+    """Stage 2 of a preset: tuples, then tau_1, tau_2 and the denoiser, then the transport."""
+
+    autoencoder: Path
+    """Weights of stage 1."""
+    draws: int = 0
+    """Passes over the data when tuples are made; 0 for the recipe's."""
+
+    def train(self, preset: str) -> None:
+        """Train and leave OUT/PRESET.safetensors."""
+        import torch
+
+        from calid.cli.console import say
+        from calid.inference.runtime import choose_runtime
+        from calid.models.latent_interpolator import LatentInterpolator
+        from calid.models.store import fill, load_autoencoder, load_tensors
+        from calid.training.latent_interpolator import interpolator_task, transport_task
+        from calid.training.recipes import INTERPOLATORS
+        from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
+        from calid.weights import digest
+
+        recipe = INTERPOLATORS[preset]
+        folders = {"posterior": self.out / "posterior", "transport": self.out / "transport"}
+        _refuse_other_training(folders["posterior"], self.resume)
+        device = self.begin(recipe.posterior.seed)
+        runtime = choose_runtime(device.type)
+        autoencoder = load_autoencoder(self.autoencoder).to(device)
+        train, held_out = self.films(recipe.posterior.phantoms)
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), runtime.autocast():
+                last = images.to(device, memory_format=torch.channels_last)
+                return autoencoder.encode(last).float()
+
+        tuples = replace(recipe.tuples, **({"draws": self.draws} if self.draws else {}))
+        channels = autoencoder.config.latent_channels
+        say(f"Tuples take up to {size_on_disk(train, channels, tuples) / 1e9:.1f} GB of disk.")
+        key = digest(self.autoencoder)
+        seen = build_tuples(train, encode, key, self.out / "tuples", tuples, _Draws(tuples.draws))
+        checked = validation_tuples(held_out, encode, tuples.size)
+        model = LatentInterpolator(replace(recipe.config, channels=channels)).to(device)
+        weights = self.out / f"{preset}.safetensors"
+        given = seen, checked, weights, recipe.posterior.batch, recipe.posterior.seed, device
+        self.fit(interpolator_task(model, *given), recipe.posterior, folders["posterior"], device)
+        if recipe.transport is not None:
+            # The averaged weights, not those of the last step, are what the transport starts from.
+            fill(model, load_tensors(weights, "interpolator")[0], weights)
+            task = transport_task(model.eval(), *given)
+            self.fit(task, recipe.transport, folders["transport"], device)
+
+
+class _Draws:
+    """Says how many draws of tuples are done, and how long the rest will take."""
+
+    def __init__(self, draws: int) -> None:
+        self.draws, self.started, self.first = draws, time.monotonic(), 0
+
+    def __call__(self, done: int) -> None:
+        from calid.cli.console import say
+
+        seconds = (time.monotonic() - self.started) / done * (self.draws - done)
+        say(f"draw {done} of {self.draws}, about {seconds / 60:.0f} min left")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDefault(_InterpolatorTraining):
+    """Stage 2: how one slice becomes the next, the `default` preset. No labels are needed."""
+
+    def run(self) -> None:
+        """Train and leave OUT/default.safetensors."""
+        self.train("default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPaper(_InterpolatorTraining):
+    """Stage 2 as in the paper: the `paper` preset. No labels are needed."""
+
+    def run(self) -> None:
+        """Train and leave OUT/paper.safetensors."""
+        self.train("paper")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +289,19 @@ class _HiddenSliceTraining(_Training):
 
     def fit_objective(self, make: Callable[[], TupleObjective], name: str) -> None:
         """Train what ``make`` returns and leave OUT/NAME.safetensors."""
-        from calid.models.store import load_autoencoder
+        from calid.models.store import check_latents, load_autoencoder
         from calid.training.interpolator import interpolator_task
         from calid.training.setup import gather_films
         from calid.weights import weights_path
 
         device = self.begin()
+        objective = make().to(device)
+        autoencoder = load_autoencoder(self.autoencoder or weights_path("autoencoder"))
+        check_latents(autoencoder, objective.channels, name)
         train, held_out = gather_films(self.data, self.validation, self.phantoms, self.out)
         task = interpolator_task(
-            make().to(device),
-            load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(device),
+            objective,
+            autoencoder.to(device),
             train,
             held_out,
             weights=self.out / f"{name}.safetensors",
@@ -253,41 +401,6 @@ class TrainTemporal(_Training):
             device=device,
         )
         self.fit(task, device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainFinisher(_HiddenSliceTraining):
-    """Stage 4: learn to move and weigh the registered pixels, and to correct the mean.
-
-    No labels are needed: where walls are, the package's segmentation network says.
-    """
-
-    interpolator: Path | None = None
-    """Weights of stage 2 or 3, default preset. Without, those of the package."""
-    start_from: Path | None = None
-    """Weights to begin with, to fine-tune them; without, from scratch."""
-
-    def run(self) -> None:
-        """Train and leave OUT/finisher.safetensors."""
-        from calid.models.finisher import Finisher, FinisherConfig, load_finisher
-        from calid.models.interpolator import Interpolator
-        from calid.models.store import load_autoencoder, load_interpolator
-        from calid.segmentation.segment import load_segmenter
-        from calid.training.finisher import FinishObjective
-        from calid.weights import weights_path
-
-        def make() -> TupleObjective:
-            if self.start_from is None:
-                finisher = Finisher(FinisherConfig())
-            else:
-                finisher = load_finisher(self.start_from).train().requires_grad_(True)
-            known = load_interpolator(self.interpolator or weights_path("default"), "default")
-            assert isinstance(known, Interpolator)
-            autoencoder = load_autoencoder(self.autoencoder or weights_path("autoencoder"))
-            label = load_segmenter(self.device).one_hot
-            return FinishObjective(finisher, known, autoencoder, label)
-
-        self.fit_objective(make, "finisher")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-__all__ = ["augment_intensity", "crop", "random_pose"]
+from calid.data.intensity import CEILING
+
+__all__ = ["augment_intensity", "crop", "random_crop", "random_pose"]
+
+ZOOMED, ZOOM = 0.3, 1.3
+"""Share of the random crops that are resampled, and by how much they are zoomed at most."""
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
@@ -30,8 +35,8 @@ def random_pose(generator: Generator, shift: float, zoom: float = 1.25) -> Tenso
     return torch.tensor([[c * mirror, -s, dx], [s * mirror, c, dy]])
 
 
-def crop(images: Tensor, size: int, pose: Tensor) -> Tensor:
-    """Cut a posed square out of images in one bilinear resampling.
+def crop(images: Tensor, size: int, pose: Tensor, mode: str = "bilinear") -> Tensor:
+    """Cut a posed square out of images in one resampling.
 
     Parameters
     ----------
@@ -41,6 +46,8 @@ def crop(images: Tensor, size: int, pose: Tensor) -> Tensor:
         Side of the square in pixels.
     pose
         Shape ``(2, 3)``, from `random_pose`; the identity gives the centre crop.
+    mode
+        ``bilinear``, ``bicubic`` (which keeps more detail and overshoots) or ``nearest``.
 
     Returns
     -------
@@ -53,8 +60,39 @@ def crop(images: Tensor, size: int, pose: Tensor) -> Tensor:
     theta = pose * to_unit * torch.tensor([size / 2, size / 2, 1.0])
     grid = F.affine_grid(theta[None].to(images), [1, 1, size, size], align_corners=False)
     return F.grid_sample(
-        images[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        images[None], grid, mode=mode, padding_mode="reflection", align_corners=False
     )[0]
+
+
+def random_crop(images: Tensor, size: int, generator: Generator) -> Tensor:
+    """A random square of images, the same for all of them.
+
+    Most crops are only shifted by whole pixels, mirrored and turned by right angles: resampling
+    would take away the finest detail, which networks that see real pixels must know.
+
+    Parameters
+    ----------
+    images
+        Shape ``(slices, height, width)``, window units.
+    size
+        Side of the square in pixels. Beyond the edge of a smaller image it is mirrored.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(slices, size, size)``.
+    """
+    spare = [max(0, n - size) for n in images.shape[-2:]]
+    if uniform(0, 1, generator) < ZOOMED:
+        pose = random_pose(generator, shift=min(spare) / 2, zoom=ZOOM)
+        return crop(images, size, pose, "bicubic").clamp(0, CEILING)
+    if min(images.shape[-2:]) < size:
+        images = crop(images, size, torch.eye(2, 3), "nearest")
+        spare = [0, 0]
+    top, left = (int(torch.randint(n + 1, (), generator=generator)) for n in spare)
+    quarter, mirror = torch.randint(4, (2,), generator=generator).tolist()
+    square = images[:, top : top + size, left : left + size].rot90(quarter, (-2, -1))
+    return square.flip(-1) if mirror % 2 else square
 
 
 def augment_intensity(images: Tensor, generator: Generator) -> Tensor:
@@ -78,4 +116,4 @@ def augment_intensity(images: Tensor, generator: Generator) -> Tensor:
     images = images * shading[0].exp().to(images)
     noise = torch.randn(images.shape, generator=generator).to(images)
     images = images + noise * uniform(-0.01, 0.015, generator)
-    return images.clamp(0, 1.5)
+    return images.clamp(0, CEILING)

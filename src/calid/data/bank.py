@@ -17,7 +17,8 @@ from safetensors.torch import save
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidError, DataError
-from calid.geometry.grid import NetworkGrid
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.pixels import PixelGrid
 from calid.geometry.resample import resample
 from calid.io import read
 from calid.io.atomic import atomic
@@ -31,7 +32,7 @@ LEVELS = 170
 """uint8 code of window value 1; 255 is then the ceiling of 1.5."""
 
 LEAST = 16
-"""Smallest side of a film in pixels of 1.5 mm."""
+"""Smallest side of a film in pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,17 @@ class Film:
     subject
         Who it is; splits never separate the files of one subject.
     frames
-        uint8, shape ``(frames, slices, height, width)``, 1.5 mm pixels, 170 = window value 1.
+        uint8, shape ``(frames, slices, height, width)``, 170 = window value 1.
     positions
         Shape ``(slices,)``, mm along the normal.
+    spacing
+        In-plane ``(row, column)`` spacing in mm.
     """
 
     subject: str
     frames: NDArray[np.uint8]
     positions: NDArray[np.float64]
+    spacing: tuple[float, float] = (PIXEL_SPACING, PIXEL_SPACING)
 
 
 def find_stacks(folder: Path) -> list[Path]:
@@ -85,14 +89,18 @@ def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:
     return {s for s in set(subjects) if zlib.crc32(s.encode()) % 1000 < 1000 * share}
 
 
-def to_film(stack: SliceStack, subject: str) -> Film:
-    """Resample a stack to 1.5 mm in-plane and encode it as uint8."""
+def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> Film:
+    """Encode a stack as uint8, at 1.5 mm in-plane or on the grid of its own pixels."""
     window = IntensityWindow.of(stack.data)
     images = torch.from_numpy(window.normalise(stack.data))
-    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
-    images = resample(images, grid.native, grid.network)
+    if own_pixels:
+        own = PixelGrid.of(stack.shape[2:], stack.pixel_spacing)
+        images, spacing = own.coarsened(images), own.spacing
+    else:
+        grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+        images, spacing = resample(images, grid.native, grid.network), (PIXEL_SPACING,) * 2
     codes = (images.clamp(0, CEILING) * LEVELS).round().to(torch.uint8).numpy()
-    return Film(subject, codes, stack.positions)
+    return Film(subject, codes, stack.positions, spacing)
 
 
 def _usable(film: Film, path: Path) -> Film:
@@ -101,7 +109,8 @@ def _usable(film: Film, path: Path) -> Film:
     if min(height, width) < LEAST:
         raise DataError(
             path,
-            f"It is {height} x {width} pixels of 1.5 mm; training takes {LEAST} or more.",
+            f"It is {height} x {width} pixels of {film.spacing[0]:.3g} x {film.spacing[1]:.3g} mm; "
+            f"training takes {LEAST} or more.",
             "Leave it out.",
         )
     return film
@@ -126,6 +135,7 @@ def _read_cache(cache: Path, key: str) -> list[Film] | None:
                     subject,
                     store.get_tensor(f"{i}.frames").numpy(),
                     store.get_tensor(f"{i}.positions").numpy(),
+                    tuple(store.get_tensor(f"{i}.spacing").tolist()),
                 )
                 for i, subject in enumerate(json.loads(meta["subjects"]))
             ]
@@ -139,6 +149,7 @@ def load_bank(
     extra: Iterable[Film] = (),
     extra_key: str = "",
     on_skip: Callable[[Path, CalidError], None] = lambda path, error: None,
+    own_pixels: bool = False,
 ) -> list[Film]:
     """Films of all stacks below some folders, from the cache where it is still valid.
 
@@ -154,16 +165,18 @@ def load_bank(
         Names them, so that the cache is rewritten when they change.
     on_skip
         Told of every file that could not be used, and why.
+    own_pixels
+        As `to_film`.
     """
     files = [path for folder in folders for path in find_stacks(folder)]
-    key = _fingerprint(files, extra_key)
+    key = _fingerprint(files, f"{extra_key} {own_pixels=}")
     cached = _read_cache(cache, key)
     if cached is not None:
         return cached
     films = []
     for path in files:
         try:
-            films.append(_usable(to_film(read(path), subject_of(path)), path))
+            films.append(_usable(to_film(read(path), subject_of(path), own_pixels), path))
         except CalidError as error:
             on_skip(path, error)
     films += extra
@@ -173,6 +186,9 @@ def load_bank(
         )
     tensors = {f"{i}.frames": torch.from_numpy(f.frames) for i, f in enumerate(films)}
     tensors |= {f"{i}.positions": torch.from_numpy(f.positions) for i, f in enumerate(films)}
+    tensors |= {
+        f"{i}.spacing": torch.tensor(f.spacing, dtype=torch.float64) for i, f in enumerate(films)
+    }
     metadata = {"key": key, "subjects": json.dumps([f.subject for f in films])}
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic(cache) as file:

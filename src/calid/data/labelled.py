@@ -47,8 +47,8 @@ def label_file(path: Path) -> Path | None:
     return beside if beside.exists() else None
 
 
-def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
-    """Labels of the first frame of a stack, from their file, at 1.5 mm.
+def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) -> NDArray[np.uint8]:
+    """Labels of the first frame of a stack, from their file, at 1.5 mm or in own pixels.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def labels_on_grid(beside: Path, stack: SliceStack) -> NDArray[np.uint8]:
             f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
             "Give labels on the grid of the images.",
         )
+    if own_pixels:
+        return np.asarray(np.rint(mask.data[0]), np.uint8)
     return to_network_grid(mask.data[0], stack.pixel_spacing)
 
 

@@ -155,7 +155,7 @@ def _regression(workload: Workload, device: str) -> Reconstruct:
 
     shared = load_model("default", device)
     network = channels_last(new_baseline("regression").eval().to(shared.device))
-    model = Model(shared.autoencoder, network, "regression", shared.device)
+    model = Model(shared.autoencoder, network, "regression", shared.device, runtime=shared.runtime)
     return lambda stack: model.reconstruct(stack, factor=workload.factor, samples=0)
 
 
@@ -192,11 +192,11 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Loaded
     import torch
 
     from calid.evaluation.pixel_diffusion import CODE, PixelUNet
-    from calid.inference.runtime import choose_device, choose_precision
+    from calid.inference.runtime import choose_runtime
     from calid.models.layers import channels_last
 
-    place = choose_device(device)
-    precision = choose_precision(place)
+    runtime = choose_runtime(device)
+    place = runtime.device
     network = channels_last(PixelUNet(method.base).to(place).eval())
     generated = workload.dense_slices - workload.slices
     evaluations = workload.slices * method.encode_steps + generated * method.render_steps
@@ -208,8 +208,8 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Loaded
         shape = (method.batch, 1, side, side)
         x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
         t, code = (torch.rand(method.batch, *n, device=place) for n in ((), (CODE,)))
-        with torch.autocast(place.type, precision, precision != torch.float32):
-            network(x, t, code).float().sum().item()  # which waits for the device
+        with runtime.autocast():
+            network(x, t, code).sum().item()  # which waits for the device
 
     once = _timed(evaluate)
 

@@ -26,7 +26,9 @@ Labeller = Callable[[NDArray[np.float32], tuple[float, float]], NDArray[np.uint8
 """Images ``(slices, height, width)`` in window units and their spacing to labels."""
 
 
-def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read) -> Protocol:
+def downstream(
+    label: Labeller, autoencoder: Model | None, reader: Reader = read, own_pixels: bool = False
+) -> Protocol:
     """The protocol.
 
     Dice is taken over all hidden slices of a stack at once; the Hausdorff distance slice by
@@ -41,6 +43,8 @@ def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read
         Model whose autoencoder gives a ceiling row; none leaves it out.
     reader
         Reads the stacks.
+    own_pixels
+        As `calid.evaluation.hidden_slices.hidden_slices`.
     """
     ceilings: dict[str, Callable[[Case], NDArray[np.float32]]] = {}
     if autoencoder:
@@ -56,7 +60,7 @@ def downstream(label: Labeller, autoencoder: Model | None, reader: Reader = read
 
     return Protocol(
         name="downstream",
-        load=partial(_load, reader=reader),
+        load=partial(_load, reader=reader, own_pixels=own_pixels),
         score=score,
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
@@ -81,8 +85,8 @@ class _KeptSlices:
         return self._latest[1]
 
 
-def _load(path: Path, reader: Reader) -> Case:
-    case = load_case(path, reader)
+def _load(path: Path, reader: Reader, own_pixels: bool) -> Case:
+    case = load_case(path, reader, own_pixels)
     if case.truth_labels is None:
         raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
     return case

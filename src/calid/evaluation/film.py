@@ -17,10 +17,9 @@ from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.case import Case
-from calid.evaluation.hidden_slices import at_network_spacing, image_figures, recoded, region
+from calid.evaluation.hidden_slices import compared, image_figures, recoded, region
 from calid.evaluation.protocol import Figures, Protocol
 from calid.evaluation.temporal import flicker, temporal_error
-from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
 from calid.inference.windows import FEWEST_FRAMES
 from calid.io import Reader, read
@@ -31,7 +30,7 @@ __all__ = ["film", "load_film"]
 FEWEST_SLICES = 3
 
 
-def film(autoencoder: Model | None, reader: Reader = read) -> Protocol:
+def film(autoencoder: Model | None, reader: Reader = read, own_pixels: bool = False) -> Protocol:
     """The protocol.
 
     Parameters
@@ -40,10 +39,12 @@ def film(autoencoder: Model | None, reader: Reader = read) -> Protocol:
         Model whose autoencoder gives the ceiling row; none leaves it out.
     reader
         Reads the stacks.
+    own_pixels
+        As `calid.evaluation.hidden_slices.hidden_slices`.
     """
     return Protocol(
         name="film",
-        load=partial(load_film, reader=reader),
+        load=partial(load_film, reader=reader, own_pixels=own_pixels),
         score=_score,
         columns=("psnr", "ssim", "hfen", "sharpness", "temporal_error", "flicker"),
         headline=("psnr", "temporal_error"),
@@ -52,7 +53,7 @@ def film(autoencoder: Model | None, reader: Reader = read) -> Protocol:
     )
 
 
-def load_film(path: Path, reader: Reader = read) -> Case:
+def load_film(path: Path, reader: Reader = read, own_pixels: bool = False) -> Case:
     """Read a cine stack, hide slices in all frames, and cut the region about its centre.
 
     Raises
@@ -70,8 +71,9 @@ def load_film(path: Path, reader: Reader = read) -> Case:
         )
     kept, hidden = hide_alternate(stack.n_slices)
     window = IntensityWindow.of(stack.data[:, kept])
-    fine = at_network_spacing(window.normalise(stack.data), stack.pixel_spacing)
-    fine = fine[(slice(None), *region(fine.shape[-2:], (0.5, 0.5)))]
+    images = window.normalise(stack.data)
+    fine, spacing = compared(images, stack.pixel_spacing, own_pixels)
+    fine = fine[(slice(None), *region(fine.shape[-2:], (0.5, 0.5), spacing))]
     positions = stack.positions
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(
@@ -81,7 +83,7 @@ def load_film(path: Path, reader: Reader = read) -> Case:
         positions=positions[kept],
         targets=positions[hidden],
         truth=fine[:, hidden],
-        spacing=(PIXEL_SPACING, PIXEL_SPACING),
+        spacing=spacing,
         groups={"gap": tuple(f"{gap:.3g} mm" for gap in gaps)},
     )
 

@@ -30,11 +30,13 @@ from calid.io.find import plain_stem
 
 __all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]
 
-REGION = 128
-"""Side of the compared square in pixels of 1.5 mm."""
+REGION = 192.0
+"""Side of the compared square in mm."""
 
 
-def hidden_slices(autoencoder: Model | None, reader: Reader = read) -> Protocol:
+def hidden_slices(
+    autoencoder: Model | None, reader: Reader = read, own_pixels: bool = False
+) -> Protocol:
     """The protocol.
 
     Parameters
@@ -43,10 +45,12 @@ def hidden_slices(autoencoder: Model | None, reader: Reader = read) -> Protocol:
         Model whose autoencoder gives the ceiling row; none leaves it out.
     reader
         Reads the stacks.
+    own_pixels
+        Compare in the pixels of the images, as a user gets them; else in pixels of 1.5 mm.
     """
     return Protocol(
         name="hidden-slices",
-        load=partial(load_case, reader=reader),
+        load=partial(load_case, reader=reader, own_pixels=own_pixels),
         score=lambda case, answer: image_figures(answer[0], case.truth[0]),
         columns=("psnr", "ssim", "hfen", "sharpness"),
         headline=("psnr", "ssim"),
@@ -73,7 +77,7 @@ def image_figures(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -
     return {name: metric(shown, wanted).double().numpy() for name, metric in metrics.items()}
 
 
-def load_case(path: Path, reader: Reader = read) -> Case:
+def load_case(path: Path, reader: Reader = read, own_pixels: bool = False) -> Case:
     """Read the first frame of a stack, hide slices, and cut the region around the heart.
 
     The centre is that of the bounding box of the labels beside the file (``_label`` or
@@ -89,11 +93,11 @@ def load_case(path: Path, reader: Reader = read) -> Case:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
     kept, hidden = hide_alternate(stack.n_slices)
     images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
-    fine = at_network_spacing(images, stack.pixel_spacing)
+    fine, spacing = compared(images, stack.pixel_spacing, own_pixels)
     centre = _label_centre(path) or (0.5, 0.5)
-    cut = region(fine.shape[-2:], centre)
+    cut = region(fine.shape[-2:], centre, spacing)
     beside = label_file(path)
-    labels = None if beside is None else labels_on_grid(beside, stack)[cut]
+    labels = None if beside is None else labels_on_grid(beside, stack, own_pixels)[cut]
     positions = stack.positions
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(
@@ -103,7 +107,7 @@ def load_case(path: Path, reader: Reader = read) -> Case:
         positions=positions[kept],
         targets=positions[hidden],
         truth=fine[cut][None, hidden],
-        spacing=(PIXEL_SPACING, PIXEL_SPACING),
+        spacing=spacing,
         labels=None if labels is None else labels[None, kept],
         truth_labels=None if labels is None else labels[None, hidden],
         groups={
@@ -113,29 +117,36 @@ def load_case(path: Path, reader: Reader = read) -> Case:
     )
 
 
-def at_network_spacing(
-    images: NDArray[np.float32], spacing: tuple[float, float]
-) -> NDArray[np.float32]:
-    """Images ``(..., height, width)`` with pixels of 1.5 mm, not below 0."""
+def compared(
+    images: NDArray[np.float32], spacing: tuple[float, float], own_pixels: bool
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Images ``(..., height, width)`` as they are compared, not below 0, and their spacing."""
+    if own_pixels:
+        return np.maximum(images, 0), spacing
     grid = NetworkGrid.of(images.shape[-2:], spacing)
     fine = resample(torch.from_numpy(images), grid.native, grid.network)
-    return np.asarray(fine.clamp(0).numpy())
+    return np.asarray(fine.clamp(0).numpy()), (PIXEL_SPACING, PIXEL_SPACING)
 
 
-def region(shape: tuple[int, ...], centre: tuple[float, float]) -> tuple[slice, ...]:
+def region(
+    shape: tuple[int, ...], centre: tuple[float, float], spacing: tuple[float, float]
+) -> tuple[slice, ...]:
     """Index of the compared square of ``(slices, height, width)``.
 
     Parameters
     ----------
     shape
-        ``(height, width)`` in pixels of 1.5 mm.
+        ``(height, width)`` in pixels.
     centre
         Of the square, as a share of height and width; it is moved to stay inside.
+    spacing
+        Of the pixels in mm, by rows and by columns.
     """
     cut = [slice(None)]
-    for size, share in zip(shape, centre, strict=True):
-        first = int(np.clip(round(share * size - REGION / 2), 0, max(0, size - REGION)))
-        cut.append(slice(first, first + min(REGION, size)))
+    for size, share, step in zip(shape, centre, spacing, strict=True):
+        side = min(size, round(REGION / step))
+        first = int(np.clip(round(share * size - side / 2), 0, size - side))
+        cut.append(slice(first, first + side))
     return tuple(cut)
 
 

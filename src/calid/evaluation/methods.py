@@ -147,12 +147,15 @@ class Roster:
             sampling = Sampling(1, seed=self.seed)
             return self.load("paper"), sampling, list(self.files("paper").values())
         shared = self.load("default")
+        replaced = partial(
+            Model, shared.autoencoder, preset=name, device=shared.device, runtime=shared.runtime
+        )
         fixed: dict[str, LatentFiller] = {
             "latent-linear": LatentLinear(),
             "latent-spherical": LatentSpherical(),
         }
         if name in fixed:
-            model = Model(shared.autoencoder, fixed[name], name, shared.device)
+            model = replaced(fixed[name])
             return model, Sampling(0, seed=self.seed), [autoencoder]
         path = self._weights(name)
         if path is None:
@@ -165,9 +168,7 @@ class Roster:
         if isinstance(network, DiffusionAutoencoder) and network.config.morphology:
             network.label_with(load_segmenter(self.device).one_hot)
             files.append(weights_path("segmentation"))
-        model = Model(
-            shared.autoencoder, channels_last(network.to(shared.device)), name, shared.device
-        )
+        model = replaced(channels_last(network.to(shared.device)))
         return model, Sampling(0, seed=self.seed), files
 
     def _temporal(self) -> bool:
@@ -185,7 +186,7 @@ def _facts(
     name: str, model: Model, sampling: Sampling, weights: Sequence[Path]
 ) -> tuple[str, dict[str, object]]:
     """Identity of a contender that samples, and its settings for the record."""
-    identity = f"{name} {_code()} {sampling} {model.precision} {model.device.type}"
+    identity = f"{name} {_code()} {sampling} {model.runtime.precision} {model.device.type}"
     identity += "".join(sha256(path) for path in weights)
     settings: dict[str, object] = {
         "samples": sampling.samples,

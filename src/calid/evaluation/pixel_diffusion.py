@@ -134,7 +134,7 @@ class PixelUNet(nn.Module):
             h = step(h, time, code)
         for step in self.up:
             h = step(h if step.grows else torch.cat([h, kept.pop()], 1), time, code)
-        out: Tensor = self.exit(h)
+        out: Tensor = self.exit(h).float()
         return out
 
 

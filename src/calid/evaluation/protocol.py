@@ -17,7 +17,7 @@ from calid.evaluation.predictions import Predictions
 
 __all__ = ["Evaluation", "Figures", "Protocol", "Row", "evaluate"]
 
-EXAMPLES = 4
+EXAMPLES = 2
 
 Figures = Mapping[str, NDArray[np.float64]]
 """Metric to figures: one a target, or one for the whole case. Means leave out NaN and infinity."""

@@ -11,8 +11,9 @@ import torch
 
 from calid.evaluation.contender import Contender
 from calid.inference.machine import available_cpus, cpu_model
-from calid.inference.runtime import choose_device, choose_precision
+from calid.inference.runtime import choose_device
 from calid.io.sidecar import sha256
+from calid.precision import choose_precision, precision_name
 from calid.weights import FOLDER
 
 __all__ = ["record", "weights_sha256"]
@@ -38,7 +39,7 @@ def record(
         "machine": {
             "processor": torch.cuda.get_device_name(place) if gpu else cpu_model(),
             "cores": available_cpus(),
-            "precision": str(choose_precision(place)),
+            "precision": precision_name(choose_precision(place)),
             "torch": version("torch"),
         },
     }

@@ -184,8 +184,10 @@ def _has(part: Mapping[str, Any], metric: str) -> bool:
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
+    grids = {"own": ", in pixels of the images", "1.5mm": ", in pixels of 1.5 mm"}
+    grid = grids.get(summary.get("grid") or "", "")
     return (
-        f"{summary['protocol']} on {summary['data']}: {summary['n_subjects']} subjects, "
+        f"{summary['protocol']} on {summary['data']}{grid}: {summary['n_subjects']} subjects, "
         f"{summary['n_images']} compared images, seed {summary['seed']}. Means over subjects "
         "with 95 % bootstrap intervals; less is better where marked ↓."
     )

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+from nibabel.quaternions import quat2mat
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from calid.errors import GeometryError, UsageError
 
@@ -274,7 +274,7 @@ def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: obj
         )
     # As in NIfTI's own code: what single precision leaves of a half turn's cosine is nothing.
     cosine = 0.0 if rest < _HALF_TURN else np.sqrt(rest)
-    rotation = Rotation.from_quat([b, c, d, cosine]).as_matrix()
+    rotation = quat2mat([cosine, b, c, d])
     affine = np.eye(4)
     affine[:3, :3] = rotation * steps
     affine[:3, 3] = [float(header[f"qoffset_{axis}"]) * unit for axis in "xyz"]

@@ -7,11 +7,11 @@ from typing import Literal
 
 from calid.inference.model import Model
 from calid.inference.openvino import compile_networks
-from calid.inference.runtime import PrecisionName, RuntimeName, choose_runtime
-from calid.models.finisher import load_finisher
+from calid.inference.runtime import RuntimeName, choose_runtime
 from calid.models.layers import channels_last
-from calid.models.store import load_autoencoder, load_interpolator
-from calid.weights import FINISHER, preset_weights
+from calid.models.store import check_latents, load_autoencoder, load_interpolator
+from calid.precision import PrecisionName
+from calid.weights import preset_weights
 
 __all__ = ["Preset", "load_model"]
 
@@ -52,10 +52,8 @@ def load_model(
     files = preset_weights(preset, weights)
     interpolator = load_interpolator(files[preset], preset)
     autoencoder = load_autoencoder(files["autoencoder"]).to(place)
+    check_latents(autoencoder, interpolator.config.channels, files[preset])
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
-    finisher = None
-    if FINISHER in files:
-        finisher = channels_last(load_finisher(files[FINISHER]).to(place))
     if where.name == "openvino":
-        compile_networks(*networks, finisher, where.precision)
-    return Model(*networks, preset, place, finisher=finisher, runtime=where, weights=files)
+        compile_networks(autoencoder, interpolator, where.precision)
+    return Model(*networks, preset, place, runtime=where, weights=files)

@@ -31,9 +31,8 @@ from calid.inference.sampling import Sampling
 from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired
-from calid.models.finisher import Finisher
 from calid.models.interpolator import Filled, LatentFiller
-from calid.models.surroundings import expected, rendered, sampled
+from calid.models.surroundings import rendered, sampled
 from calid.stack import SliceStack, Volume
 
 __all__ = ["Model", "Sampling"]
@@ -55,9 +54,6 @@ class Model:
         Its name, for the record.
     device
         Where they are.
-    finisher
-        The third network, on the same device; without it registration has the last word on
-        where acquired pixels belong. Asked only by interpolators that register.
     runtime
         What computes them; torch in the device's best precision if nothing is said.
     weights
@@ -71,16 +67,13 @@ class Model:
         preset: str,
         device: torch.device,
         *,
-        finisher: Finisher | None = None,
         runtime: Runtime | None = None,
         weights: Mapping[str, Path] | None = None,
     ) -> None:
         self.autoencoder, self.interpolator = autoencoder, interpolator
-        self.finisher = finisher
         self.weights = dict(weights or {})
         self.preset, self.device = preset, device
         self.runtime = runtime or choose_runtime(device.type)
-        self.precision = self.runtime.precision
 
     def reconstruct(
         self,
@@ -297,7 +290,7 @@ class Model:
         def fill(some: slice) -> Tensor:
             # Every part begins the same stream again.
             draw = partial(torch.randn, generator=seeded(*keys)) if sampling.samples else None
-            with self._autocast():
+            with self.runtime.autocast():
                 filled = self.interpolator.fill(
                     seen, positions, targets[some], draw, steps, sampling.temperature
                 )
@@ -334,34 +327,25 @@ class Model:
         return grid.leave(self._decode(latents)[:, 0].cpu()).clamp(0, CEILING).numpy()
 
     def _encode(self, images: Tensor) -> Tensor:
-        with self._autocast():
+        with self.runtime.autocast():
             parts = [self.autoencoder.encode(part) for part in images.split(AT_ONCE)]
         return torch.cat(parts)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        with self._autocast():
-            parts = [self.autoencoder.decode(z).float() for z in latents.split(FEW)]
+        with self.runtime.autocast():
+            parts = [self.autoencoder.decode(z) for z in latents.split(FEW)]
         return torch.cat(parts)
 
     def _render(self, filled: Filled, vividness: float) -> Tensor:
         """Images ``(targets, height, width)`` on the networks' grid."""
         drawn = self._decode(filled.latents)
         if filled.around is None:
-            return drawn[:, 0].cpu()
-        decoded = drawn if filled.mean is None else self._decode(filled.mean)
-        around = filled.around
-        if self.finisher is None:
-            mean = expected(decoded, around)
+            image = drawn
+        elif filled.mean is None:
+            image = rendered(drawn, filled.around, vividness)
         else:
-            mean, around = self.finisher.finish(decoded, around)
-        if filled.mean is None:
-            image = rendered(mean, around, vividness)
-        else:
-            image = sampled(mean, drawn - decoded, around, vividness)
+            image = sampled(drawn, self._decode(filled.mean), filled.around, vividness)
         return image[:, 0].cpu()
-
-    def _autocast(self) -> torch.autocast:
-        return self.runtime.autocast()
 
     def _batch(self, images: Tensor) -> Tensor:
         return images[:, None].to(self.device, memory_format=torch.channels_last)

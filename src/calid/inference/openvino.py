@@ -70,18 +70,13 @@ def compile_method(
 
 
 def compile_networks(
-    autoencoder: nn.Module,
-    interpolator: nn.Module,
-    finisher: nn.Module | None,
-    precision: torch.dtype,
+    autoencoder: nn.Module, interpolator: nn.Module, precision: torch.dtype
 ) -> None:
-    """Let OpenVINO answer for the networks of a preset, as `compile_method`."""
+    """Let OpenVINO answer for both networks of a preset, as `compile_method`."""
     for name in ("encode", "decode"):
         compile_method(autoencoder, name, precision, any_size=True)
     for part in interpolator.children():
         compile_method(part, "forward", precision)
-    if finisher is not None:
-        compile_method(finisher, "forward", precision)
 
 
 class Compiled:

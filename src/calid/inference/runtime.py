@@ -1,7 +1,7 @@
-"""Where networks run, by what and in which precision.
+"""Where networks run and by what; in which precision, `calid.precision` decides.
 
-``auto`` takes what measures best at no loss. The device is a GPU if there is one. The precision
-is bfloat16 where the hardware multiplies in it, else float32. The runtime is torch: on a CPU with
+``auto`` takes what measures best at no loss. The device is a GPU if there is one, the precision
+what its hardware is fast in. The runtime is torch: on a CPU with
 AVX2, OpenVINO is 1.0 to 1.2 times as fast once it has compiled, and compiling takes as long as
 it saves on a heart or two. Both give the same hidden slices to 0.001 dB in PSNR, bfloat16 to
 0.01 dB. OpenVINO may pay for films, cohorts and other hardware.
@@ -9,25 +9,17 @@ it saves on a heart or two. Both give the same hidden slices to 0.001 dB in PSNR
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from calid.errors import CalidWarning, UsageError
+from calid.errors import UsageError
+from calid.precision import choose_precision, computing
 
-__all__ = [
-    "PrecisionName",
-    "Runtime",
-    "RuntimeName",
-    "choose_device",
-    "choose_precision",
-    "choose_runtime",
-]
+__all__ = ["Runtime", "RuntimeName", "choose_device", "choose_runtime"]
 
 RuntimeName = Literal["auto", "torch", "openvino"]
-PrecisionName = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +42,8 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """Context in which torch computes in the precision; OpenVINO sees to its own."""
-        fast = self.precision != torch.float32 and self.name == "torch"
-        return torch.autocast(self.device.type, self.precision, fast)
+        here = self.precision if self.name == "torch" else torch.float32
+        return computing(self.device, here)
 
 
 def choose_device(name: str) -> torch.device:
@@ -71,37 +63,6 @@ def choose_device(name: str) -> torch.device:
             "--device", "No CUDA device is available here.", "Use --device auto or cpu."
         )
     return torch.device(name)
-
-
-def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
-    """``auto`` is bfloat16 where the hardware multiplies in it, else float32.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown.
-
-    Warns
-    -----
-    CalidWarning
-        If bfloat16 is asked for where it is emulated, which is slow.
-    """
-    if name not in ("auto", "float32", "bfloat16"):
-        raise UsageError(
-            "--precision", f"{name!r} is not a precision.", "Use auto, float32 or bfloat16."
-        )
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported()
-    if name == "bfloat16" and not fast:
-        warnings.warn(
-            f"This {device.type} has no bfloat16 arithmetic: it is emulated, slower than float32.",
-            CalidWarning,
-            stacklevel=2,
-        )
-    wanted = fast if name == "auto" else name == "bfloat16"
-    return torch.bfloat16 if wanted else torch.float32
 
 
 def choose_runtime(device: str = "auto", runtime: str = "auto", precision: str = "auto") -> Runtime:

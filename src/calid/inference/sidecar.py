@@ -9,6 +9,7 @@ from typing import Any
 from calid.geometry.dense_grid import offsets
 from calid.inference.model import Model, Sampling
 from calid.io.sidecar import sha256
+from calid.precision import precision_name
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
 
@@ -61,7 +62,7 @@ def record(
             "frames_together": volume.frames_together,
             "device": str(model.device),
             "runtime": model.runtime.name,
-            "precision": str(model.precision).removeprefix("torch."),
+            "precision": precision_name(model.runtime.precision),
         },
         "weights_sha256": {name: sha256(path) for name, path in files.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

@@ -31,7 +31,7 @@ class AutoencoderConfig:
         Residual blocks at half and at quarter resolution.
     """
 
-    latent_channels: int = 8
+    latent_channels: int = 12
     widths: tuple[int, int] = (64, 128)
     encoder_depth: tuple[int, int] = (1, 2)
     decoder_depth: tuple[int, int] = (2, 3)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calid.precision import exact
+
 __all__ = ["box_means", "gaussian_means"]
 
 
@@ -65,6 +67,6 @@ def box_means(images: Tensor, radius: int) -> Tensor:
 
 
 def _filtered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    # Autocast would round the products, and what is filtered here is solved for or divided by.
-    with torch.autocast(images.device.type, enabled=False):
+    # What is filtered here is solved for or divided by.
+    with exact(images.device):
         return rows @ images.float() @ columns.T

@@ -55,7 +55,7 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(batch, channels, height, width)``, unchanged."""
         scale = torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
-        # The gain follows the features' dtype: under autocast, float32 would spread from here.
+        # The gain follows the features' dtype: float32 would spread from here.
         return x * scale.to(x.dtype) * self.gain.to(x.dtype)
 
 

@@ -12,8 +12,17 @@ from torch import Tensor
 
 from calid.models.filters import box_means
 from calid.models.temporal import STILL, Frames
+from calid.precision import exact
 
-__all__ = ["GAP_UNIT", "carried", "enlarge", "refined_motion", "through_plane_motion", "warp"]
+__all__ = [
+    "GAP_UNIT",
+    "carried",
+    "enlarge",
+    "refined_motion",
+    "registered",
+    "through_plane_motion",
+    "warp",
+]
 
 GAP_UNIT = 10.0
 """Millimetres: motion is counted per this distance."""
@@ -70,6 +79,38 @@ def carried(slices: Tensor, motion: Tensor, distance: Tensor) -> Tensor:
     reach = (distance / GAP_UNIT)[..., None, None, None]
     moved = warp(slices.flatten(0, 1)[:, None], (reach * motion[:, None]).flatten(0, 1))
     return moved.view_as(slices)
+
+
+@torch.no_grad()
+def registered(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = STILL) -> Tensor:
+    """The slices below and above as a target between them sees them.
+
+    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
+    show in one place is likely there between them, and the mean of two guesses errs less than
+    either. In a wide gap that would be a ghost.
+
+    Parameters
+    ----------
+    pair
+        Images ``(targets, 2, height, width)`` in window units; sides are multiples of 8.
+    distance
+        Signed mm from target to slice, ``(targets, 2)``.
+    gate
+        ``(targets, 1, 1, 1)``; 0 on an acquired slice, towards 1 in a wide gap.
+    frames
+        That the targets run over, frame by frame.
+
+    Returns
+    -------
+    Tensor
+        Shape of ``pair``.
+    """
+    below, above = pair.split(1, 1)
+    reach = distance[:, 0], distance[:, 1]
+    motion = through_plane_motion(below, above, *reach, frames)
+    motion = refined_motion(below, above, motion, *reach, frames)
+    stay = (1 - gate.square()).square()
+    return stay * pair + (1 - stay) * carried(pair, motion, distance)
 
 
 @torch.no_grad()
@@ -176,7 +217,7 @@ def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
     means = box_means(x, radius)
     if len(near) == 1:
         return means
-    # Autocast would make this product bfloat16, and differences of it are solved for.
-    with torch.autocast(means.device.type, enabled=False):
+    # Differences of this product are solved for.
+    with exact(means.device):
         steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
     return steadied.flatten(0, 1)

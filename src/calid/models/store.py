@@ -29,6 +29,7 @@ from calid.models.interpolator import (
 )
 
 __all__ = [
+    "check_latents",
     "load_autoencoder",
     "load_interpolator",
     "load_network",
@@ -147,6 +148,30 @@ def load_network(path: Path, kind: str, build: Callable[..., Network]) -> Networ
 def load_autoencoder(path: Path) -> Autoencoder:
     """Read an autoencoder, in evaluation mode, on the CPU."""
     return load_network(path, "autoencoder", lambda **c: Autoencoder(AutoencoderConfig(**c)))
+
+
+def check_latents(autoencoder: Autoencoder, channels: int, subject: object) -> None:
+    """Refuse an interpolator of other latents than those of the autoencoder.
+
+    Parameters
+    ----------
+    channels
+        Of the latents that the interpolator takes.
+    subject
+        The interpolator, for the message.
+
+    Raises
+    ------
+    WeightsError
+        If their numbers of channels differ.
+    """
+    given = autoencoder.config.latent_channels
+    if given != channels:
+        raise WeightsError(
+            subject,
+            f"It takes latents of {channels} channels; those of the autoencoder have {given}.",
+            "Use an interpolator together with the autoencoder that it was trained with.",
+        )
 
 
 def save_interpolator(

@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 
 from calid.geometry.region import Region
-from calid.models.context import Acquired, Context, Registered
+from calid.models.context import Acquired, Registered
 from calid.models.filters import gaussian_means
-from calid.models.motion import GAP_UNIT, refined_motion, warp
+from calid.models.motion import carried, refined_motion
 
 __all__ = [
-    "Neighbours",
     "Surroundings",
-    "everywhere",
     "expected",
     "grain",
     "rendered",
     "sampled",
-    "seen_from",
     "surroundings",
     "texture",
 ]
@@ -60,31 +57,6 @@ NOISE = 1e-5
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The slices on either side of each target, as they were acquired.
-
-    Parameters
-    ----------
-    nearest, beyond
-        The nearest one below and above, and the next ones, 0 where there are none: ``(targets,
-        2, height, width)``, window units.
-    displacement
-        Where each pixel of the target lies in the nearest ones, pixels (x, y), as far as the
-        motion between them says: ``(targets, 2, 2, height, width)``.
-    distance
-        Signed mm from the target to the nearest two and to the next two, ``(targets, 4)``.
-    present
-        Whether there is a next one, ``(targets, 2)``.
-    """
-
-    nearest: Tensor
-    beyond: Tensor
-    displacement: Tensor
-    distance: Tensor
-    present: Tensor
-
-
-@dataclass(frozen=True)
 class Surroundings:
     """The acquired pixels around each target, on the networks' grid.
 
@@ -92,23 +64,26 @@ class Surroundings:
     ----------
     moved
         The nearest slice below and above as they look at the target, ``(targets, 2, height,
-        width)``; see `seen_from`.
-    share
-        How much either counts, ``(targets, 2, 1, 1)`` or a number for each pixel; sums to 1.
+        width)``; see `surroundings`.
+    distance
+        Signed mm from the target to both, ``(targets, 2)``.
     gate
         Shape ``(targets, 1, 1, 1)``; how far each target is from being a copy: 0 on an
         acquired slice, towards 1 in the middle of a wide gap.
-    neighbours
-        What they were before they were moved.
     region
         Where the networks look; none for everywhere.
     """
 
     moved: Tensor
-    share: Tensor
+    distance: Tensor
     gate: Tensor
-    neighbours: Neighbours
     region: Region | None = None
+
+    @property
+    def share(self) -> Tensor:
+        """How much either slice counts by its distance, ``(targets, 2, 1, 1)``; sums to 1."""
+        reach = self.distance.abs()
+        return (reach.flip(1) / reach.sum(1, keepdim=True))[..., None, None]
 
     @property
     def blended(self) -> Tensor:
@@ -118,6 +93,10 @@ class Surroundings:
 
 def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     """The nearest slices, registered to each target at full resolution.
+
+    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
+    show in one place is likely there between them, and the mean of two guesses errs less than
+    either. In a wide gap that would be a ghost.
 
     Parameters
     ----------
@@ -131,73 +110,10 @@ def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     still = acquired.images[seen.nearest, 0]
     below, above = still.split(1, 1)
     motion = refined_motion(below, above, seen.motion, distance[:, 0], distance[:, 1], frames)
-    displacement = (distance / GAP_UNIT)[..., None, None, None] * motion[:, None]
     gate = context.gate[:, None, None, None]
-    moved = seen_from(still, displacement, gate)
-    reach = distance.abs()
-    share = (reach.flip(1) / reach.sum(1, keepdim=True))[..., None, None]
-    beyond, apart, present = _beyond(acquired, seen)
-    neighbours = Neighbours(still, beyond, displacement, torch.cat([distance, apart], 1), present)
-    return Surroundings(moved, share, gate, neighbours, acquired.region)
-
-
-def seen_from(slices: Tensor, displacement: Tensor, gate: Tensor) -> Tensor:
-    """The nearest slices as they look at a target.
-
-    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
-    show in one place is likely there between them, and the mean of two guesses errs less than
-    either. In a wide gap that would be a ghost.
-
-    Parameters
-    ----------
-    slices, displacement
-        As `Neighbours`.
-    gate
-        As `Surroundings`.
-    """
-    stay = (1 - gate.square()).square()
-    moved = warp(slices.flatten(0, 1)[:, None], displacement.flatten(0, 1)).view_as(slices)
-    return stay * slices + (1 - stay) * moved
-
-
-def _beyond(acquired: Acquired, seen: Registered) -> tuple[Tensor, Tensor, Tensor]:
-    """The slices next to the nearest two, their distances, and whether there are any."""
-    whole, still = seen.context, ~seen.moved
-    context = Context(whole.index[:, still], whole.distance[:, still], whole.mask[:, still])
-    below, above = context.nearest()
-    columns, last = torch.cat([below - 1, above + 1], 1), context.index.shape[1] - 1
-    inside = (columns >= 0) & (columns <= last)
-    columns = columns.clamp(0, last)
-    present = inside & context.mask.gather(1, columns)
-    distance = context.distance.gather(1, columns) * present
-    images = acquired.images[context.index.gather(1, columns), 0]
-    return images * present[..., None, None], distance, present
-
-
-def everywhere(decoded: Tensor, around: Surroundings) -> Tensor:
-    """What was decoded, with the registered slices around it where it is of a region only.
-
-    Parameters
-    ----------
-    decoded
-        Of the region: ``(targets, 1, height, width)``.
-    """
-    return decoded if around.region is None else around.region.place(decoded, around.blended)
-
-
-def expected(decoded: Tensor, around: Surroundings) -> Tensor:
-    """The conditional mean as images ``(targets, 1, height, width)``.
-
-    Near an acquired slice registered pixels know more than any decoder; they fade out as there
-    is more to invent.
-
-    Parameters
-    ----------
-    decoded
-        Its latents, decoded, as `everywhere` takes them.
-    """
-    weight = around.gate.square()
-    return weight * everywhere(decoded, around) + (1 - weight) * around.blended
+    share = (1 - gate.square()).square()
+    both = share * still + (1 - share) * carried(still, motion, distance)
+    return Surroundings(both, distance, gate, acquired.region)
 
 
 def rendered(mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
@@ -206,14 +122,16 @@ def rendered(mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
     Parameters
     ----------
     mean
-        Of `expected`, ``(targets, 1, height, width)``.
+        Decoded, of the region: ``(targets, 1, height, width)``. Outside of it stand the
+        registered slices, blended.
     vividness
         How much of the texture is added; 0 leaves the conditional mean.
     """
-    return mean + vividness * texture(mean, around)
+    image = expected(_everywhere(mean, around), around)
+    return image + vividness * texture(image, around)
 
 
-def sampled(mean: Tensor, chosen: Tensor, around: Surroundings, vividness: float) -> Tensor:
+def sampled(drawn: Tensor, mean: Tensor, around: Surroundings, vividness: float) -> Tensor:
     """A sample as images ``(targets, 1, height, width)``.
 
     What is known is drawn with the acquired pixels in view; what the sampler chose beyond it is
@@ -221,14 +139,28 @@ def sampled(mean: Tensor, chosen: Tensor, around: Surroundings, vividness: float
 
     Parameters
     ----------
-    mean
-        As `rendered`.
-    chosen
-        The sample less the mean, both decoded, ``(targets, 1, height, width)``.
+    drawn, mean
+        The sample and the conditional mean, decoded, as `rendered`.
     vividness
         How much of the grain is added.
     """
-    return mean + vividness * grain(around) + DRAWN * chosen
+    drawn, mean = (_everywhere(x, around) for x in (drawn, mean))
+    return expected(mean, around) + vividness * grain(around) + DRAWN * (drawn - mean)
+
+
+def _everywhere(decoded: Tensor, around: Surroundings) -> Tensor:
+    """What was decoded, with the registered slices around it where it is of a region only."""
+    return decoded if around.region is None else around.region.place(decoded, around.blended)
+
+
+def expected(decoded: Tensor, around: Surroundings) -> Tensor:
+    """The conditional mean as images ``(targets, 1, height, width)``.
+
+    Near an acquired slice registered pixels know more than any decoder; they fade out as there
+    is more to invent.
+    """
+    weight = around.gate.square()
+    return weight * decoded + (1 - weight) * around.blended
 
 
 def texture(mean: Tensor, around: Surroundings) -> Tensor:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,10 +85,11 @@ class TemporalAttention(nn.Module):
         self.project = nn.Conv2d(channels, 3 * inner, 1, bias=False)
         self.exit = nn.Conv2d(inner, channels, 1, bias=False)
         nn.init.zeros_(self.exit.weight)
-        lean = torch.linspace(-LEAN, LEAN, heads) if heads > 1 else torch.zeros(1)
-        window = torch.zeros(heads, 2, HARMONICS)
-        window[:, 0, 0], window[:, 1, 0] = FOCUS * lean.cos(), FOCUS * lean.sin()
-        self.window = nn.Parameter(window)
+        # Not computed by torch: on its meta device that imports a compiler, which takes seconds.
+        lean = np.linspace(-LEAN, LEAN, heads) if heads > 1 else np.zeros(1)
+        window = np.zeros((heads, 2, HARMONICS), np.float32)
+        window[:, 0, 0], window[:, 1, 0] = FOCUS * np.cos(lean), FOCUS * np.sin(lean)
+        self.window = nn.Parameter(torch.tensor(window))
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Shape ``(frames * targets, channels, height, width)``, frame by frame; unchanged."""

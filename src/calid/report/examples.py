@@ -1,44 +1,75 @@
-"""Hidden slices beside what each method made of them."""
+"""A hidden slice beside what each method made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["example_rows"]
+from calid.report.png import DOTS_PER_INCH
 
-SIDE = 1.3
-"""Of an image, in inches: at a hundred dots an inch about one for each of its pixels."""
+__all__ = ["example_sheets", "sheet"]
+
+SIDE, SPACE, TITLE = 128, 2, 16
+"""Pixels: of an image at most, unless it has more itself; between images; above each."""
+
+COLUMNS = 8
+
+ERROR = 0.6
+"""Window units at the ends of the colours."""
 
 
-def example_rows(
-    truths: Sequence[NDArray[np.float32]], answers: Mapping[str, Sequence[NDArray[np.float32]]]
-) -> Figure:
-    """One row per hidden slice: the truth, then every method with its error below.
+def example_sheets(
+    truth: NDArray[np.float32], answers: Mapping[str, NDArray[np.float32]]
+) -> tuple[Figure, Figure]:
+    """The truth and every method's answer, and the errors in the same places.
+
+    Two sheets, because one is grey and the other is not: together they would need a palette in
+    which both lose shades.
 
     Parameters
     ----------
-    truths
-        Images in window units.
+    truth
+        Image in window units.
     answers
-        Method to its images, in the order of ``truths``.
+        Method to its image, of the same shape.
     """
-    columns = 1 + len(answers)
-    tall = 2 * SIDE * len(truths)
-    figure = Figure(figsize=(SIDE * columns, tall), facecolor="black")
-    axes = figure.subplots(2 * len(truths), columns, squeeze=False)
-    for axis in axes.flat:
+    errors = {name: image - truth for name, image in answers.items()}
+    return (
+        sheet({"truth": truth, **answers}, cmap="gray", vmin=0, vmax=1),
+        sheet({"": None, **errors}, cmap="RdBu_r", vmin=-ERROR, vmax=ERROR),
+    )
+
+
+def sheet(images: Mapping[str, NDArray[Any] | None], **look: Any) -> Figure:
+    """Images of one shape in rows, each below its name, pixel by pixel.
+
+    Every pixel of an image is a whole number of pixels of the figure, so that nothing is
+    smoothed on the way.
+
+    Parameters
+    ----------
+    images
+        Name to image; none leaves its place empty.
+    look
+        As matplotlib's ``imshow``.
+    """
+    height, width = next(image.shape[:2] for image in images.values() if image is not None)
+    factor = max(1, SIDE // max(height, width))
+    height, width = factor * height, factor * width
+    columns = min(COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    wide, tall = columns * (width + SPACE) - SPACE, rows * (height + TITLE)
+    figure = Figure(figsize=(wide / DOTS_PER_INCH, tall / DOTS_PER_INCH), facecolor="black")
+    for number, (name, image) in enumerate(images.items()):
+        row, column = divmod(number, columns)
+        left, bottom = column * (width + SPACE), tall - (row + 1) * (height + TITLE)
+        axis = figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
         axis.axis("off")
-    for i, truth in enumerate(truths):
-        axes[2 * i][0].imshow(truth, cmap="gray", vmin=0, vmax=1)
-        for j, images in enumerate(answers.values(), start=1):
-            axes[2 * i][j].imshow(images[i], cmap="gray", vmin=0, vmax=1)
-            error = images[i] - truth
-            axes[2 * i + 1][j].imshow(error, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
-    for axis, name in zip(axes[0], ("truth", *answers), strict=True):
-        axis.set_title(name, color="white", fontsize=7)
-    figure.subplots_adjust(left=0, right=1, top=1 - 0.22 / tall, bottom=0, wspace=0.02, hspace=0.02)
+        if image is not None:
+            axis.imshow(image, aspect="auto", interpolation="nearest", **look)
+            axis.set_title(name, color="white", fontsize=7, pad=3)
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +14,9 @@ from calid.baselines.nearest import nearest
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
 from calid.inference.reconstruct import DensePlan, fill
-from calid.io.atomic import atomic
 from calid.stack import SliceStack, Volume
 
-__all__ = ["Cut", "comparison", "cuts", "midway", "save_figure"]
+__all__ = ["Cut", "comparison", "cuts", "midway"]
 
 
 @dataclass(frozen=True)
@@ -125,12 +123,6 @@ def midway(volume: Volume) -> int:
     """The slice midway between the two acquired ones in the middle."""
     real = np.flatnonzero(volume.acquired)
     return int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
-
-
-def save_figure(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
-    """Write a figure (PNG, PDF or SVG by suffix), complete or not at all."""
-    with atomic(path) as file:
-        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=dots_per_inch)
 
 
 def _filled(stack: SliceStack, volume: Volume, method: Method) -> NDArray[np.generic]:

@@ -26,7 +26,8 @@ from calid.baselines.nearest import nearest
 from calid.data.intensity import IntensityWindow
 from calid.errors import OutputError
 from calid.io.atomic import atomic
-from calid.report.figure import comparison, midway, save_figure
+from calid.report.figure import comparison, midway
+from calid.report.png import save_figure
 from calid.stack import SliceStack, Volume
 
 __all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
-from io import BytesIO
 
 from matplotlib.figure import Figure
+
+from calid.report.png import png
 
 __all__ = ["command", "facts", "paragraph", "picture", "section", "table"]
 
@@ -53,9 +54,7 @@ def table(
 
 def picture(figure: Figure, words: str, caption: str, kind: str = "") -> str:
     """A figure within the page, as PNG; ``words`` are for those who cannot see it."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    content = base64.b64encode(buffer.getvalue()).decode("ascii")
+    content = base64.b64encode(png(figure)).decode("ascii")
     return (
         f'<figure{_kind(kind)}><img src="data:image/png;base64,{content}" alt="{escape(words)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"

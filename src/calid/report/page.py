@@ -16,7 +16,7 @@ import numpy as np
 
 from calid.geometry.grid import PIXEL_SPACING
 from calid.io.sidecar import write_text
-from calid.report.examples import example_rows
+from calid.report.examples import example_sheets
 from calid.report.figure import comparison
 from calid.report.markup import command, facts, paragraph, picture, section, table
 from calid.report.measures import TITLES
@@ -160,13 +160,10 @@ def _check(check: SelfCheck | str, stack: SliceStack) -> str:
         "truth than these."
     )
     middle = many // 2
-    shown = {name: [np.clip(answer[middle], 0, 1)] for name, answer in check.answers.items()}
-    figure = example_rows([np.clip(check.truth[middle], 0, 1)], shown)
-    caption = (
-        f"Slice {check.slices[middle] + 1}, hidden and generated; below, the error: red is too "
-        "bright, blue too dark."
-    )
-    words = "A hidden slice, linear interpolation, CaLID, and the errors of both."
+    shown = {name: np.clip(answer[middle], 0, 1) for name, answer in check.answers.items()}
+    images, errors = example_sheets(np.clip(check.truth[middle], 0, 1), shown)
+    caption = f"Slice {check.slices[middle] + 1}, hidden and generated."
+    signs = "The errors: red is too bright, blue too dark."
     return section(
         title,
         _verdict(check.gain),
@@ -177,7 +174,8 @@ def _check(check: SelfCheck | str, stack: SliceStack) -> str:
             "score high; whether detail is right, the picture tells better.",
             "quiet",
         ),
-        picture(figure, words, caption, "narrow"),
+        picture(images, "A hidden slice, linear interpolation, CaLID.", caption, "narrow"),
+        picture(errors, "The errors of both.", signs, "narrow"),
     )
 
 

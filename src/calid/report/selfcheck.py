@@ -12,7 +12,7 @@ from calid.baselines.linear import linear
 from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
-from calid.evaluation.hidden_slices import at_network_spacing, image_figures, region
+from calid.evaluation.hidden_slices import compared, image_figures, region
 from calid.evaluation.protocol import Figures
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.reconstruct import SampledMethod
@@ -87,8 +87,8 @@ def self_check(
         )
     kept, hidden = hide_alternate(stack.n_slices)
     images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
-    fine = at_network_spacing(images, stack.pixel_spacing)
-    fine = fine[region(fine.shape[-2:], centre)]
+    fine, spacing = compared(images, stack.pixel_spacing, own_pixels=False)
+    fine = fine[region(fine.shape[-2:], centre, spacing)]
     if min(fine.shape[-2:]) < SMALLEST:
         raise DataError(
             "self-check",
@@ -96,7 +96,7 @@ def self_check(
             "Leave it out.",
         )
     truth, positions = fine[hidden], stack.positions
-    asked = fine[kept], positions[kept], positions[hidden], (PIXEL_SPACING, PIXEL_SPACING)
+    asked = fine[kept], positions[kept], positions[hidden], spacing
     answers = {"linear": linear(*asked), OURS: method(*asked).mean(axis=0)}
     figures = {name: image_figures(answer, truth) for name, answer in answers.items()}
     if not all(np.isfinite(f[name]).all() for f in figures.values() for name in ("psnr", "ssim")):

@@ -14,9 +14,10 @@ from torch import Tensor
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
-from calid.inference.runtime import PrecisionName, Runtime, choose_runtime
+from calid.inference.runtime import Runtime, choose_runtime
 from calid.labels import CLASSES
 from calid.models.layers import channels_last
+from calid.precision import PrecisionName
 from calid.segmentation.network import SegmentationNetwork, load_segmentation
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
@@ -102,7 +103,7 @@ class Segmenter:
         total = images.new_zeros(())
         for number in ORIENTATIONS:
             turned = turn(images, number).to(self.device, memory_format=torch.channels_last)
-            shares = self._logits(turned).softmax(1).float().cpu()
+            shares = self._logits(turned).softmax(1).cpu()
             total = total + turn_back(shares, number)
         return total / len(ORIENTATIONS)
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
 
-from calid.data.augment import random_pose, uniform
-from calid.data.bank import Film
-from calid.data.sampling import StackSampler, centre_stack, seeded
-from calid.evaluation.metrics import psnr
+from calid.data.augment import augment_intensity, crop, random_crop, uniform
+from calid.data.bank import LEVELS, Film
+from calid.data.sampling import seeded
+from calid.evaluation.metrics import psnr, sharpness, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.layers import channels_last
 from calid.models.store import save_autoencoder
@@ -24,22 +25,27 @@ __all__ = ["AutoencoderObjective", "SliceBatch", "autoencoder_task"]
 
 @dataclass(frozen=True)
 class SliceBatch:
-    """Images ``(batch, 1, size, size)``, posterior noise, and a pose or none."""
+    """Images ``(batch, 1, size, size)``, posterior noise, and a share or none.
+
+    The share is by how much each image is mixed with the next one.
+    """
 
     images: Tensor
     noise: Tensor
-    pose: Tensor | None
+    share: float | None
 
 
 class AutoencoderObjective(nn.Module):
-    """Absolute and gradient error, a weak KL term, and warp equivariance.
+    """Absolute and gradient error, a weak KL term, and linearity.
 
-    On some batches the latent is warped and must decode to the warped image (the idea of
-    EQ-VAE, Kouzelis et al., 2025): stage 2 moves latents about, so they have to bear it.
+    ``L = |D(z) - x| + gradient |d(D(z) - x)| + divergence KL(q(z|x) || N(0, 1))``. On some batches
+    pairs of latents are mixed and must decode to the mixed images: stage 2 blends latents of
+    neighbouring slices and regresses to their mean, which should look like the blend and the mean
+    of images.
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, gradient: float = 0.5, divergence: float = 2e-4
+        self, autoencoder: Autoencoder, gradient: float = 0.5, divergence: float = 5e-5
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
@@ -49,22 +55,14 @@ class AutoencoderObjective(nn.Module):
         """Loss terms of a batch."""
         posterior = self.autoencoder.posterior(batch.images)
         latents, images = posterior.sample(batch.noise), batch.images
-        valid = torch.ones_like(images)
-        if batch.pose is not None:
-            latents = _warp(latents, batch.pose)
-            images, valid = _warp(images, batch.pose), _warp(valid, batch.pose)
-        error = (self.autoencoder.render(latents) - images) * (valid > 0.99)
+        if batch.share is not None:
+            latents, images = (x.lerp(x.roll(1, 0), batch.share) for x in (latents, images))
+        error = self.autoencoder.render(latents) - images
         absolute = error.abs().mean()
         slope = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         kl = posterior.divergence()
         loss = absolute + self.gradient * slope + self.divergence * kl
         return {"loss": loss, "absolute": absolute.detach(), "kl": kl.detach()}
-
-
-def _warp(x: Tensor, pose: Tensor) -> Tensor:
-    """Apply one pose in units of half the image to maps of any resolution."""
-    grid = F.affine_grid(pose.expand(len(x), 2, 3), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid.to(x), align_corners=False)
 
 
 @torch.no_grad()
@@ -84,56 +82,63 @@ def autoencoder_task(
     batch: int,
     seed: int,
     device: torch.device,
-    equivariance: float = 0.25,
+    mixed: float = 0.2,
 ) -> Task:
     """Everything the loop needs for stage 1.
 
     Parameters
     ----------
     train, held_out
-        Films of different subjects.
+        Films of different subjects, in pixels of their own.
     weights
         File that `save_autoencoder` writes.
     size
-        Crop in pixels.
+        Crop in pixels, a multiple of 4.
     batch
         Slices a step and process.
-    equivariance
-        Share of the steps whose latents are warped.
+    mixed
+        Share of the steps on which latents are mixed.
     """
-    sampler = StackSampler(train, size, seed)
     objective = channels_last(AutoencoderObjective(autoencoder))
 
-    def draw(step: int, rank: int) -> SliceBatch:
-        per_stack = 2
-        stacks = sampler.draw(step, rank, batch // per_stack)
-        generator = seeded(seed, step, 3, rank)
-        slices = []
-        for stack in stacks:
-            picks = torch.randint(len(stack.images), (per_stack,), generator=generator)
-            slices.append(stack.images[picks])
-        images = torch.cat(slices)[:, None]
-        side = images.shape[-1] // autoencoder.downsampling
-        shape = (len(images), autoencoder.config.latent_channels, side, side)
-        noise = torch.randn(shape, generator=generator)
-        pose = None
-        if uniform(0, 1, generator) < equivariance:
-            pose = random_pose(generator, shift=0.1).to(device)
-        return SliceBatch(
-            images.to(device, memory_format=torch.channels_last), noise.to(device), pose
-        )
+    def images(generator: Generator, count: int) -> Tensor:
+        picks = torch.randint(len(train), (count,), generator=generator)
+        drawn = [_slice(train[i], size, generator) for i in picks.tolist()]
+        return torch.stack(drawn).to(device, memory_format=torch.channels_last)
 
-    stills = torch.cat([centre_stack(f, 0, size).images for f in held_out])[:, None]
-    typical = torch.cat([s.images for s in sampler.draw(0, 10**6, 32)])[:, None]
+    def draw(step: int, rank: int) -> SliceBatch:
+        generator = seeded(seed, step, rank)
+        side = size // autoencoder.downsampling
+        noise = torch.randn(
+            batch, autoencoder.config.latent_channels, side, side, generator=generator
+        )
+        share = uniform(0, 1, generator) if uniform(0, 1, generator) < mixed else None
+        return SliceBatch(images(generator, batch), noise.to(device), share)
+
+    still = torch.eye(2, 3)
+    stills = torch.cat([crop(_window(f.frames[0]), size, still) for f in held_out])[:, None]
 
     def validate() -> Mapping[str, float]:
-        shown = torch.cat(
-            [autoencoder.render(autoencoder.posterior(x.to(device)).mean) for x in stills.split(32)]
-        )
-        return {"psnr": float(psnr(shown.cpu().clamp(0, 1), stills.clamp(0, 1)).mean())}
+        parts = [
+            autoencoder.render(autoencoder.posterior(x.to(device)).mean) for x in stills.split(32)
+        ]
+        shown, truth = torch.cat(parts).cpu()[:, 0].clamp(0, 1), stills[:, 0].clamp(0, 1)
+        measures = {"psnr": psnr, "ssim": ssim, "sharpness": sharpness}
+        return {name: float(of(shown, truth).mean()) for name, of in measures.items()}
 
     def export(figures: Mapping[str, float]) -> None:
-        measure_latents(autoencoder, typical.to(device))
+        measure_latents(autoencoder, images(seeded(seed, 2**32), 128))
         save_autoencoder(autoencoder, weights, figures)
 
-    return Task(objective, draw, validate, export)
+    return Task(objective, draw, validate, export, batch, "slices")
+
+
+def _slice(film: Film, size: int, generator: Generator) -> Tensor:
+    """A random crop ``(1, size, size)`` of a random slice."""
+    frame, number = (int(torch.randint(n, (), generator=generator)) for n in film.frames.shape[:2])
+    image = random_crop(_window(film.frames[frame, number : number + 1]), size, generator)
+    return augment_intensity(image, generator)
+
+
+def _window(codes: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(codes).float() / LEVELS

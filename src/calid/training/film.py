@@ -195,7 +195,7 @@ def _figures(
                 filled = model.fill(acquired, *place, None, model.default_steps, 1.0)
                 assert filled.around is not None
                 images = expected(autoencoder.decode(filled.latents), filled.around)
-                answer[window.index, number] += weight * images[:, 0].float().cpu()
+                answer[window.index, number] += weight * images[:, 0].cpu()
         answer = answer.clamp(0, 1)
         quality += psnr(answer.flatten(0, 1), truth.flatten(0, 1)).tolist()
         error += temporal_error(answer.numpy(), truth.numpy()).tolist()

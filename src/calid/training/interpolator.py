@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from calid.evaluation.metrics import psnr, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.context import Acquired, Context, nearest_context
 from calid.models.correspondence import carry
-from calid.models.interpolator import Filled, Interpolator, LatentFiller, PaperInterpolator
+from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
 from calid.models.layers import channels_last
 from calid.models.store import save_interpolator
 from calid.training.loop import Task
@@ -67,7 +68,7 @@ class TupleObjective(nn.Module):
     Parameters
     ----------
     interpolator
-        The network that is trained, or what it is trained for; also its name in checkpoints.
+        The network that is trained; also its name in checkpoints.
     per_side
         Context slices on either side that its batches have.
     midway
@@ -84,12 +85,14 @@ class TupleObjective(nn.Module):
     samples: bool = False
     validation_steps: int = 0
 
-    def picture(self, filled: Filled, autoencoder: Autoencoder) -> Tensor:
-        """What validation compares with hidden slices, ``(targets, 1, height, width)``."""
-        return autoencoder.decode(filled.latents)
+    @property
+    def channels(self) -> int:
+        """Of the latents that it learns from."""
+        sizes: Any = self.interpolator
+        return int(sizes.config.channels)
 
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """Write the weights that are trained with the latest validation figures."""
+        """Write the interpolator's weights with the latest validation figures."""
         raise NotImplementedError
 
 
@@ -260,7 +263,8 @@ def interpolator_task(
     def validate() -> Mapping[str, float]:
         return _hidden_slices(objective, autoencoder, shown, enter)
 
-    return Task(objective, draw, validate, partial(objective.save, weights))
+    export = partial(objective.save, weights)
+    return Task(objective, draw, validate, export, stacks * targets, "tuples")
 
 
 def _hidden_slices(
@@ -287,7 +291,7 @@ def _hidden_slices(
                 steps=objective.validation_steps or model.default_steps,
                 temperature=1.0,
             )
-            image = objective.picture(filled, autoencoder).cpu().clamp(0, 1)[0, 0]
+            image = autoencoder.decode(filled.latents).cpu().clamp(0, 1)[0, 0]
             truth = stack.images[target].clamp(0, 1)
             linear = stack.images[[target - 1, target + 1]].mean(0).clamp(0, 1)
             rows.append([float(f(x, truth)) for x in (image, linear) for f in (psnr, ssim)])

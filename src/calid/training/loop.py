@@ -18,10 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from calid.errors import UsageError
 from calid.io.atomic import atomic
+from calid.precision import choose_precision, computing
 from calid.progress import progress_bar
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
-from calid.training.parallel import process_group, process_rank
+from calid.training.parallel import process_count, process_group, process_rank
 
 __all__ = ["FitConfig", "Task", "fit", "learning_rate"]
 
@@ -44,8 +45,6 @@ class FitConfig:
         Of the moving average of the weights.
     save_every, validate_every
         Steps between checkpoints and between validations.
-    precision
-        Autocast dtype of forward passes; float32 for none.
     """
 
     steps: int
@@ -55,7 +54,6 @@ class FitConfig:
     decay: float = 0.998
     save_every: int = 250
     validate_every: int = 500
-    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,16 @@ class Task:
         Figures of the objective with averaged weights.
     export
         Writes the averaged weights, with the latest figures, where users load them from.
+    examples, unit
+        How many of what a process sees in a step, for the pace that is shown and logged.
     """
 
     objective: nn.Module
     batch: Callable[[int, int], object]
     validate: Callable[[], Mapping[str, float]]
     export: Callable[[Mapping[str, float]], None]
+    examples: int = 1
+    unit: str = "steps"
 
 
 def learning_rate(step: int, config: FitConfig) -> float:
@@ -89,6 +91,8 @@ def learning_rate(step: int, config: FitConfig) -> float:
 
 def fit(task: Task, folder: Path, config: FitConfig, device: torch.device, resume: bool) -> None:
     """Train to ``config.steps``, leaving checkpoint, log and weights in ``folder``.
+
+    Networks compute in the precision in which the device is fast.
 
     Under torchrun every process calls this; gradients are averaged, rank 0 writes.
 
@@ -123,19 +127,19 @@ def _fit(
         start = load_checkpoint(checkpoint, module, average, optimizer)
     replica: nn.Module = DistributedDataParallel(module) if parallel else module
 
-    autocast = partial(
-        torch.autocast, device.type, config.precision, config.precision != torch.float32
-    )
+    networks = partial(computing, device, choose_precision(device))
     loss = TextColumn("loss {task.fields[loss]:.4f}")
+    pace = TextColumn(f"{{task.fields[pace]:.3g}} {task.unit}/s")
     with (
-        progress_bar(loss, disable=rank > 0) as bar,
+        progress_bar(loss, pace, disable=rank > 0) as bar,
         _Log(folder / "log.jsonl", start, rank) as log,
     ):
-        job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan)
+        job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan, pace=0)
+        clock = _Pace(task.examples * process_count())
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            with autocast():
+            with networks():
                 terms: dict[str, Tensor] = replica(task.batch(step, rank))
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
@@ -155,11 +159,14 @@ def _fit(
             # One transfer for all of them: each would wait for the GPU by itself.
             numbers = torch.stack([x.detach().float() for x in named.values()]).tolist()
             figures = dict(zip(named, numbers, strict=True))
-            log.write({"step": step + 1, **figures})
-            bar.update(job, advance=1, loss=figures["loss"])
+            per_second, left = clock.after(step + 1 - start, config.steps - step - 1)
+            log.write(
+                {"step": step + 1, **figures, f"{task.unit}_per_second": per_second, "left": left}
+            )
+            bar.update(job, advance=1, loss=figures["loss"], pace=per_second)
             done = step + 1 == config.steps
             if done or (step + 1) % config.validate_every == 0:
-                with average.applied(module), torch.no_grad(), autocast():
+                with average.applied(module), torch.no_grad(), networks():
                     validation = task.validate()
                     task.export({**validation, "step": step + 1})
                 log.write({"step": step + 1, "validation": dict(validation)})
@@ -168,6 +175,18 @@ def _fit(
             # After the validation: a run that is killed within it does it again.
             if done or (step + 1) % config.save_every == 0:
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
+
+
+class _Pace:
+    """Examples a second since the training was started or resumed, and the seconds left."""
+
+    def __init__(self, examples: int) -> None:
+        self.examples, self.started = examples, time.monotonic()
+
+    def after(self, done: int, left: int) -> tuple[float, int]:
+        """After so many steps, with so many left."""
+        seconds = (time.monotonic() - self.started) / done
+        return round(self.examples / max(seconds, 1e-9), 1), round(left * seconds)
 
 
 class _Log:

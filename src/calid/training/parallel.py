@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-__all__ = ["own_device", "process_group", "process_rank"]
+__all__ = ["own_device", "process_count", "process_group", "process_rank"]
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: only the first one validates."""
@@ -19,6 +19,11 @@ PATIENCE = timedelta(hours=2)
 def process_rank() -> int:
     """Number of this process among all; the one with 0 writes."""
     return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Number of processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -36,7 +41,7 @@ def own_device(device: torch.device) -> torch.device:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[bool]:
     """Whether there are several processes; if so, they can talk to each other meanwhile."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if process_count() < 2:
         yield False
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

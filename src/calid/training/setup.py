@@ -30,6 +30,7 @@ def gather_films(
     phantoms: int,
     cache: Path,
     frames: int = 1,
+    own_pixels: bool = False,
 ) -> tuple[list[Film], list[Film]]:
     """Training and held-out films, never of the same subject.
 
@@ -43,6 +44,8 @@ def gather_films(
         Folder for the uint8 copies.
     frames
         Of each synthetic heart.
+    own_pixels
+        Keep the pixels of the images, as `calid.geometry.pixels.PixelGrid`; else 1.5 mm.
 
     Raises
     ------
@@ -61,10 +64,13 @@ def gather_films(
         extra=phantom_films(phantoms, frames),
         extra_key=f"phantoms={phantoms}" + (f" frames={frames}" if frames > 1 else ""),
         on_skip=warn,
+        own_pixels=own_pixels,
     )
     held_out: list[Film] = []
     if validation:
-        held_out = load_bank(validation, cache / "validation.safetensors", on_skip=warn)
+        held_out = load_bank(
+            validation, cache / "validation.safetensors", on_skip=warn, own_pixels=own_pixels
+        )
     films, held_out = _split(films, held_out, validation)
     if not films or not held_out:
         raise DataError(

@@ -7,14 +7,11 @@ from pathlib import Path
 
 from calid.errors import WeightsError
 
-__all__ = ["FINISHER", "FOLDER", "preset_weights", "weights_path"]
+__all__ = ["FOLDER", "digest", "preset_weights", "weights_path"]
 
 FOLDER = Path(__file__).parent
 
 SUMS = "SHA256SUMS"
-
-FINISHER = "finisher"
-"""Network of the ``default`` preset that it can do without."""
 
 
 def weights_path(name: str) -> Path:
@@ -38,7 +35,7 @@ def weights_path(name: str) -> Path:
 
 
 def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
-    """The files that a preset is made of, by name: autoencoder, interpolator, perhaps a finisher.
+    """The files that a preset is made of, by name: the autoencoder and the interpolator.
 
     Parameters
     ----------
@@ -54,8 +51,7 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
         If the folder has none of the files, or the package lacks one.
     """
     names = ("autoencoder", preset)
-    all_names = (*names, FINISHER) if preset == "default" else names
-    found = {} if own is None else {n: own / f"{n}.safetensors" for n in all_names}
+    found = {} if own is None else {n: own / f"{n}.safetensors" for n in names}
     found = {name: path for name, path in found.items() if path.exists()}
     if own is not None and not found:
         raise WeightsError(
@@ -63,10 +59,26 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
             f"The folder holds neither autoencoder.safetensors nor {preset}.safetensors.",
             "Give the OUT folder of calid train.",
         )
-    return found | {name: weights_path(name) for name in names if name not in found}
+    return {name: found.get(name) or weights_path(name) for name in names}
 
 
 def _line(path: Path) -> str:
     """A line as ``sha256sum`` writes it."""
-    with path.open("rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}"
+    return f"{digest(path)}  {path.name}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            path, f"The weights cannot be read ({error}).", "Check the path."
+        ) from error

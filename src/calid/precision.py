@@ -1,0 +1,78 @@
+"""In which number format networks compute: nothing else decides it.
+
+Parameters are float32, and so is all that a network takes and gives: latents, images, codes,
+scores. Within `computing`, torch multiplies in the chosen precision inside of networks; what lies
+between them is float32 (a sampler's state, registration, losses), and of that `exact` keeps the
+matrix products. A network ends with ``.float()``; its layers follow the dtype of what they get.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Literal
+
+import torch
+
+from calid.errors import CalidWarning, UsageError
+
+__all__ = ["VARIABLE", "PrecisionName", "choose_precision", "computing", "exact", "precision_name"]
+
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
+VARIABLE = "CALID_BFLOAT16"
+"""Of the environment: ``yes`` or ``no`` takes the place of what the hardware says."""
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware multiplies in it, else float32.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, or what `VARIABLE` holds.
+
+    Warns
+    -----
+    CalidWarning
+        If bfloat16 is asked for where it is emulated, which is slow.
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise UsageError(
+            "--precision", f"{name!r} is not a precision.", "Use auto, float32 or bfloat16."
+        )
+    fast = _multiplies_bfloat16(device)
+    if name == "bfloat16" and not fast:
+        warnings.warn(
+            f"This {device.type} has no bfloat16 arithmetic: it is emulated, slower than float32.",
+            CalidWarning,
+            stacklevel=2,
+        )
+    wanted = fast if name == "auto" else name == "bfloat16"
+    return torch.bfloat16 if wanted else torch.float32
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """As `choose_precision` takes it and records show it."""
+    return str(precision).removeprefix("torch.")
+
+
+def computing(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Context in which torch computes networks in a precision."""
+    return torch.autocast(device.type, precision, precision != torch.float32)
+
+
+def exact(device: torch.device) -> torch.autocast:
+    """Context inside of `computing` for products that must not be rounded: float32 again."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    said = os.environ.get(VARIABLE, "")
+    if said not in ("", "yes", "no"):
+        raise UsageError(VARIABLE, f"{said!r} is no answer.", "Set it to yes or no, or unset it.")
+    if said:
+        return said == "yes"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())

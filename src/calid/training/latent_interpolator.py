@@ -1,0 +1,252 @@
+"""Stage 2: train a `LatentInterpolator` on tuples of latents, and then its transport.
+
+Each objective states its loss where it computes it. Errors count in units of the gate: targets
+close to an acquired slice are easy, and are not neglected for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from calid.data.sampling import seeded
+from calid.diffusion.objective import diffuse, logit_normal, velocity
+from calid.diffusion.schedule import rectified_flow, variance_preserving
+from calid.models.latent_interpolator import LatentInterpolator, Neighbours, start
+from calid.models.layers import channels_last
+from calid.models.store import save_tensors
+from calid.training.loop import Task
+from calid.training.tuples import NARROW, Tuples
+
+__all__ = [
+    "NoiseObjective",
+    "ResidualObjective",
+    "TransportObjective",
+    "TupleBatch",
+    "interpolator_task",
+    "noise_times",
+    "transport_task",
+]
+
+
+@dataclass(frozen=True)
+class TupleBatch:
+    """Some tuples and the random numbers of a step.
+
+    Parameters
+    ----------
+    truth
+        Latents of the hidden slices, ``(tuples, channels, h, w)``.
+    neighbours
+        What surrounds them.
+    noise
+        Standard normal, of ``truth``'s shape.
+    uniform
+        In ``[0, 1)``, stratified: one in each of ``tuples`` equal parts. ``(tuples,)``.
+    mean
+        Conditional means, of ``truth``'s shape, where the objective starts from them.
+    """
+
+    truth: Tensor
+    neighbours: Neighbours
+    noise: Tensor
+    uniform: Tensor
+    mean: Tensor | None = None
+
+
+class NoiseObjective(nn.Module):
+    """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2`` (Ho et al., 2020)."""
+
+    def __init__(self, interpolator: LatentInterpolator) -> None:
+        super().__init__()
+        self.interpolator = interpolator
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        t = noise_times(batch.uniform)
+        x = diffuse(batch.truth, batch.noise, t, variance_preserving)
+        known = self.interpolator.encode(batch.neighbours)
+        error = self.interpolator.predict(x, t, known) - batch.noise
+        return {"loss": error.square().mean()}
+
+
+class ResidualObjective(nn.Module):
+    """Default preset: the conditional mean, and the posterior of what is left of the latent.
+
+    ``L = |mu - z|^2 / g^2 + flow |v_theta(x_t, t, c) - (eps - r)|^2`` with the residual
+    ``r = (z - mu) / (S g)`` and ``x_t = (1 - t) r + t eps``.
+
+    Parameters
+    ----------
+    flow
+        Weight of the second term.
+    """
+
+    def __init__(self, interpolator: LatentInterpolator, flow: float = 0.5) -> None:
+        super().__init__()
+        self.interpolator, self.flow = interpolator, flow
+        if interpolator.transport is not None:
+            # It has a training of its own.
+            interpolator.transport.requires_grad_(False)
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        model, gate = self.interpolator, batch.neighbours.gate
+        known = model.encode(batch.neighbours)
+        assert known.mean is not None
+        regression = ((known.mean - batch.truth) / gate).square().mean()
+        # The residual is the target of the denoiser, and no reason for the mean to move.
+        residual = (batch.truth - known.mean.detach()) / (model.config.residual * gate)
+        t = logit_normal(torch.special.ndtri(batch.uniform.clamp(1e-4, 1 - 1e-4)))
+        x = diffuse(residual, batch.noise, t, rectified_flow)
+        error = model.predict(x, t, known) - velocity(residual, batch.noise)
+        flow = error.square().mean()
+        loss = regression + self.flow * flow
+        return {"loss": loss, "regression": regression.detach(), "flow": flow.detach()}
+
+
+class TransportObjective(nn.Module):
+    """From registered means to real latents: ``|v(x_t, t) - (z - z_0)|^2 / g^2``.
+
+    ``x_t = (1 - t) z_0 + t z`` with uniform ``t`` (Ohayon et al., ICLR 2025, eq. 4).
+    """
+
+    def __init__(self, interpolator: LatentInterpolator) -> None:
+        super().__init__()
+        assert interpolator.transport is not None
+        self.config, self.transport = interpolator.config, interpolator.transport
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        assert batch.mean is not None
+        first = start(batch.neighbours, batch.mean, batch.noise, self.config)
+        x = diffuse(first, batch.truth, batch.uniform, rectified_flow)
+        error = self.transport(x, batch.uniform) - velocity(first, batch.truth)
+        return {"loss": (error / batch.neighbours.gate).square().mean()}
+
+
+def noise_times(uniform: Tensor) -> Tensor:
+    """The 1000 training times of noise prediction, from numbers in ``[0, 1)``; never 0."""
+    return torch.ceil(uniform * 1000).clamp(min=1) / 1000
+
+
+def interpolator_task(
+    interpolator: LatentInterpolator,
+    train: Tuples,
+    held_out: Tuples,
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for tau_1, tau_2 and the denoiser of either preset.
+
+    Parameters
+    ----------
+    train, held_out
+        Tuples of different subjects. The paper's preset learns from those midway in their gap.
+    weights
+        File that the averaged network is written to.
+    batch
+        Tuples a step and process.
+    """
+    registered = interpolator.config.registered
+    objective = ResidualObjective(interpolator) if registered else NoiseObjective(interpolator)
+    train, held_out = (t if registered else _midway(t) for t in (train, held_out))
+    return _task(objective, interpolator, train, held_out, None, weights, batch, seed, device)
+
+
+def transport_task(
+    interpolator: LatentInterpolator,
+    train: Tuples,
+    held_out: Tuples,
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for the transport, given a trained rest; see `interpolator_task`.
+
+    The means of all tuples are computed once, here.
+    """
+    interpolator.requires_grad_(False)
+    objective = TransportObjective(interpolator)
+    objective.transport.requires_grad_(True)
+    means = [_means(interpolator, tuples, device) for tuples in (train, held_out)]
+    return _task(objective, interpolator, train, held_out, means, weights, batch, seed, device)
+
+
+def _task(
+    objective: nn.Module,
+    interpolator: LatentInterpolator,
+    train: Tuples,
+    held_out: Tuples,
+    means: list[Tensor] | None,
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    channels_last(objective)
+    train_means, held_out_means = means or (None, None)
+
+    def draw(step: int, rank: int) -> TupleBatch:
+        generator = seeded(seed, step, 9, rank)
+        picks = torch.randint(len(train), (batch,), generator=generator)
+        return _batch(train, picks, train_means, generator, device)
+
+    def validate() -> Mapping[str, float]:
+        figures: dict[str, float] = {}
+        wide = held_out.gap > NARROW[1]
+        for name, chosen in (("", wide | ~wide), ("narrow_", ~wide), ("wide_", wide)):
+            rows = []
+            for picks in torch.nonzero(chosen)[:, 0].split(batch):
+                # The same noise and times at every validation.
+                part = _batch(held_out, picks, held_out_means, seeded(seed, 10), device)
+                terms = objective(part)
+                rows.append(torch.stack([x.float() for x in terms.values()]).cpu() * len(picks))
+            if rows:
+                total = torch.stack(rows).sum(0) / chosen.sum()
+                figures |= {f"{name}{k}": v for k, v in zip(terms, total.tolist(), strict=True)}
+        return figures
+
+    def export(figures: Mapping[str, float]) -> None:
+        save_tensors(interpolator, "interpolator", interpolator.config, figures, weights)
+
+    return Task(objective, draw, validate, export, batch, "tuples")
+
+
+def _batch(
+    tuples: Tuples,
+    picks: Tensor,
+    means: Tensor | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> TupleBatch:
+    truth, neighbours = tuples.batch(picks, device)
+    count = len(picks)
+    noise = torch.randn(truth.shape, generator=generator).to(device)
+    offset = torch.rand((), generator=generator)
+    uniform = ((torch.arange(count) + offset) / count).to(device)
+    mean = None if means is None else means[picks].to(device).float()
+    return TupleBatch(truth, neighbours, noise, uniform, mean)
+
+
+def _midway(tuples: Tuples) -> Tuples:
+    """The tuples whose target lies in the middle of its gap."""
+    off = tuples.distance[:, :2].sum(1).abs()
+    return tuples.chosen(torch.nonzero(off < 0.05 * tuples.gap)[:, 0])
+
+
+@torch.no_grad()
+def _means(interpolator: LatentInterpolator, tuples: Tuples, device: torch.device) -> Tensor:
+    """Conditional means of all tuples, float16."""
+    found = []
+    for picks in torch.arange(len(tuples)).split(256):
+        _, neighbours = tuples.batch(picks, device)
+        found.append(interpolator.mean(neighbours).half().cpu())
+    return torch.cat(found)

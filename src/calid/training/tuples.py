@@ -1,0 +1,336 @@
+"""Training tuples of stage 2: a hidden slice and its neighbours, registered and encoded once.
+
+While an interpolator learns, neither the registration nor the autoencoder changes. Their results
+are drawn many times over in random crops and contrasts, kept on disk, and read as arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Generator, Tensor
+
+from calid.data.augment import augment_intensity, crop, random_crop
+from calid.data.bank import LEVELS, Film
+from calid.data.sampling import seeded
+from calid.errors import DataError
+from calid.io.atomic import atomic
+from calid.models.latent_interpolator import Neighbours
+from calid.models.motion import registered
+
+__all__ = ["NARROW", "TupleConfig", "Tuples", "build_tuples", "size_on_disk", "validation_tuples"]
+
+VERSION = 1
+"""Of what a cache holds; another version is built again."""
+
+GAPS = (6.0, 42.0)
+"""Width in mm of the gaps that are opened."""
+
+NARROW = (7.0, 13.0)
+"""Width in mm of the gaps of a clinical exam, which are drawn on purpose."""
+
+TYPICAL = 18.0
+"""Other gaps near this width in mm, that of the benchmark, are drawn most often."""
+
+Encode = Callable[[Tensor], Tensor]
+"""Images ``(batch, 1, height, width)`` to latents ``(batch, channels, height/4, width/4)``."""
+
+
+@dataclass(frozen=True)
+class TupleConfig:
+    """How tuples are drawn.
+
+    Parameters
+    ----------
+    draws
+        Passes over all films, each with other crops, contrasts and gaps.
+    size
+        Side of the crops in pixels, a multiple of 16.
+    narrow
+        Share of the tuples whose gap is `NARROW`.
+    frames
+        Most frames of a film in a draw.
+    targets
+        Most hidden slices of a frame in a draw.
+    seed
+        Of all draws.
+    """
+
+    draws: int = 16
+    size: int = 96
+    narrow: float = 1 / 3
+    frames: int = 3
+    targets: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """Hidden slices with their neighbours.
+
+    Parameters
+    ----------
+    latents
+        Of all slices, float16, ``(slices, channels, h, w)``.
+    moved
+        Of the slices below and above, registered to the target: float16, ``(tuples, 2, channels,
+        h, w)``.
+    index
+        Into the slices: target, below, above, next below, next above; -1 where there is none.
+        ``(tuples, 5)``.
+    distance
+        Signed mm from the target to the last four; 0 where there is none. ``(tuples, 4)``.
+    """
+
+    latents: Tensor
+    moved: Tensor
+    index: Tensor
+    distance: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def gap(self) -> Tensor:
+        """Width in mm of every tuple's gap, ``(tuples,)``."""
+        return self.distance[:, 1] - self.distance[:, 0]
+
+    def batch(self, picks: Tensor, device: torch.device) -> tuple[Tensor, Neighbours]:
+        """Latents of some hidden slices ``(picks, channels, h, w)``, and their neighbours."""
+        index = self.index[picks]
+        there = (index[:, 3:] >= 0)[..., None, None, None]
+        beyond = self.latents[index[:, 3:].clamp(min=0)] * there
+        target, adjacent, moved = (
+            self.latents[index[:, 0]],
+            self.latents[index[:, 1:3]],
+            self.moved[picks],
+        )
+        parts = (
+            x.to(device).float() for x in (target, adjacent, self.distance[picks], moved, beyond)
+        )
+        truth, *rest = parts
+        return truth, Neighbours(*rest)
+
+    def chosen(self, picks: Tensor) -> Tuples:
+        """Some of the tuples."""
+        return Tuples(self.latents, self.moved[picks], self.index[picks], self.distance[picks])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tuples]) -> Tuples:
+        """All tuples of several draws."""
+        offsets = np.cumsum([0, *(len(p.latents) for p in parts[:-1])])
+        index = [
+            torch.where(p.index < 0, p.index, p.index + int(n))
+            for p, n in zip(parts, offsets, strict=True)
+        ]
+        return cls(
+            torch.cat([p.latents for p in parts]),
+            torch.cat([p.moved for p in parts]),
+            torch.cat(index),
+            torch.cat([p.distance for p in parts]),
+        )
+
+
+def build_tuples(
+    films: Sequence[Film],
+    encode: Encode,
+    encoder: str,
+    folder: Path,
+    config: TupleConfig,
+    on_draw: Callable[[int], None] = lambda done: None,
+) -> Tuples:
+    """Read the draws that are in a folder, and make those that are not.
+
+    Parameters
+    ----------
+    films
+        Training films in pixels of their own.
+    encode
+        The autoencoder's.
+    encoder
+        What tells its weights from others, their hash for instance.
+    folder
+        One file a draw. A build that was stopped goes on with the draw it was in.
+    on_draw
+        Told how many draws are done.
+
+    Raises
+    ------
+    DataError
+        If the folder holds draws of other weights, data or settings, or damaged ones, or if no
+        film has three slices.
+    OutputError
+        If a file cannot be written; the draws before it stay.
+    """
+    usable = [f for f in films if len(f.positions) >= 3]
+    if not usable:
+        raise DataError(
+            "training data", "Tuples need stacks of at least 3 slices.", "Add longer stacks."
+        )
+    key = _key(usable, encoder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for draw in range(config.draws):
+        path = folder / f"draw-{draw:03}.safetensors"
+        if not path.exists():
+            _write(path, _draw(usable, encode, config, draw), key)
+        parts.append(_read(path, key))
+        on_draw(draw + 1)
+    return Tuples.joined(parts)
+
+
+def size_on_disk(films: Sequence[Film], channels: int, config: TupleConfig) -> float:
+    """Bytes that the tuples of all draws take at most, for latents of so many channels."""
+    frames = [(min(len(f.frames), config.frames), len(f.positions)) for f in films]
+    slices = sum(count * length for count, length in frames)
+    tuples = sum(count * min(length - 2, config.targets) for count, length in frames if length > 2)
+    latent = 2 * channels * (config.size // 4) ** 2
+    return config.draws * latent * (slices + 2 * tuples) / (1 - config.narrow)
+
+
+def validation_tuples(films: Sequence[Film], encode: Encode, size: int) -> Tuples:
+    """Every slice of the first frame that has both neighbours, hidden; centre crops as they are."""
+    parts = []
+    for film in films:
+        images = crop(_window(film.frames[0]), size, torch.eye(2, 3), "nearest")
+        options = [(i, 1, 1) for i in range(1, len(images) - 1)]
+        if options:
+            parts.append(_tuples(images, film.positions, options, encode))
+    if not parts:
+        raise DataError(
+            "validation data", "Tuples need stacks of at least 3 slices.", "Add longer stacks."
+        )
+    return Tuples.joined(parts)
+
+
+def _draw(films: Sequence[Film], encode: Encode, config: TupleConfig, draw: int) -> Tuples:
+    """One pass over all films, then films with narrow gaps until there are enough of these."""
+    generator = seeded(config.seed, draw, 8)
+    parts = [t for film in films for t in _of_film(film, GAPS, encode, config, generator)]
+    narrow = [f for f in films if len(_options(f.positions, NARROW))]
+    wanted = sum(len(t) for t in parts) * config.narrow / (1 - config.narrow)
+    # Some of the first pass are narrow already.
+    found = sum(int((t.gap <= NARROW[1]).sum()) for t in parts)
+    while narrow and found < wanted:
+        film = narrow[int(torch.randint(len(narrow), (), generator=generator))]
+        for part in _of_film(film, NARROW, encode, config, generator):
+            parts.append(part)
+            found += len(part)
+    return Tuples.joined(parts)
+
+
+def _of_film(
+    film: Film, gaps: tuple[float, float], encode: Encode, config: TupleConfig, generator: Generator
+) -> Iterator[Tuples]:
+    count = min(len(film.frames), config.frames)
+    for frame in torch.randperm(len(film.frames), generator=generator)[:count].tolist():
+        images = random_crop(_window(film.frames[frame]), config.size, generator)
+        images, positions = augment_intensity(images, generator), film.positions
+        if int(torch.randint(2, (), generator=generator)):
+            images, positions = images.flip(0), positions[-1] - positions[::-1]
+        options = _choose(positions, gaps, config.targets, generator)
+        if options:
+            yield _tuples(images, positions, options, encode)
+
+
+def _options(positions: NDArray[np.float64], gaps: tuple[float, float]) -> NDArray[np.int64]:
+    """All ``(target, slices down, slices up)`` whose gap has an allowed width, ``(options, 3)``."""
+    count = len(positions)
+    below, target, above = np.meshgrid(*3 * [np.arange(count)], indexing="ij")
+    width = positions[above] - positions[below]
+    fits = (below < target) & (target < above) & (gaps[0] <= width) & (width <= gaps[1])
+    below, target, above = below[fits], target[fits], above[fits]
+    return np.stack([target, target - below, above - target], 1)
+
+
+def _choose(
+    positions: NDArray[np.float64], gaps: tuple[float, float], most: int, generator: Generator
+) -> list[tuple[int, int, int]]:
+    """At most one option for each target, typical widths first among equals."""
+    options = _options(positions, gaps)
+    if not len(options):
+        return []
+    target, down, up = options.T
+    width = positions[target + up] - positions[target - down]
+    weight = torch.from_numpy(np.exp(-1.5 * np.abs(np.log(width / TYPICAL))))
+    # Gumbel's trick: the largest of log weight + noise is a draw by weight.
+    noise = -torch.rand(len(weight), generator=generator).clamp(1e-9, 1 - 1e-9).log().neg().log()
+    order = (weight.log() + noise).argsort(descending=True).tolist()
+    chosen: dict[int, tuple[int, int, int]] = {}
+    for row in order:
+        chosen.setdefault(int(target[row]), (int(target[row]), int(down[row]), int(up[row])))
+    drawn = list(chosen.values())
+    picks = torch.randperm(len(drawn), generator=generator)[:most].tolist()
+    return sorted(drawn[i] for i in picks)
+
+
+@torch.no_grad()
+def _tuples(
+    images: Tensor,
+    positions: NDArray[np.float64],
+    options: Sequence[tuple[int, int, int]],
+    encode: Encode,
+) -> Tuples:
+    """Tuples of one frame ``(slices, size, size)``."""
+    target, down, up = torch.tensor(options).unbind(1)
+    below, above = target - down, target + up
+    # The next slices out lie as far from these as these lie apart.
+    next_below, next_above = below - (down + up), above + (down + up)
+    next_above = torch.where(next_above < len(images), next_above, -1)
+    index = torch.stack([target, below, above, next_below.clamp(min=-1), next_above], 1)
+    place = torch.from_numpy(np.ascontiguousarray(positions))
+    distance = (place[index[:, 1:].clamp(min=0)] - place[target, None]).float()
+    distance = distance * (index[:, 1:] >= 0)
+    latents = encode(images[:, None])
+    empty = latents.new_empty(len(index), 2, 0)
+    gate = Neighbours(empty, distance, empty, empty).gate
+    moved = registered(images[index[:, 1:3]], distance[:, :2], gate)
+    carried = encode(moved.flatten(0, 1)[:, None]).unflatten(0, (-1, 2))
+    return Tuples(latents.half().cpu(), carried.half().cpu(), index, distance)
+
+
+def _window(codes: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(codes).float() / LEVELS
+
+
+def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
+    """What a draw depends on, apart from its number."""
+    digest = hashlib.sha256(
+        f"{VERSION} {encoder} {config}".replace(f"draws={config.draws}", "").encode()
+    )
+    for film in films:
+        digest.update(film.subject.encode())
+        digest.update(film.positions.tobytes())
+        digest.update(np.ascontiguousarray(film.frames).data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, tuples: Tuples, key: str) -> None:
+    tensors = {f.name: getattr(tuples, f.name).contiguous() for f in fields(Tuples)}
+    with atomic(path) as file:
+        file.write(save(tensors, {"key": key, "tuples": json.dumps(len(tuples))}))
+
+
+def _read(path: Path, key: str) -> Tuples:
+    try:
+        with safe_open(path, "pt") as store:
+            if (store.metadata() or {}).get("key") != key:
+                raise DataError(
+                    path,
+                    "These tuples were made of other data or weights, or in another way.",
+                    "Remove the folder, or give another one.",
+                )
+            return Tuples(**{f.name: store.get_tensor(f.name) for f in fields(Tuples)})
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            path, f"The tuples cannot be read ({error}).", "Remove the file; it is made again."
+        ) from error

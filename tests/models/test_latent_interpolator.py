@@ -1,0 +1,153 @@
+"""What holds of both presets whatever their weights are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from calid.models.latent_interpolator import (
+    DEFAULT,
+    PAPER,
+    InterpolatorConfig,
+    LatentInterpolator,
+    Neighbours,
+    depth_for,
+    midpoints,
+    start,
+)
+
+pytestmark = pytest.mark.usefixtures("inside")
+
+CHANNELS = 3
+SMALL = {"channels": CHANNELS, "widths": (8, 16), "embedding": 16}
+PRESETS = [dataclasses.replace(preset, **SMALL) for preset in (DEFAULT, PAPER)]
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(config: InterpolatorConfig) -> LatentInterpolator:
+    """An interpolator in which nothing is zero any more."""
+    torch.manual_seed(0)
+    model = LatentInterpolator(config).eval().requires_grad_(False)
+    for number, parameter in enumerate(model.parameters()):
+        parameter += 0.1 * random(*parameter.shape, seed=number)
+    return model
+
+
+def neighbours(below: float = -4.0, above: float = 6.0, targets: int = 2) -> Neighbours:
+    shape = (targets, 2, CHANNELS, 8, 8)
+    distance = torch.tensor([[below, above, below - 10, 0.0]]).repeat(targets, 1)
+    beyond = random(*shape, seed=3)
+    beyond[:, 1] = 0
+    return Neighbours(random(*shape, seed=1), distance, random(*shape, seed=2), beyond)
+
+
+def test_before_training_the_mean_is_the_blend_of_the_registered_neighbours() -> None:
+    seen = neighbours()
+    mean = LatentInterpolator(PRESETS[0]).mean(seen)
+    torch.testing.assert_close(mean, 0.6 * seen.moved[:, 0] + 0.4 * seen.moved[:, 1])
+
+
+@pytest.mark.parametrize("near", [1e-2, 1e-4])
+def test_every_answer_goes_to_the_acquired_slice(near: float) -> None:
+    model, seen = trained(PRESETS[0]), neighbours(-near, 10.0)
+    mean, noise = model.mean(seen), random(2, CHANNELS, 8, 8)
+    answers = (mean, model.crisp(seen, mean, 0 * noise, 3), model.sample(seen, noise, 3))
+    mean_error, _, sample_error = ((a - seen.moved[:, 0]).abs().max() for a in answers)
+    assert max(mean_error, sample_error) < 50 * near
+    begin = start(seen, mean, noise, model.config)
+    assert (begin - seen.moved[:, 0]).abs().max() < 50 * near
+
+
+def test_nothing_depends_on_what_is_not_there() -> None:
+    seen = neighbours()
+    assert seen.distance[0, 3] == 0
+    model = trained(PRESETS[0])
+    once = model.mean(seen)
+    assert not torch.equal(once, model.mean(dataclasses.replace(seen, beyond=0 * seen.beyond)))
+    moved = dataclasses.replace(seen, distance=seen.distance + torch.tensor([0, 0, 0, 9.0]))
+    assert not torch.equal(once, model.mean(moved)), "it knows whether there is a next slice"
+
+
+def test_targets_are_independent_of_each_other() -> None:
+    model, noise = trained(PRESETS[0]), random(1, CHANNELS, 8, 8)
+    both = neighbours()
+    one = Neighbours(*(getattr(both, f.name)[:1] for f in dataclasses.fields(both)))
+    torch.testing.assert_close(model.mean(both)[:1], model.mean(one))
+    pair = model.sample(both, noise.expand(2, -1, -1, -1), 2)
+    torch.testing.assert_close(pair[:1], model.sample(one, noise, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_paper_sees_two_slices_and_nothing_else() -> None:
+    model, seen, noise = trained(PRESETS[1]), neighbours(-5, 5), random(2, CHANNELS, 8, 8)
+    once = model.sample(seen, noise, 4)
+    elsewhere = seen.distance * torch.tensor([1, 1, 3.0, 3.0])
+    blind = Neighbours(seen.adjacent, elsewhere, 0 * seen.moved, 0 * seen.beyond)
+    assert torch.equal(once, model.sample(blind, noise, 4))
+    turned = dataclasses.replace(seen, adjacent=seen.adjacent.flip(1))
+    assert not torch.equal(once, model.sample(turned, noise, 4))
+    with pytest.raises(ValueError, match="no conditional mean"):
+        model.mean(seen)
+    with pytest.raises(ValueError, match="no mean to start from"):
+        model.crisp(seen, noise, noise, 4)
+
+
+def test_tau_2_reaches_the_denoiser_at_every_level() -> None:
+    model, seen = trained(PRESETS[1]), neighbours()
+    noise, t = random(2, CHANNELS, 8, 8), torch.full((2,), 0.5)
+    known = model.encode(seen)
+    before = model.predict(noise, t, known)
+    assert len(known.injected) == 2 * len(model.config.widths)
+    for level, maps in enumerate(known.injected):
+        injected = list(known.injected)
+        injected[level] = maps + 1
+        changed = dataclasses.replace(known, injected=injected)
+        assert not torch.equal(model.predict(noise, t, changed), before), level
+
+
+def test_the_transport_sees_its_state_and_the_time_alone() -> None:
+    model, mean, noise = trained(PRESETS[0]), random(2, CHANNELS, 8, 8), random(2, CHANNELS, 8, 8)
+    seen = neighbours()
+    # Other neighbours with the same blend and gate start, and end, at the same latents.
+    other = dataclasses.replace(seen, adjacent=seen.adjacent + 1, beyond=seen.beyond - 1)
+    assert torch.equal(model.crisp(seen, mean, noise, 3), model.crisp(other, mean, noise, 3))
+
+
+def test_the_start_lies_on_the_way_from_the_mean_to_the_blend() -> None:
+    config, seen, mean = PRESETS[0], neighbours(), random(2, CHANNELS, 8, 8)
+    begin = start(seen, mean, torch.zeros_like(mean), config)
+    share = (begin - mean) / (seen.blend - mean)
+    torch.testing.assert_close(share, torch.full_like(share, config.approach), rtol=0, atol=1e-3)
+    spread = start(seen, mean, torch.ones_like(mean), config) - begin
+    wanted = (config.start_noise * seen.gate).expand_as(spread)
+    torch.testing.assert_close(spread, wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_midpoints_of_midpoints_of_a_ramp_are_the_ramp(depth: int) -> None:
+    ramp = 8 * torch.arange(4.0)[:, None, None, None]
+    dense = midpoints(ramp, depth, lambda low, high: (low + high) / 2)
+    step = 8 / 2**depth
+    torch.testing.assert_close(dense.flatten(), step * torch.arange(3 * 2**depth + 1.0))
+    assert torch.equal(dense[:: 2**depth], ramp)
+
+
+def test_generated_slices_become_context() -> None:
+    seen: list[tuple[float, float]] = []
+
+    def between(low: Tensor, high: Tensor) -> Tensor:
+        seen.extend(zip(low.flatten().tolist(), high.flatten().tolist(), strict=True))
+        return high - 1
+
+    midpoints(torch.tensor([0.0, 10.0])[:, None, None, None], 2, between)
+    assert seen == [(0, 10), (0, 9), (9, 10)]
+
+
+@pytest.mark.parametrize(("count", "depth"), [(1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4)])
+def test_a_gap_is_halved_until_it_holds_enough(count: int, depth: int) -> None:
+    assert depth_for(count) == depth
