@@ -25,6 +25,7 @@ def run(*arguments: object) -> int:
     return calid("reconstruct", *arguments, "--device", "cpu", "--factor", "2")
 
 
+@pytest.mark.slow
 def test_the_series_holds_what_the_nifti_holds(stack_file, tmp_path, capsys):
     out, folder = tmp_path / "dense.nii.gz", tmp_path / "series"
     assert run(stack_file, out, "--dicom", folder) == 0

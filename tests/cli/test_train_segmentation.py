@@ -47,6 +47,7 @@ def test_fine_tuning_begins_with_the_weights_it_is_given(folders, tmp_path):
     assert all(found[name].equal(given[name]) for name in given)
 
 
+@pytest.mark.slow
 def test_without_them_it_begins_anew(folders, tmp_path):
     assert train(folders, tmp_path, "--steps", 1, "--rate", 0) == 0
     found = load_file(tmp_path / "segmentation.safetensors")

@@ -16,6 +16,7 @@ DATA = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(DATA)
 def test_percentiles_are_those_of_double_precision(data):
     low, high = np.percentile(data.astype(np.float64), (0.5, 99.5))

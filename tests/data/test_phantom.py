@@ -187,6 +187,7 @@ def test_stack_spans_the_ventricle_in_stored_units() -> None:
         assert stack.rank == 3
 
 
+@pytest.mark.slow
 def test_noise_is_rician_and_of_the_asked_size() -> None:
     p = phantom(0)
     clean = p.acquire(noise=0.0, spacing=2.0, slices=3).data.astype(float)

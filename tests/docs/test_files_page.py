@@ -48,6 +48,7 @@ def test_the_record_of_a_reconstruction(reader, page):
     assert {field for field in listed if field.split(".")[0] not in record} == set()
 
 
+@pytest.mark.slow
 def test_the_record_of_an_evaluation(reader, page):
     main(["evaluate", "stacks", "--out", "report", "--methods", "linear,nearest"])
     keys = json.loads((reader / "report" / "summary.json").read_text())

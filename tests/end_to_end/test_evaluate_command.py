@@ -190,6 +190,7 @@ def test_downstream_compares_with_the_labels_beside_the_stacks(
     assert np.isnan(errors["p2"])  # without end-systole
 
 
+@pytest.mark.slow
 def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load_segmenter", lambda device: ByBrightness())
     (tmp_path / "empty").mkdir()

@@ -196,6 +196,7 @@ FORBIDDEN = {
 }
 
 
+@pytest.mark.slow
 def test_no_code_is_loaded_from_files_and_none_calls_home():
     for path in Path(calid.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -172,6 +172,7 @@ def test_a_film_is_extrapolated_from_a_few_of_its_frames(model, monkeypatch):
     assert found["basis"] == "2 of 30 frames were made."
 
 
+@pytest.mark.slow
 def test_pixel_diffusion_is_extrapolated_to_all_its_evaluations(monkeypatch):
     clock = iter(float(t) for t in range(100))
     monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))

@@ -72,6 +72,7 @@ def save(stack: SliceStack, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_phantom_is_acquired_every_10_mm_and_asked_for_every_2_mm(case):
     assert case.name == case.subject == f"phantom-{SEED}"
     np.testing.assert_allclose(np.diff(case.positions), 10)
@@ -86,6 +87,7 @@ def test_a_phantom_is_acquired_every_10_mm_and_asked_for_every_2_mm(case):
     assert all(len(v) == len(case.targets) for v in case.groups.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [SEED, SEED + 1, SEED + 7])
 def test_outermost_slices_embrace_both_cavities(seed):
     case, first = phantom_case(seed, COARSE), first_slice(seed, COARSE.gap)
@@ -146,6 +148,7 @@ def test_combing_raises_the_curvature_but_hardly_the_error(case):
     assert np.median(figures["psnr"]) > np.median(score(case, methods(case)["linear"])["psnr"])
 
 
+@pytest.mark.slow
 def test_linear_beats_nearest_in_all_planes(case):
     ours, theirs = (score(case, a) for a in methods(case).values())
     for name in ("psnr", "ssim", "psnr_long", "ssim_long"):
@@ -210,6 +213,7 @@ def test_phantoms_that_were_trained_on_are_refused():
         dense_case(Path("phantoms/79"))
 
 
+@pytest.mark.slow
 def test_the_word_phantoms_stands_for_held_out_seeds(tmp_path):
     found = sources(Path("phantoms"), 3)
     assert found == [Path(f"phantoms/{seed}") for seed in (1000, 1001, 1002)]

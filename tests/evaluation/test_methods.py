@@ -107,6 +107,7 @@ def test_damaged_weights_of_a_baseline_are_refused(loads, tmp_path):
         one("regression", baselines=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("precision")
 def test_label_maps_come_from_the_segmentation_where_they_are_asked_for(loads, tmp_path):
     name = "diffusion-autoencoder"

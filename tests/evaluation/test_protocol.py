@@ -46,6 +46,7 @@ def phantoms(tmp_path_factory) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 def test_a_method_that_ignores_its_input_comes_last_in_every_column(phantoms, tmp_path):
     protocol = hidden_slices(None)
     methods = (nearest, linear, cubic, registration, noise)

@@ -60,6 +60,7 @@ def rows_of(spread: NDArray[np.float64], error: NDArray[np.float64]) -> list[Row
     ]
 
 
+@pytest.mark.slow
 def test_rank_is_spearmans_over_all_slices() -> None:
     rng = np.random.default_rng(0)
     spread = rng.random((7, 5))
@@ -71,6 +72,7 @@ def test_rank_is_spearmans_over_all_slices() -> None:
     assert (same.mean, same.low, same.high) == pytest.approx((1, 1, 1))
 
 
+@pytest.mark.slow
 def test_slices_without_a_figure_have_no_rank() -> None:
     spread, error = np.array([[0.1, np.nan, 0.3, 0.2]]), np.array([[0.1, 0.5, 0.3, 0.2]])
     assert rank_correlation(rows_of(spread, error)).mean == pytest.approx(1)

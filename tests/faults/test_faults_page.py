@@ -360,6 +360,7 @@ def check(row: str, code: int, shown: str, before: list[str], folder: Path) -> N
     assert files(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", READ)
 def test_reading_keeps_the_promise(row: str, tmp_path: Path, capfd) -> None:
     for number, make in enumerate(READ[row]):

@@ -263,6 +263,7 @@ def test_spacing_from_decides_where_the_header_contradicts_itself(
     assert json.loads((tmp_path / "b.json").read_text())["reading"]["spacing_from"] == choice
 
 
+@pytest.mark.slow
 def test_fill_is_for_voxels_that_are_not_finite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_frames_know_of_each_other_unless_they_are_not_to(model, single, film, s
     assert found.data.dtype == film.data.dtype
 
 
+@pytest.mark.slow
 def test_rolled_frames_are_rolled_in_the_answer(model, film):
     found = model.reconstruct(film, factor=2)
     again = model.reconstruct(replace(film, data=np.roll(film.data, 2, axis=0)), factor=2)

@@ -115,6 +115,7 @@ def model() -> Model:
     return load_model(device="cpu", precision="float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 1])
 def test_fewer_at_once_give_the_same_slices(model, samples):
     images = np.random.default_rng(0).random((6, 16, 32), np.float32)

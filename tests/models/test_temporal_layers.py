@@ -230,6 +230,7 @@ def test_a_context_over_frames_repeats_its_targets_in_each():
     assert Context.concatenate([one, one]).frames == STILL
 
 
+@pytest.mark.slow
 def test_files_say_whether_there_are_layers(tmp_path, inside):
     tolerance = {torch.float32: 0.05, torch.bfloat16: 0.2}[inside]
     save_interpolator(single(), tmp_path / "old.safetensors", {})

@@ -127,6 +127,7 @@ def test_reasons_stand_where_figures_are_missing(report):
     assert "Not measured. No heart." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gain", "verdict"),
     [(2.13, "CaLID is +2.1 dB above linear."), (-1.0, "CaLID is 1.0 dB below linear: look")],
