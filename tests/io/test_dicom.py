@@ -372,32 +372,3 @@ def test_the_report_is_made_without_decoding(tmp_path):
         assert [s.position_mm for s in exam.report.kept] == pytest.approx([0, 10, 20, 30], abs=1e-3)
         assert [s.frames for s in exam.report.kept] == [3] * 4
         assert exam.report.files == exam.report.images == 15
-
-
-@pytest.mark.parametrize(
-    ("scale", "words"),
-    [(1e-3, "taken for another"), (1e3, "taken for another"), (60.0, "no unit makes sense")],
-)
-def test_trigger_times_that_no_heart_has_are_said_and_read_as_they_make_sense(
-    scale, words, tmp_path
-):
-    images = short_axis(phases=12)
-    for data in images:
-        data.TriggerTime = float(data.TriggerTime) * scale
-    save(images, tmp_path)
-    with pytest.warns(CalidWarning, match=words):
-        stack = read_dicom(tmp_path).stack
-    step = 0.04 if scale != 60 else 1 / 12
-    np.testing.assert_allclose(stack.frame_times, np.arange(12) * step, atol=1e-6)
-
-
-def test_a_cycle_in_microseconds_where_it_should_be_in_milliseconds_is_read(tmp_path):
-    images = short_axis(phases=10)
-    for data in images:
-        data.TemporalPositionIdentifier = 1 + round(float(data.TriggerTime) / 40)
-        data.NominalInterval = 900000
-        del data.TriggerTime
-    save(images, tmp_path)
-    with pytest.warns(CalidWarning, match="taken for another"):
-        stack = read_dicom(tmp_path).stack
-    np.testing.assert_allclose(stack.frame_times, np.arange(10) * 0.09, atol=1e-6)

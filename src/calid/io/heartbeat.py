@@ -8,8 +8,15 @@ Converters write milliseconds where the header says seconds, and the other way r
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
-__all__ = ["ASSUMED", "CYCLE", "assumed_step", "first_time", "time_scale"]
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.errors import GeometryError
+
+__all__ = ["ASSUMED", "CYCLE", "assumed_step", "first_time", "header_times", "time_scale"]
 
 CYCLE = (0.2, 3.0)
 """Shortest and longest heart cycle in seconds that is believed."""
@@ -24,6 +31,7 @@ FEWEST_FRAMES = (4, 8)
 """Frames of a film that takes no longer than a cycle, and of one that takes no less. Fewer may
 be two or three phases of different beats, or a part of a cycle."""
 
+_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _UNITS = (1e-3, 1e-6, 1e3, 1e6)
 
 
@@ -76,6 +84,45 @@ def first_time(start: float) -> tuple[float, str]:
         return start, ""
     read = next((start * s for s in _UNITS[:2] if abs(start * s) <= CYCLE[1]), 0.0)
     return read, f"the first frame is at {start:g} s in the header. {read:g} s is used."
+
+
+def header_times(
+    header: Any, frames: int, axis: int, path: Path
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Seconds of each frame by a NIfTI header, and what was decided.
+
+    Parameters
+    ----------
+    axis
+        Number of the axis that holds the frames, 4 or more.
+
+    Raises
+    ------
+    GeometryError
+        If that axis is no time.
+    """
+    units = int(header["xyzt_units"]) & 56
+    if units not in _SECONDS and frames > 1:
+        raise GeometryError(
+            path, "The fourth axis is a spectrum (Hz, ppm or rad/s), not time.", "Give a cine."
+        )
+    unit = _SECONDS.get(units, 1.0)
+    step, scale = 1.0, 1.0
+    notes: list[str] = []
+    if frames > 1:
+        # An axis that stands in another's place may have its step in either field.
+        fields = dict.fromkeys((axis, 4))
+        steps = [float(header["pixdim"][field]) * unit for field in fields]
+        step = next((s for s in steps if time_scale(s, frames)[0] is not None), steps[0])
+        found, note = time_scale(step, frames)
+        step, scale = (assumed_step(frames), 1.0) if found is None else (step * found, abs(found))
+        notes += [note] * bool(note)
+    said = float(header["toffset"]) * unit * scale
+    start, note = first_time(said)
+    if frames > 1 or math.isfinite(said):
+        notes += [note] * bool(note)
+    times = start + np.arange(frames, dtype=np.float64) * step
+    return times, [f"{path}: {note}" for note in notes]
 
 
 def _plausible(step: float, frames: int) -> bool:

@@ -27,7 +27,7 @@ from calid.errors import (
     UsageError,
 )
 from calid.geometry.affine import SpacingFrom, resolve, spacing
-from calid.io.heartbeat import assumed_step, first_time, time_scale
+from calid.io.heartbeat import header_times
 from calid.io.nifti_write import SUFFIXES, is_gz
 from calid.stack import Intensity, SliceStack
 
@@ -49,7 +49,6 @@ MOST_OBLONG = 3.0
 """Times that one side of a pixel may be as long as the other and as the step between slices."""
 
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
-_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _IN_PAIRS = "Header and voxels are one in another file (.hdr and .img).", "Convert it to one .nii."
 _DAMAGED = "Copy or download the file again."
@@ -127,7 +126,7 @@ def read_stack(
             _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
-            times, time_notes = _frame_times(header, shape[0], path)
+            times, time_notes = header_times(header, shape[0], _time_axis(header, shape[0]), path)
             time_notes += _empty_axes(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
             data, fill_notes = _finite(data, fill, path)
@@ -313,32 +312,6 @@ def _intensity(header: Any, path: Path) -> Intensity:
             path, f"Slope {slope} and intercept {intercept} are not finite.", "Correct the header."
         )
     return Intensity(slope, intercept)
-
-
-def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float64], list[str]]:
-    """Seconds of each frame, from pixdim and toffset; see `calid.io.heartbeat`."""
-    units = int(header["xyzt_units"]) & 56
-    if units not in _SECONDS and frames > 1:
-        raise GeometryError(
-            path, "The fourth axis is a spectrum (Hz, ppm or rad/s), not time.", "Give a cine."
-        )
-    unit = _SECONDS.get(units, 1.0)
-    step, scale = 1.0, 1.0
-    notes: list[str] = []
-    if frames > 1:
-        # An axis that stands in another's place may have its step in either field.
-        fields = {_time_axis(header, frames): None, 4: None}
-        steps = [float(header["pixdim"][axis]) * unit for axis in fields]
-        step = next((s for s in steps if time_scale(s, frames)[0] is not None), steps[0])
-        found, note = time_scale(step, frames)
-        step, scale = (assumed_step(frames), 1.0) if found is None else (step * found, abs(found))
-        notes += [note] * bool(note)
-    said = float(header["toffset"]) * unit * scale
-    start, note = first_time(said)
-    if frames > 1 or math.isfinite(said):
-        notes += [note] * bool(note)
-    times = start + np.arange(frames, dtype=np.float64) * step
-    return times, [f"{path}: {note}" for note in notes]
 
 
 def _read_voxels(
