@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from calid.baselines.codes import CodeEncoder
-from calid.baselines.unet import ModulatedUNet
 from calid.errors import CalidWarning, UsageError
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
 from calid.inference.runtime import choose_runtime
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.denoiser import Denoiser
+from calid.models.unet import UNet
 from calid.precision import VARIABLE, choose_precision, computing, exact, precision_name
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
 
@@ -95,9 +95,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor]]] = {
     "encoder": (autoencoder, lambda network: network.encode(IMAGES)),
     "decoder": (autoencoder, lambda network: network.decode(MAPS)),
     "denoiser": (lambda: Denoiser(3, (8, 16)), denoised),
-    "baselines": (
-        lambda: ModulatedUNet(3, 3, (8, 16), 4),
-        lambda network: network(MAPS, torch.ones(2, 4)),
+    "unet": (
+        lambda: UNet(3, 3, (8, 16), 4),
+        lambda network: network(MAPS, torch.ones(2, 4))[0],
     ),
     "codes": (lambda: CodeEncoder(3, (8, 16), 4), lambda network: network(MAPS)),
     "segmentation": (

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from calid.baselines.codes import CodeEncoder
 from calid.baselines.latent_spherical import slerp
-from calid.baselines.unet import ModulatedUNet
 from calid.diffusion.objective import data_from_noise
 from calid.diffusion.sampler import ddim, invert
 from calid.diffusion.schedule import time_grid, variance_preserving
 from calid.models.context import Acquired
 from calid.models.interpolator import LATENT_RANGE, Draw, Filled
 from calid.models.layers import fourier_features
+from calid.models.unet import UNet
 
 __all__ = ["DiffusionAutoencoder", "DiffusionAutoencoderConfig", "Labels"]
 
@@ -92,7 +92,7 @@ class DiffusionAutoencoder(nn.Module):
             nn.SiLU(),
             nn.Linear(config.embedding, config.embedding),
         )
-        self.unet = ModulatedUNet(config.channels, config.channels, config.widths, config.embedding)
+        self.unet = UNet(config.channels, config.channels, config.widths, config.embedding)
         self.labels: Labels | None = None
         if labels is not None:
             self.label_with(labels)
@@ -129,7 +129,7 @@ class DiffusionAutoencoder(nn.Module):
     def noise(self, x: Tensor, t: Tensor, code: Tensor) -> Tensor:
         """Prediction of the noise in ``x`` at times ``t`` ``(batch,)``, given the codes."""
         time = self.time(fourier_features(t, 32, period=2.0))
-        predicted: Tensor = self.unet(x, F.silu(time + self.condition(code)))
+        predicted: Tensor = self.unet(x, F.silu(time + self.condition(code)))[0]
         return predicted
 
     def invert(self, latents: Tensor, code: Tensor, steps: int) -> Tensor:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calid.baselines.unet import ModulatedUNet
 from calid.models.context import Acquired, Context, nearest_context
 from calid.models.interpolator import Draw, Filled
 from calid.models.layers import fourier_features
+from calid.models.unet import UNet
 
 __all__ = ["RegressionConfig", "RegressionInterpolator"]
 
@@ -66,9 +66,7 @@ class RegressionInterpolator(nn.Module):
             nn.SiLU(),
             nn.Linear(EMBEDDING, EMBEDDING),
         )
-        self.unet = ModulatedUNet(
-            context * config.channels, config.channels, config.widths, EMBEDDING
-        )
+        self.unet = UNet(context * config.channels, config.channels, config.widths, EMBEDDING)
 
     @property
     def reach(self) -> int:
@@ -90,7 +88,7 @@ class RegressionInterpolator(nn.Module):
         features = fourier_features(context.distance, FEATURES, PERIOD)
         features = torch.cat([features * there[..., None], there[..., None]], -1)
         embedding = F.silu(self.place(features.flatten(1)))
-        correction: Tensor = self.unet(seen.flatten(1, 2), embedding)
+        correction: Tensor = self.unet(seen.flatten(1, 2), embedding)[0]
         return _blend(latents, context) + context.gate[:, None, None, None] * correction
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ from calid.io.find import find_images, plain_stem
 from calid.io.nifti_write import SUFFIXES
 from calid.stack import SliceStack
 
-__all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film"]
+__all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film", "window_units"]
 
 LEVELS = 170
 """uint8 code of window value 1; 255 is then the ceiling of 1.5."""
@@ -101,6 +101,11 @@ def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> Film:
         images, spacing = resample(images, grid.native, grid.network), (PIXEL_SPACING,) * 2
     codes = (images.clamp(0, CEILING) * LEVELS).round().to(torch.uint8).numpy()
     return Film(subject, codes, stack.positions, spacing)
+
+
+def window_units(codes: NDArray[np.uint8]) -> torch.Tensor:
+    """Frames of a film, of any shape, in window units."""
+    return torch.from_numpy(codes).float() / LEVELS
 
 
 def _usable(film: Film, path: Path) -> Film:

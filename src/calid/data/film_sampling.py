@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from calid.data.augment import augment_intensity, crop, random_pose
-from calid.data.bank import LEVELS, Film
+from calid.data.bank import Film, window_units
 from calid.data.sampling import seeded
 
 __all__ = ["FilmSampler", "TrainingFilm", "centre_film"]
@@ -46,7 +46,7 @@ class TrainingFilm:
 def centre_film(film: Film, size: int) -> TrainingFilm:
     """The centre of a film as it is, for validation, at most ``size`` pixels wide."""
     size = _side(film, size)
-    images = torch.from_numpy(film.frames).float().flatten(0, 1) / LEVELS
+    images = window_units(film.frames).flatten(0, 1)
     images = crop(images, size, torch.eye(2, 3)).unflatten(0, film.frames.shape[:2])
     return TrainingFilm(images, film.positions, len(images))
 
@@ -84,7 +84,7 @@ class FilmSampler:
         index, cycle = self._frames(len(film.frames), generator)
         first = _below(max(0, len(film.positions) - self.most_slices) + 1, generator)
         run = slice(first, first + self.most_slices)
-        images = torch.from_numpy(film.frames[index, run]).float() / LEVELS
+        images = window_units(film.frames[index, run])
         shape, positions = images.shape[:2], film.positions[run]
         size = _side(film, self.size)
         spare = max(0.0, (min(images.shape[-2:]) - size) / 2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from calid.data.augment import augment_intensity, crop, random_pose
-from calid.data.bank import LEVELS, Film
+from calid.data.bank import Film, window_units
 
 __all__ = ["StackSampler", "TrainingStack", "centre_stack", "seeded"]
 
@@ -32,7 +32,7 @@ class TrainingStack:
 
 def centre_stack(film: Film, frame: int, size: int) -> TrainingStack:
     """The centre of a frame as it is, for validation; mirrored beyond the edge."""
-    images = torch.from_numpy(film.frames[frame]).float() / LEVELS
+    images = window_units(film.frames[frame])
     return TrainingStack(crop(images, size, torch.eye(2, 3)), film.positions)
 
 
@@ -84,7 +84,7 @@ class StackSampler:
         surplus = max(0, len(film.positions) - self.most_slices)
         first = int(torch.randint(surplus + 1, (), generator=generator))
         run = slice(first, first + self.most_slices)
-        images = torch.from_numpy(film.frames[frame, run]).float() / LEVELS
+        images = window_units(film.frames[frame, run])
         spare = max(0.0, (min(images.shape[-2:]) - size) / 2)
         images = crop(images, size, random_pose(generator, shift=spare + size / 16))
         images = augment_intensity(images, generator)

@@ -1,4 +1,4 @@
-"""The U-Net of the method: tau_1, the denoiser and the answer's velocity are three of it."""
+"""The U-Net of the method: tau_1, the denoiser and the transport are three of it."""
 
 from __future__ import annotations
 

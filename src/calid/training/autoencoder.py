@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from calid.data.augment import augment_intensity, crop, random_crop, uniform
-from calid.data.bank import LEVELS, Film
+from calid.data.bank import Film, window_units
 from calid.data.sampling import seeded
 from calid.evaluation.metrics import psnr, sharpness, ssim
 from calid.models.autoencoder import Autoencoder
@@ -116,7 +114,7 @@ def autoencoder_task(
         return SliceBatch(images(generator, batch), noise.to(device), share)
 
     still = torch.eye(2, 3)
-    stills = torch.cat([crop(_window(f.frames[0]), size, still) for f in held_out])[:, None]
+    stills = torch.cat([crop(window_units(f.frames[0]), size, still) for f in held_out])[:, None]
 
     def validate() -> Mapping[str, float]:
         parts = [
@@ -136,9 +134,5 @@ def autoencoder_task(
 def _slice(film: Film, size: int, generator: Generator) -> Tensor:
     """A random crop ``(1, size, size)`` of a random slice."""
     frame, number = (int(torch.randint(n, (), generator=generator)) for n in film.frames.shape[:2])
-    image = random_crop(_window(film.frames[frame, number : number + 1]), size, generator)
+    image = random_crop(window_units(film.frames[frame, number : number + 1]), size, generator)
     return augment_intensity(image, generator)
-
-
-def _window(codes: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(codes).float() / LEVELS

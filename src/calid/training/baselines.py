@@ -12,7 +12,8 @@ from calid.baselines.learned import Baseline, save_baseline
 from calid.baselines.regression import RegressionInterpolator
 from calid.diffusion.objective import diffuse
 from calid.diffusion.schedule import variance_preserving
-from calid.training.interpolator import TupleBatch, TupleObjective, noise_times
+from calid.training.interpolator import TupleBatch, TupleObjective
+from calid.training.latent_interpolator import noise_times
 
 __all__ = ["DiffusionAutoencoderObjective", "RegressionObjective", "baseline_objective"]
 

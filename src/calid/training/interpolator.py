@@ -25,6 +25,7 @@ from calid.models.correspondence import carry
 from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
 from calid.models.layers import channels_last
 from calid.models.store import save_interpolator
+from calid.training.latent_interpolator import noise_times
 from calid.training.loop import Task
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "TupleBatch",
     "TupleObjective",
     "interpolator_task",
-    "noise_times",
     "preset_objective",
 ]
 
@@ -175,11 +175,6 @@ class NoiseObjective(TupleObjective):
     def save(self, path: Path, figures: Mapping[str, float]) -> None:
         """See `TupleObjective.save`."""
         save_interpolator(self.interpolator, path, figures)
-
-
-def noise_times(uniform: Tensor) -> Tensor:
-    """The 1000 training times of noise prediction, from numbers in ``[0, 1)``; never 0."""
-    return torch.ceil(uniform * 1000).clamp(min=1) / 1000
 
 
 def preset_objective(model: Interpolator | PaperInterpolator) -> TupleObjective:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Generator, Tensor
 
 from calid.data.augment import augment_intensity, crop, random_crop
-from calid.data.bank import LEVELS, Film
+from calid.data.bank import Film, window_units
 from calid.data.sampling import seeded
 from calid.errors import DataError
 from calid.io.atomic import atomic
@@ -201,7 +201,7 @@ def validation_tuples(films: Sequence[Film], encode: Encode, size: int) -> Tuple
     """Every slice of the first frame that has both neighbours, hidden; centre crops as they are."""
     parts = []
     for film in films:
-        images = crop(_window(film.frames[0]), size, torch.eye(2, 3), "nearest")
+        images = crop(window_units(film.frames[0]), size, torch.eye(2, 3), "nearest")
         options = [(i, 1, 1) for i in range(1, len(images) - 1)]
         if options:
             parts.append(_tuples(images, film.positions, options, encode))
@@ -233,7 +233,7 @@ def _of_film(
 ) -> Iterator[Tuples]:
     count = min(len(film.frames), config.frames)
     for frame in torch.randperm(len(film.frames), generator=generator)[:count].tolist():
-        images = random_crop(_window(film.frames[frame]), config.size, generator)
+        images = random_crop(window_units(film.frames[frame]), config.size, generator)
         images, positions = augment_intensity(images, generator), film.positions
         if int(torch.randint(2, (), generator=generator)):
             images, positions = images.flip(0), positions[-1] - positions[::-1]
@@ -296,10 +296,6 @@ def _tuples(
     moved = registered(images[index[:, 1:3]], distance[:, :2], gate)
     carried = encode(moved.flatten(0, 1)[:, None]).unflatten(0, (-1, 2))
     return Tuples(latents.half().cpu(), carried.half().cpu(), index, distance)
-
-
-def _window(codes: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(codes).float() / LEVELS
 
 
 def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
