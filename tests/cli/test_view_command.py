@@ -51,7 +51,9 @@ def test_the_page_is_served_until_it_is_interrupted(source, browser, monkeypatch
 
 
 def test_a_stack_is_read_as_it_was_for_the_reconstruction(tmp_path, capsys):
-    exam = save([*short_axis(phases=1), image(10, 0, series=50)], tmp_path / "exam")
+    exam = save(
+        [*short_axis(phases=1), image(40, 0, matrix=(14, 10), series=50)], tmp_path / "exam"
+    )
     odd = ("--odd-slices", "leave-out")
     dense, page = tmp_path / "dense.nii.gz", tmp_path / "page.html"
     with pytest.warns(CalidWarning, match="left out"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cohort_jobs import subjects_named
 
-from calid.cohort.walk import parse_shard, shard, walk
+from calid.cohort.walk import left_out, parse_shard, shard, walk
 from calid.errors import InputError, UsageError
 
 
@@ -146,3 +146,39 @@ def test_a_shard_is_a_number_of_a_number():
     for text in ("0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/4/2", ""):
         with pytest.raises(UsageError):
             parse_shard(text)
+
+
+TABLES = {
+    "semicolons.csv": "id;path;note\ns1;a.nii;b, c\n;;\ns2;b.nii;\n",
+    "tabs.csv": "Path\tID\na.nii\ts1\nb.nii\ts2\n",
+    "excel.csv": "sep=;\r\nPATH;Id\r\n a.nii ;s1\r\nb.nii; s2\r\n",
+    "bars.csv": "id|path\ns1|a.nii\ns2|b.nii\n",
+    "quoted.csv": '"path","id"\n"a.nii","s1"\n"b.nii","s2"\n',
+}
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_delimiter_of_a_table_is_found(name, encoding, tmp_path):
+    (tmp_path / name).write_bytes(TABLES[name].encode(encoding))
+    assert targets(tmp_path / name) == [
+        f"sub-s{n}/anat/sub-s{n}_desc-calid_sax.nii.gz" for n in "12"
+    ]
+    assert [s.source for s in walk(tmp_path / name)] == [tmp_path / "a.nii", tmp_path / "b.nii"]
+
+
+@pytest.mark.parametrize("text", ["path;id\n", "", "sep=;\npath;id\n;\n", "file;id\na;b\n"])
+def test_a_table_without_a_subject_is_an_error(text, tmp_path):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=r"list is empty|no column 'path'"):
+        walk(tmp_path / "list.csv")
+
+
+def test_label_maps_are_left_out_and_named(tmp_path):
+    labels = ("1/label_sa_ED.nii.gz", "2/segmentations/atrium.nii.gz", "2/masks/lv.nii", "gt/a.nii")
+    fill(tmp_path, "1/sa_ED.nii.gz", *labels)
+    assert [s.source.name for s in walk(tmp_path)] == ["sa_ED.nii.gz"]
+    assert "4 files (1/label_sa_ED.nii.gz, 2/masks/lv.nii, " in left_out(tmp_path)
+    (tmp_path / "1/sa_ED.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"no image that matches.*4 files"):
+        walk(tmp_path)

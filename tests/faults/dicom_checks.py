@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def refused(path: Path, kind: type[CalidError], match: str, **options: object) -
     for secret in SECRETS:
         assert secret not in f"{error.rule} {error.remedy}"
     return error
+
+
+def warned(path: Path, match: str, **options: object) -> DicomStack:
+    """What is read with a warning among others."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_dicom(path, **options)
+    said = [str(w.message) for w in caught]
+    assert any(re.search(match, sentence) for sentence in said), said
+    assert not any(secret in sentence for secret in SECRETS for sentence in said)
+    return found
 
 
 def check_is(found: DicomStack, images: list[Dataset], slices: int) -> None:

@@ -147,7 +147,8 @@ def test_a_zip_within_a_zip_is_not_opened(tmp_path):
     path = save_zip(short_axis(), tmp_path / "outer.zip")
     with zipfile.ZipFile(path, "a") as archive:
         archive.write(inner, "more.zip")
-    found = read_dicom(path)
+    with pytest.warns(CalidWarning, match="1 file is left out: not DICOM"):
+        found = read_dicom(path)
     assert found.stack.n_slices == 4
     assert [v.reason for v in found.report.left_out] == ["not DICOM"]
 
@@ -165,26 +166,16 @@ def test_a_dicomdir_leads_nowhere(tmp_path):
         directory.SOPClassUID = "1.2.840.10008.1.3.10"
         directory.DirectoryRecordSequence = [record]
         (folder / "DICOMDIR").write_bytes(encoded(directory))
-    found = read_dicom(folder)
+    with pytest.warns(CalidWarning, match="1 file is left out: a DICOMDIR"):
+        found = read_dicom(folder)
     assert found.stack.n_slices == 4
-    assert found.report.left_out[0].reason == "a DICOMDIR, which is not needed"
-
-
-def test_links_out_of_a_folder_are_not_followed(tmp_path):
-    folder = save(short_axis(phases=1), tmp_path / "exam")
-    outside = tmp_path / "outside.dcm"
-    outside.write_bytes(encoded(image(40)))
-    (folder / "link.dcm").symlink_to(outside)
-    (folder / "loop").symlink_to(folder, target_is_directory=True)
-    found = read_dicom(folder)
-    assert found.stack.n_slices == 4
-    assert [v.reason for v in found.report.left_out] == ["a link that leads out of the folder"]
 
 
 def test_a_pipe_in_a_folder_does_not_hang(tmp_path):
     folder = save(short_axis(phases=1), tmp_path / "exam")
     os.mkfifo(folder / "pipe.dcm")
-    assert read_dicom(folder).stack.n_slices == 4
+    with pytest.warns(CalidWarning, match="1 item is left out: neither a file nor a folder"):
+        assert read_dicom(folder).stack.n_slices == 4
 
 
 # Damaged and strange files
@@ -248,8 +239,7 @@ def test_an_encoding_that_cannot_be_decoded(tmp_path):
         data["PixelData"].is_undefined_length = True
         data["PixelData"].VR = "OB"
         (tmp_path / f"{number}.dcm").write_bytes(encoded(data, JPEG2000Lossless))
-    error = refused(tmp_path, InputError, "JPEG 2000")
-    assert "Decompress" in error.remedy
+    refused(tmp_path, InputError, "JPEG 2000")
 
 
 def test_run_length_encoding_is_decoded(tmp_path):
@@ -306,14 +296,17 @@ def test_what_shows_no_slice_is_left_out(tmp_path):
     shot.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     del shot.ImagePositionPatient
     report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
-    found = read_dicom(save([*images, phase, colour, shot, report], tmp_path))
+    with pytest.warns(CalidWarning, match="1 (file|image) is left out") as caught:
+        found = read_dicom(save([*images, phase, colour, shot, report], tmp_path))
     check_is(found, images, 4)
-    assert {v.reason for v in found.report.left_out} == {
-        "not a magnitude image (phase or velocity)",
+    reasons = {v.reason for v in found.report.left_out}
+    assert reasons == {
+        "not a magnitude image (phase or velocity, real or imaginary part)",
         "a colour image",
-        "a screenshot",
+        "a screenshot (secondary capture)",
         "DICOM without an image",
     }
+    assert all(any(reason in str(w.message) for w in caught) for reason in reasons)
 
 
 def test_flipped_bits_never_end_in_a_traceback(tmp_path, caplog):

@@ -13,10 +13,12 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 from command_line import run
-from faults.dicom_writer import late_enhancement, long_axis, short_axis
+from faults.dicom_writer import OBLIQUE, late_enhancement, long_axis, short_axis
 from faults.dicom_writer import save as save_dicom
+from faults.test_dicom_encodings import LOSSLESS, exam
 from faults.test_dicom_faults import ODD, two_stacks
 from faults.test_dicom_file_faults import evil_zip
+from faults.test_dicom_images import CLASSES, COPIES, PARTS, Change, changed, fields, resent
 from faults.test_nifti_faults import FAULTS, nifti
 from faults.test_odd_inputs import save, voxels
 from faults.test_weights_faults import trap
@@ -55,6 +57,13 @@ def sound(data: np.ndarray, *steps: float, **fields: object) -> Input:
     return lambda folder: save(folder / "a.nii", data, affine, **fields)
 
 
+def padded() -> np.ndarray:
+    """Voxels in a frame of a constant far below them."""
+    data = np.random.default_rng(0).integers(0, 300, (24, 24, 4)).astype(np.int16)
+    data[:3], data[:, -3:] = -32768, -32768
+    return data
+
+
 def pipe(folder: Path) -> Path:
     os.mkfifo(folder / "a.nii")
     return folder / "a.nii"
@@ -73,6 +82,20 @@ def weights(write: Callable[[Path], object]) -> Input:
         return folder
 
     return make
+
+
+def others() -> list[Change]:
+    """What makes an image one of another class."""
+    return [fields(SOPClassUID=kind, Modality=name) for kind, name, _ in CLASSES.values()]
+
+
+def linked(folder: Path) -> Path:
+    path, store = folder / "exam", save_dicom(short_axis(), folder / "store")
+    path.mkdir()
+    for number, series in enumerate(sorted(store.iterdir())):
+        (path / str(number)).symlink_to(series, target_is_directory=True)
+    (path / "circle").symlink_to(path, target_is_directory=True)
+    return path
 
 
 HUGE = np.diag([-1500.0, -1250.0, 8000.0]).diagonal()
@@ -103,6 +126,7 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         "one slice, or a 2D image": known("one slice", "one slice, cine", "2D"),
         "an axis of size zero or less": known("empty axis", "negative axis", "no axes"),
         "more than four axes with a size above 1": known("five axes"),
+        "time on the fifth axis, behind one of size 1": [sound(voxels(6, 5, 3, 1, 4))],
         "four axes and one frame, or further axes of size 1": [
             sound(voxels(6, 5, 4, 1)),
             header(dim=(6, 5, 4, 1, 1)),
@@ -147,6 +171,10 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             header(at112_f4=[0.25, -7.5]),
         ],
         "time between frames": [sound(voxels(6, 5, 3, 4), frame_time=0.03)],
+        "time between frames in another unit than the header's": [
+            sound(voxels(6, 5, 3, 20), frame_time=33.0)
+        ],
+        "padding or outliers far outside of the image": [sound(padded())],
         "time between frames missing or absurd": [sound(voxels(6, 5, 3, 4), frame_time=0.0)],
         "long-axis series in the folder, shuffled instance numbers, one series a slice": [
             lambda folder: save_dicom(short_axis() + long_axis(), folder, shuffle=3)
@@ -156,7 +184,7 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             lambda folder: save_dicom(short_axis((0, 8, 20, 28)), folder),
             lambda folder: save_dicom(short_axis((0, 10.3, 19.7, 30.1)), folder),
         ],
-        "doubled positions, a rotated slice, another matrix, a missing frame": [
+        "several images at one time, a rotated slice, another matrix, a missing frame": [
             lambda folder, damage=damage: save_dicom(damage(short_axis()), folder)  # type: ignore[misc]
             for damage, *_ in ODD
         ],
@@ -164,7 +192,40 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
         "late enhancement, maps or perfusion on the planes of the film": [
             lambda folder: save_dicom(short_axis() + late_enhancement(), folder)
         ],
-        "archives that point outside, symbolic links, zip bombs": [
+        "a slice acquired again": [
+            lambda folder: save_dicom(short_axis() + short_axis([10], series=50), folder)
+        ],
+        "two views that may both be the short axis": [
+            lambda folder: save_dicom(
+                short_axis() + short_axis(axes=OBLIQUE[:, [2, 0, 1]], series=50), folder
+            )
+        ],
+        "an axial film of more slices than the short axis": [
+            lambda folder: save_dicom(
+                short_axis() + short_axis(range(0, 90, 10), axes=np.eye(3), series=50), folder
+            )
+        ],
+        "phase images, CT, segmentations, screenshots, processed copies": [
+            lambda folder, change=change: save_dicom(  # type: ignore[misc]
+                short_axis() + changed(short_axis(series=50), change), folder
+            )
+            for change in (*others(), PARTS["phase"], COPIES["derived"])
+        ],
+        "the same image sent twice": [
+            lambda folder: save_dicom([*(film := short_axis()), resent(film[4])], folder)
+        ],
+        "a slice thickness or spacing that positions contradict": [
+            lambda folder: save_dicom(changed(short_axis(), fields(SliceThickness=40)), folder),
+            lambda folder: save_dicom(
+                changed(short_axis(), fields(SpacingBetweenSlices=5)), folder
+            ),
+        ],
+        "links to files and folders, also in a circle": [linked],
+        "JPEG Lossless, JPEG-LS, JPEG 2000, RLE": [
+            lambda folder, encode=encode: exam(encode, folder)  # type: ignore[misc]
+            for encode in LOSSLESS.values()
+        ],
+        "archives that point outside or hold symbolic links, zip bombs": [
             lambda folder: evil_zip(folder / "a.zip", "../escaped.dcm"),
             lambda folder: evil_zip(folder / "a.zip", "link.dcm", link=True),
             lambda folder: bomb(folder / "a.zip"),

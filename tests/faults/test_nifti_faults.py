@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str, bytes | None, type[CalidError], str]] = {
     "empty axis": ("a.nii", nifti((6, 0, 4)), GeometryError, "axis is empty"),
     "negative axis": ("a.nii", nifti((6, -5, 4)), GeometryError, "axis is empty"),
     "no axes": ("a.nii", nifti(at40_i2=0), GeometryError, "axis is empty"),
-    "five axes": ("a.nii", nifti((6, 5, 2, 1, 2)), GeometryError, "5 axes"),
+    "five axes": ("a.nii", nifti((6, 5, 2, 2, 2)), GeometryError, "5 axes"),
     "spectrum": ("a.nii", nifti((6, 5, 2, 2), at123_u1=2 + 32), GeometryError, "spectrum"),
     "nan affine": ("a.nii", nifti(at280_f4=np.nan), GeometryError, "not numbers"),
     "singular affine": ("a.nii", nifti(at312_f4=[0, 0, 0]), GeometryError, "singular"),

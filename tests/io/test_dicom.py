@@ -20,7 +20,7 @@ from faults.dicom_writer import (
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
 
-from calid.errors import CalidWarning, InputError, UsageError
+from calid.errors import CalidWarning, GeometryError, InputError, UsageError
 from calid.io import is_dicom, read
 from calid.io.dicom import open_dicom, read_dicom
 from calid.stack import Intensity
@@ -244,7 +244,7 @@ def test_instance_numbers_of_different_series_are_not_compared(tmp_path):
     images = without("TriggerTime")
     for number, data in enumerate(images):
         data.SeriesInstanceUID = f"1.2.826.0.1.{number}"
-    with pytest.raises(Exception, match="of the same time"):
+    with pytest.raises(GeometryError, match="two stacks of 4 slices"):
         read(save(images, tmp_path))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calid.errors import InputError
-from calid.io.find import find_images, find_inputs, plain_stem
+from calid.io.find import find_images, find_inputs, find_labels, plain_stem
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -26,10 +26,8 @@ def test_images_are_found_at_any_depth_without_masks_and_derivatives(tmp_path):
     masks = [f"a_{mark}.nii" for mark in ("label", "gt", "SEG", "dseg", "uncertainty", "lv")]
     fill(tmp_path, *masks, "b/deep/a_label_ED.NII.gz", ".hidden.nii", "derivatives/a.nii",
          "out/a.nii", "a.zip", "a.nii", "a.txt")  # fmt: skip
-    assert names(find_images(tmp_path, tmp_path / "out"), tmp_path) == [
-        "a.nii",
-        "b/deep/a_label_ED.NII.gz",
-    ]
+    assert names(find_images(tmp_path, tmp_path / "out"), tmp_path) == ["a.nii"]
+    assert len(names(find_labels(tmp_path, tmp_path / "out"), tmp_path)) == len(masks) + 1
 
 
 def test_inputs_are_files_and_outermost_dicom_folders(tmp_path):
@@ -63,3 +61,29 @@ def test_labels_of_other_layouts_are_no_images(tmp_path):
     fill(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTs/a.nii.gz",
          "labels/a.nii.gz", *(f"imagesTr/a_{mark}.nii" for mark in marks))  # fmt: skip
     assert names(find_images(tmp_path), tmp_path) == ["imagesTr/a_0000.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["label_sa_ED", "seg_sa", "SEG_sa_ES", "p1-label", "P1_labelmap", "gt", "mask_01", "p1_seg2_ED",
+     "segmentations/heart_ventricle_left", "Masks/lv", "labelsTr/p1", "p1_label-LV_x", "x.seg"],
+)  # fmt: skip
+def test_label_maps_are_known_by_their_names(name, tmp_path):
+    fill(tmp_path, f"a/{name}.nii.gz", "a/sa_ED.nii.gz")
+    assert names(find_images(tmp_path), tmp_path) == ["a/sa_ED.nii.gz"]
+    assert names(find_labels(tmp_path), tmp_path) == [f"a/{name}.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sub-01_acq-gt_cine", "labelled", "lv_view", "segment_3", "masked", "ED_rv4", "roi_ED",
+     "unsegmented", "lab"],
+)  # fmt: skip
+def test_names_that_only_resemble_those_of_label_maps_are_images(name, tmp_path):
+    fill(tmp_path, f"{name}.nii.gz")
+    assert names(find_images(tmp_path), tmp_path) == [f"{name}.nii.gz"]
+
+
+def test_dicom_in_a_folder_of_label_maps_is_no_input(tmp_path):
+    fill(tmp_path, "P1/1.dcm", "segmentations/1.dcm")
+    assert names(find_inputs(tmp_path), tmp_path) == ["P1"]

@@ -88,11 +88,11 @@ def test_the_command_tells_everything_and_names_nobody(tmp_path, capsys):
 
 
 def test_the_command_fails_as_reading_would(tmp_path, capsys):
-    save([*short_axis(), image(10, 0, series=50)], tmp_path / "exam")
+    save([*short_axis(), image(10, 0, series=11)], tmp_path / "exam")
     out = tmp_path / "found.json"
     assert run(tmp_path / "exam", "--json", out) == 4
     shown = capsys.readouterr()
-    assert "problem The slice at 10.0 mm (series 11, 50) has 1 image" in shown.out
+    assert "problem The slice at 10.0 mm (series 11) has 1 image of the same time" in shown.out
     assert "--odd-slices leave-out" in shown.err
     assert json.loads(out.read_text())["stack"] is None
     assert run(tmp_path / "exam", "--odd-slices", "leave-out") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from calid.errors import GeometryError, InputError, IntensityError
-from calid.io.labels import check_same_grid, read_labels, write_labels
+from calid.errors import GeometryError, InputError, IntensityError, UsageError
+from calid.io.labels import (
+    check_same_grid,
+    doubtful_order,
+    missing_labels,
+    parse_label_map,
+    read_labels,
+    write_labels,
+)
 from calid.stack import SliceStack
 
 
@@ -86,3 +94,69 @@ def test_labels_follow_the_spacing_of_their_stack(
     )
     with pytest.raises(GeometryError, match="elsewhere"), pytest.warns(match="pixdim"):
         read_labels(path, small_stack)
+
+
+def ventricles(frames: int = 1) -> np.ndarray:
+    """Both ventricles in the package's order, shape ``(frames, 6, 40, 48)``."""
+    rows, columns = np.mgrid[:40, :48]
+    labels = np.zeros((frames, 6, 40, 48), np.uint8)
+    labels[..., np.hypot(rows - 20, columns - 12) < 9] = 1
+    labels[..., np.hypot(rows - 20, columns - 26) < 13] = 2
+    labels[..., np.hypot(rows - 20, columns - 26) < 8] = 3
+    return labels
+
+
+ORDERS = {
+    "M&Ms": ([0, 3, 2, 1], "LV=1,MYO=2,RV=3"),
+    "myocardium first": ([0, 3, 1, 2], "LV=2,MYO=1,RV=3"),
+    "RV second": ([0, 2, 1, 3], "LV=3,MYO=1,RV=2"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_another_order_is_seen_and_the_map_told_with_numbers(order):
+    values, better = ORDERS[order]
+    assert doubtful_order(ventricles()) == missing_labels(ventricles()) == []
+    other = np.array(values, np.uint8)[ventricles()]
+    (note,) = doubtful_order(other)
+    assert f"--label-map {better}" in note
+    assert re.search(r"100% of the outline", note)
+    known = parse_label_map(better)
+    back = np.zeros_like(other)
+    for value, label in known.items():
+        back[other == value] = label
+    np.testing.assert_array_equal(back, ventricles())
+
+
+def test_a_wrong_map_is_seen_too():
+    known = parse_label_map("LV=10,MYO=20,RV=30")
+    swapped = np.array([0, 3, 2, 1], np.uint8)[ventricles()]
+    (note,) = doubtful_order(swapped, known)
+    assert "--label-map LV=30,MYO=20,RV=10" in note
+
+
+@pytest.mark.parametrize(("label", "name"), [(1, "RV"), (2, "MYO"), (3, "LV")])
+def test_a_label_that_is_missing_everywhere_or_between_slices_is_told(label, name):
+    labels = ventricles(2)
+    labels[labels == label] = 0
+    assert any(f"no voxel is labelled {name} ({label})" in n for n in missing_labels(labels))
+    labels = ventricles(2)
+    labels[1, 3][labels[1, 3] == label] = 0
+    (note,) = missing_labels(labels)
+    assert note.startswith(f"{name} in slice 3 of frame 1 (counted from 0)")
+    labels = ventricles()
+    labels[0, [0, 5]] = 0  # beyond base and apex nothing is missing
+    assert missing_labels(labels) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "LV", "LV=1;MYO=2", "LV=1,MYO=1", "LV=1,AO=2", "MYO=2,RV=3", "LV=x", "LV=1,MYO=2,"],
+)
+def test_a_map_that_says_nothing_is_refused(text):
+    with pytest.raises(UsageError, match="label-map"):
+        parse_label_map(text)
+
+
+def test_a_map_may_join_values():
+    assert parse_label_map("lv=1, LV=4,MYO=2,RV=3") == {1: 3, 4: 3, 2: 2, 3: 1}

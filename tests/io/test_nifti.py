@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from calid.errors import (
     CalidWarning,
     GeometryError,
+    InputError,
     IntensityError,
     OutputError,
     ResourceError,
@@ -339,7 +341,49 @@ def test_acdc_originals_take_pixdim() -> None:
     paths = sorted(Path(os.environ["CALID_DATA"], "raw_full_fov").glob("*.nii.gz"))
     assert paths
     for path in paths:
-        with pytest.warns(CalidWarning, match=r"1 x 1 x 1 mm.*10 mm"):
+        with pytest.warns(CalidWarning) as caught:
             stack = read(path)
+        assert any(re.search(r"1 x 1 x 1 mm.*10 mm", str(w.message)) for w in caught)
         np.testing.assert_allclose(spacing(stack.affine), nib.load(path).header["pixdim"][1:4])
         assert stack.gaps[0] == 10.0
+
+
+@pytest.mark.parametrize(("shape", "field"), [((4, 5, 3, 1, 12), 5), ((4, 5, 3, 1, 1, 12), 4)])
+def test_a_film_whose_time_is_a_later_axis_is_read(shape, field, tmp_path):
+    image = nib.Nifti1Image(values(shape), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4 if field != 4 else 6] = 7.0
+    image.header["pixdim"][field] = 0.05
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.warns(CalidWarning, match=f"time is axis {len(shape)}"):
+        stack = read_stack(tmp_path / "a.nii")
+    assert stack.shape == (12, 3, 5, 4)
+    assert np.diff(stack.frame_times) == pytest.approx(0.05)
+    write_volume(as_volume(stack), tmp_path / "b.nii")
+    assert nib.load(tmp_path / "b.nii").shape == (4, 5, 3, 12)
+
+
+@pytest.mark.parametrize("name", ["A.NII", "A.NII.GZ", "a.b.Nii.Gz"])
+def test_names_in_capitals_are_read(name, tmp_path):
+    path = save(tmp_path / "plain.nii", values((4, 4, 2)))
+    content = path.read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name[-1] in "zZ" else content)
+    np.testing.assert_array_equal(read_stack(tmp_path / name).data, read_stack(path).data)
+
+
+@pytest.mark.parametrize("name", ["a.hdr", "a.img", "A.HDR", "a.img.gz"])
+def test_pairs_of_files_are_refused_with_their_name(name, tmp_path):
+    (tmp_path / name).write_bytes(bytes(352))
+    with pytest.raises(InputError, match="another file"):
+        read_stack(tmp_path / name)
+
+
+@pytest.mark.parametrize("tail", [b"trailing", b"\r\n", bytes(200) + b"x"])
+def test_bytes_after_a_compressed_file_are_one_clear_error(tail, tmp_path):
+    save(tmp_path / "a.nii", values((4, 4, 2)))
+    content = gzip.compress((tmp_path / "a.nii").read_bytes())
+    (tmp_path / "b.nii.gz").write_bytes(content + tail)
+    with pytest.raises(InputError, match="bytes follow it"):
+        read_stack(tmp_path / "b.nii.gz")
+    (tmp_path / "c.nii.gz").write_bytes(content + bytes(300))
+    assert read_stack(tmp_path / "c.nii.gz").shape == (1, 2, 4, 4)

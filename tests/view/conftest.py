@@ -81,7 +81,8 @@ def files(tmp_path_factory, stack, volume) -> Files:
     write_uncertainty(volume, found.uncertainty)
     labels = np.where(volume.data > 400, 3, 0).astype(np.uint8)
     write_labels(labels, as_stack(volume), found.labels)
-    write_json(record_of(volume, found.sparse), sidecar_of(found.dense))
+    record = record_of(volume, found.sparse) | {"files_sha256": {"output": sha256(found.dense)}}
+    write_json(record, sidecar_of(found.dense))
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -60,6 +61,24 @@ def test_the_record_of_another_volume_is_not_believed(damage, dense):
     with pytest.warns(CalidWarning, match="another volume"):
         marks = read_marks(dense, read(dense))
     assert marks.origin == "unknown"
+
+
+@pytest.mark.parametrize("change", ["voxels", "header", "no hash", "another record"])
+def test_a_record_is_tied_to_the_very_bytes_of_its_volume(change, dense):
+    if change == "voxels":
+        image = nib.load(dense)
+        noise = np.random.default_rng(0).integers(0, 400, image.shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(noise, image.affine, image.header), dense)
+    elif change == "header":
+        image = nib.load(dense)
+        image.header["descrip"] = b"touched"
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header), dense)
+    else:
+        record = json.loads(sidecar_of(dense).read_text())
+        record["files_sha256"] = {} if change == "no hash" else {"output": "0" * 64}
+        sidecar_of(dense).write_text(json.dumps(record))
+    with pytest.warns(CalidWarning, match="another volume"):
+        assert load_scene([dense]).panels[0].marks.origin == "unknown"
 
 
 def test_the_page_opens_at_the_heart_if_the_record_says_where_it_is(dense):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from calid.errors import CohortError, OutputError, UsageError
+from calid.errors import CalidWarning, CohortError, OutputError, UsageError
 from calid.inference.settings import Generation, Reading
 
 if TYPE_CHECKING:
@@ -71,12 +72,14 @@ class Cohort(Generation):
         from calid.cli.console import say
         from calid.cohort.dataset import prepare_dataset
         from calid.cohort.summary import Summary
-        from calid.cohort.walk import parse_shard, shard, walk
+        from calid.cohort.walk import left_out, parse_shard, shard, walk
 
         number, count = parse_shard(self.shard)
         self._check()
         engine, threads = self._engine()
         subjects = shard(walk(self.input, self.match, self.out), number, count)
+        if note := left_out(self.input, self.out):
+            warnings.warn(f"{self.input}: {note}", CalidWarning, stacklevel=2)
         prepare_dataset(self.out)
         name = "summary.csv" if count == 1 else f"summary_shard-{number}-of-{count}.csv"
         summary = Summary(self.out / name, subjects)

@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 
-from calid.errors import CalidError, CalidWarning
+from calid.errors import CalidError, CalidWarning, OutputError
 from calid.progress import progress_bar
 
-__all__ = ["frames_bar", "say", "show_error", "warnings_shown"]
+__all__ = ["frames_bar", "safe_streams", "say", "show_error", "warnings_shown"]
+
+
+class _Stream:
+    """A stream of the terminal that has an error of the package's, or none, when it fails.
+
+    Parameters
+    ----------
+    stream
+        What is written to; none if the process was started without it.
+    fatal
+        Whether failing is an error; else what cannot be written is dropped, as progress may be.
+    """
+
+    def __init__(self, stream: TextIO | None, fatal: bool) -> None:
+        self._stream, self._fatal = stream, fatal
+        self._gone = stream is None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files can be any bytes
+
+    def write(self, text: str) -> int:
+        return self._try(lambda stream: stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[[TextIO], Any]) -> Any:
+        if self._gone or self._stream is None:
+            return None
+        try:
+            return act(self._stream)
+        except (OSError, ValueError) as error:  # ValueError: closed by somebody
+            self._gone = True
+            with suppress(OSError, ValueError):
+                # What is still in its buffer must not fail again when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if not self._fatal:
+                return None
+            raise OutputError(
+                "standard output",
+                f"It could not be written: {getattr(error, 'strerror', None) or error}.",
+                "Files that were written are complete; see that its reader or disk takes it all.",
+            ) from error
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Standard output that fails with the package's own error, standard error that never does."""
+    before = sys.stdout, sys.stderr
+    sys.stdout = _Stream(sys.stdout, fatal=True)
+    sys.stderr = _Stream(sys.stderr, fatal=False)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def say(line: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from calid.errors import CalidError
 from calid.inference.settings import Reading
 from calid.words import count, span
 
@@ -45,7 +46,7 @@ class Inspect:
 
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
-        found = self.reading.inspect(self.input)
+        found = _with_shifts(self.reading.inspect(self.input))
         say(_headline(self.input, found))
         console = Console(highlight=False, markup=False)
         if found.stack is not None:
@@ -53,6 +54,7 @@ class Inspect:
         if found.report is not None:
             _print_slices(console, found.report)
             _print_left_out(console, found.report)
+            _print_decision(console, found.report)
         for note in found.warnings:
             console.print("warning", note, style="yellow")
         for problem in found.report.problems if found.report else ():
@@ -62,6 +64,20 @@ class Inspect:
             say(str(self.json))
         if found.error is not None:
             raise found.error
+
+
+def _with_shifts(found: Inspection) -> Inspection:
+    """Add a warning of slices whose heart lies off its neighbours."""
+    from calid.segmentation.segment import load_segmenter
+    from calid.segmentation.shifts import FEWEST, find_shifts, told
+
+    if found.stack is None or found.stack.n_slices < FEWEST:
+        return found
+    try:
+        note = told(find_shifts(found.stack, load_segmenter("cpu")))
+    except CalidError as error:  # of a grid that networks cannot take
+        note = f"shifts between slices were not looked for: {error}"
+    return replace(found, warnings=[*found.warnings, *[note] * bool(note)])
 
 
 def _headline(path: Path, found: Inspection) -> str:
@@ -146,3 +162,12 @@ def _print_left_out(console: Console, report: DicomReport) -> None:
         )
     console.print("Left out")
     console.print(table)
+
+
+def _print_decision(console: Console, report: DicomReport) -> None:
+    if not report.decision:
+        return
+    console.print("Decision")
+    for sentence in report.decision:
+        # Unbroken: a line that begins with another's name would pass for it.
+        console.print(f"  {sentence}", soft_wrap=True)

@@ -8,30 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+try:  # Ctrl-C while the program starts is no fault of it
+    import tyro
 
-import calid
-from calid.cli.cohort import Cohort
-from calid.cli.console import say, show_error, warnings_shown
-from calid.cli.demo import Demo
-from calid.cli.evaluate import Evaluate
-from calid.cli.info import Info
-from calid.cli.inspect import Inspect
-from calid.cli.log import log_refusal, logged
-from calid.cli.measure import Measure
-from calid.cli.reconstruct import Reconstruct
-from calid.cli.segment import Segment
-from calid.cli.train import (
-    TrainAutoencoder,
-    TrainBaseline,
-    TrainDefault,
-    TrainInterpolator,
-    TrainPaper,
-    TrainSegmentation,
-    TrainTemporal,
-)
-from calid.cli.view import View
-from calid.errors import CalidError
+    import calid
+    from calid.cli.cohort import Cohort
+    from calid.cli.console import safe_streams, say, show_error, warnings_shown
+    from calid.cli.demo import Demo
+    from calid.cli.evaluate import Evaluate
+    from calid.cli.info import Info
+    from calid.cli.inspect import Inspect
+    from calid.cli.log import log_refusal, logged
+    from calid.cli.measure import Measure
+    from calid.cli.reconstruct import Reconstruct
+    from calid.cli.segment import Segment
+    from calid.cli.train import (
+        TrainAutoencoder,
+        TrainBaseline,
+        TrainDefault,
+        TrainInterpolator,
+        TrainPaper,
+        TrainSegmentation,
+        TrainTemporal,
+    )
+    from calid.cli.view import View
+    from calid.errors import CalidError
+except KeyboardInterrupt:
+    sys.exit(130)
 
 __all__ = ["main"]
 
@@ -108,15 +111,23 @@ def _parse(arguments: Sequence[str]) -> Command:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; exit with its code (see `calid.errors`), 130 when interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
+    with safe_streams():
+        try:
+            try:
+                _run(given)
+            finally:
+                sys.stdout.flush()
+        except CalidError as error:
+            show_error(error)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _run(given: Sequence[str]) -> None:
     if list(given) == ["--version"]:
         say(f"calid {calid.__version__}")
         return
     command = _parse(given)
-    try:
-        with warnings_shown(), logged(command.verb, command.log_json):
-            command.verb.run()
-    except CalidError as error:
-        show_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with warnings_shown(), logged(command.verb, command.log_json):
+        command.verb.run()

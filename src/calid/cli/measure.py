@@ -6,14 +6,14 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from calid.errors import CalidWarning, OutputError, UsageError
+from calid.errors import CalidWarning, DataError, OutputError, UsageError
 from calid.inference.settings import Reading
 
 if TYPE_CHECKING:
@@ -45,9 +45,13 @@ class Measure:
     labels: Path | None = None
     """Manual labels of INPUT: 1 RV, 2 myocardium, 3 LV. They
     replace the network's on the acquired slices; the
-    reconstruction is still labelled by the network."""
+    reconstruction is still labelled by the network. Frames
+    without any label are left out."""
     es_labels: Path | None = None
     """Manual labels of ES."""
+    label_map: str | None = None
+    """Which values the labels have, if they are others:
+    LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
     ed_frame: int | None = None
     """Of a film: the frame of end-diastole, counted from 0.
     Without, that of the largest left ventricle."""
@@ -82,6 +86,7 @@ class Measure:
             "inputs_sha256": {name: sha256(path) for name, path in self._inputs().items()},
             "weights_sha256": {name: sha256(weights_path(name)) for name in weights},
             "reading": self.reading.facts(),
+            "label_map": self.label_map,
             "measures": {way: column.facts() for way, column in columns.items()},
         }
         if self.out is not None:
@@ -110,6 +115,8 @@ class Measure:
                 "A pair is measured with manual labels for both frames or for neither.",
                 "Give both or neither.",
             )
+        if self.label_map is not None and self.labels is None:
+            raise UsageError("--label-map", "There are no labels.", "Give --labels as well.")
         if self.out is not None and self.out.is_dir():
             for name in (JSON, CSV):
                 check_output(self.out / name)
@@ -122,9 +129,9 @@ class Measure:
         names = ("input", "es", "labels", "es_labels")
         return {name: path for name in names if (path := getattr(self, name)) is not None}
 
-    def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]]]:
-        """Stacks, and the manual labels of each, if they are given."""
-        from calid.io.labels import check_same_grid
+    def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]], list[int]]:
+        """Stacks, the manual labels of each, if they are given, and the numbers of frames."""
+        from calid.io.labels import check_same_grid, missing_labels
         from calid.io.origin import doubt_reconstruction
 
         read, read_labels = self.reading.read, self.reading.read_labels
@@ -142,7 +149,39 @@ class Measure:
             check_same_grid(stack, stacks[0], stack.source)
         self._check_frames(stacks[0].n_frames)
         files = [path for path in (self.labels, self.es_labels) if path is not None]
-        return stacks, [read_labels(*pair) for pair in zip(files, stacks, strict=False)]
+        manual = [read_labels(*pair, self.label_map) for pair in zip(files, stacks, strict=False)]
+        for path, labels in zip(files, manual, strict=True):
+            for note in missing_labels(labels):
+                warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
+        frames = list(range(stacks[0].n_frames))
+        if manual and len(frames) > 1:
+            frames = self._labelled(manual[0])
+            times = stacks[0].frame_times[frames]
+            stacks = [replace(stacks[0], data=stacks[0].data[frames], frame_times=times)]
+            manual = [manual[0][frames]]
+        return stacks, manual, frames
+
+    def _labelled(self, labels: NDArray[np.uint8]) -> list[int]:
+        """Frames of a film that have labels; those that were named must be among them."""
+        frames = [number for number, frame in enumerate(labels) if frame.any()]
+        for option, frame in (("--ed-frame", self.ed_frame), ("--es-frame", self.es_frame)):
+            if frame is not None and frame not in frames:
+                raise DataError(
+                    self.labels,
+                    f"Frame {frame} of {option} has no label; those that have one are {frames}.",
+                    "Name a labelled frame, or leave the option out.",
+                )
+        if not frames:
+            raise DataError(self.labels, "No voxel is labelled.", "Check the file.")
+        if len(frames) < len(labels):
+            shown = ", ".join(map(str, frames[:8])) + ", …" * (len(frames) > 8)
+            warnings.warn(
+                f"{self.labels}: {len(frames)} of {len(labels)} frames have labels and are "
+                f"measured: {shown} (counted from 0).",
+                CalidWarning,
+                stacklevel=2,
+            )
+        return frames
 
     def _check_frames(self, count: int) -> None:
         """That the frames somebody named are two of a film."""
@@ -177,7 +216,7 @@ class Measure:
         from calid.segmentation.region import heart_region
         from calid.segmentation.segment import load_segmenter
 
-        stacks, manual = self._read()
+        stacks, manual, numbers = self._read()
         segmenter = load_segmenter(self.device) if self.dense or not manual else None
         model = load_model(device=self.device) if self.dense else None
         first, stages = stacks[0], (not manual) + 2 * self.dense
@@ -209,20 +248,32 @@ class Measure:
                 reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
                 source = f"{stack.source}, reconstructed"
                 dense += cavity_volumes(labels, places, grid[1], reach, source)
-        columns = {"sparse": self._column(sparse, first.positions, bool(manual))}
+        columns = {"sparse": self._column(sparse, numbers, first.positions, bool(manual))}
         if model is None:
             return columns, ["segmentation"] if segmenter else []
-        columns["dense"] = self._column(dense, places, manual=False)
+        columns["dense"] = self._column(dense, numbers, places, manual=False)
         return columns, ["segmentation", "autoencoder", model.preset]
 
     def _column(
-        self, frames: Sequence[Measurement], positions: NDArray[np.float64], manual: bool
+        self,
+        frames: Sequence[Measurement],
+        numbers: Sequence[int],
+        positions: NDArray[np.float64],
+        manual: bool,
     ) -> Column:
         from calid.report.measures import Column
         from calid.segmentation.measures import heart_function
 
-        pair = (0, 1) if self.es is not None else (self.ed_frame, self.es_frame)
-        function = heart_function(frames, *pair) if len(frames) > 1 else None
+        function = None
+        if self.es is not None:
+            function = heart_function(frames, 0, 1)
+        elif len(frames) > 1:
+            named = (self.ed_frame, self.es_frame)
+            function = heart_function(
+                frames, *(n if n is None else numbers.index(n) for n in named)
+            )
+            ed, es = numbers[function.ed_frame], numbers[function.es_frame]
+            function = replace(function, ed_frame=ed, es_frame=es)
         if function and not function.lv.sv_ml > 0:
             warnings.warn(
                 "The left ventricle is not smaller at end-systole. Are the two swapped?",

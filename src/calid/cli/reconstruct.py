@@ -31,7 +31,8 @@ PICTURES = (".png", ".pdf", ".svg", ".gif")
 class Reconstruct(Generation):
     """Reconstruct a dense volume from a sparse short-axis stack.
 
-    Acquired slices stay as they are, bit for bit; the slices between them are generated.
+    Acquired slices stay as they are, bit for bit (--fix-shifts moves some by whole pixels); the
+    slices between them are generated.
     A JSON file beside the output says which is which and how to make it again.
     """
 
@@ -69,6 +70,8 @@ class Reconstruct(Generation):
         from calid.io.sidecar import write_json
         from calid.io.together import together
         from calid.segmentation.region import region_finder
+        from calid.segmentation.segment import load_segmenter
+        from calid.segmentation.shifts import checked
 
         spread = self.uncertainty is not None
         sampling = self.sampling(spread)
@@ -83,6 +86,7 @@ class Reconstruct(Generation):
         model = self.load()
         find_region = region_finder(self, sampling)
         loaded = time.perf_counter()
+        stack, shifts = checked(stack, load_segmenter(self.device), self.fix_shifts)
         with frames_bar(stack.n_frames) as on_frame:
             volume = self.reconstruct(model, stack, find_region(stack), spread, on_frame)
         done = time.perf_counter()
@@ -100,6 +104,7 @@ class Reconstruct(Generation):
         }
         content = record(self.input, stack, volume, model, sampling, seconds)
         content |= {"request": self.request(spread), "reading": self.reading.facts()}
+        content["shifts"] = shifts
         page = None if self.report is None else self._page(stack, volume, model, sampling, content)
         with together() as write:
             files = {"output": write(self.output, partial(write_volume, volume))}

@@ -86,6 +86,7 @@ def again(
         options[field.name] = None if value == field.default else value
     words = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if v is not None]
     words += ["--frame-by-frame"] if generation.frame_by_frame else []
+    words += ["--fix-shifts"] if generation.fix_shifts else []
     words += ["--region whole"] if generation.region == "whole" else []
     return " ".join(["calid reconstruct INPUT OUTPUT", *words])
 

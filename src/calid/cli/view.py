@@ -36,6 +36,8 @@ class View:
     """Uncertainty of the first volume, laid over it."""
     labels: Path | None = None
     """Labels of the first volume (see calid segment), laid over it."""
+    label_map: str | None = None
+    """Which values the labels have, if they are not 1 RV, 2 myocardium, 3 LV: LV=1,MYO=2,RV=3."""
     titles: tuple[str, ...] = ()
     """Of the volumes. Without, no file name is in the page."""
     html: Path | None = None
@@ -58,8 +60,8 @@ class View:
         from calid.view.sources import load_scene
 
         overlays = self.uncertainty, self.labels
-        read = self.reading.read
-        scene = load_scene(self.volumes, self.sparse, *overlays, self.titles, read)
+        read, known = self.reading.read, self.label_map
+        scene = load_scene(self.volumes, self.sparse, *overlays, self.titles, read, known)
         if self.html is None:
             self._serve(scene)
             return

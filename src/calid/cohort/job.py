@@ -47,12 +47,15 @@ class Reconstruction:
         import torch
 
         from calid.segmentation.region import region_finder
+        from calid.segmentation.segment import load_segmenter
+        from calid.segmentation.shifts import checked
 
         torch.set_num_threads(self.threads)
         wanted = self.generation
         sampling = wanted.sampling()
         model = wanted.load()
         find_region = region_finder(wanted, sampling)
+        segmenter = load_segmenter(wanted.device)
 
         def reconstruct(subject: Subject) -> Made:
             from calid.inference.sidecar import record
@@ -65,11 +68,13 @@ class Reconstruction:
             refuse_reconstruction(subject.source)
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
+            stack, shifts = checked(stack, segmenter, wanted.fix_shifts)
             volume = wanted.reconstruct(model, stack, find_region(stack))
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
             facts = record(subject.source, stack, volume, model, sampling, seconds)
             facts |= {"request": wanted.request(), "reading": self.reading.facts()}
+            facts["shifts"] = shifts
             # A key that BIDS requires of every derived image.
             facts["SkullStripped"] = False
             with together() as write:

@@ -161,3 +161,5 @@ def _work(pipe: Connection, setup: Setup, threads: int) -> None:
         pipe.send(READY)
         while True:
             pipe.send(attempt(job, pipe.recv()))
+    # Nothing is half written any more; an exception while Python ends would be printed.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

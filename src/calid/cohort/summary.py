@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from calid.cohort.subject import Outcome, Subject
-from calid.io.atomic import atomic
+from calid.io.sidecar import write_text
 
 __all__ = ["INTERVAL", "Summary"]
 
@@ -64,8 +64,7 @@ class Summary:
         for outcome in self._ordered():
             row = asdict(outcome) | {"seconds": f"{outcome.seconds:.3f}"}
             writer.writerow(row | {"source": self._sources[outcome.subject]})
-        with atomic(self.path) as file:
-            file.write(buffer.getvalue().encode())
+        write_text(buffer.getvalue(), self.path)
         self._written = time.monotonic()
 
     def _ordered(self) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator
@@ -11,11 +12,13 @@ from pathlib import Path, PurePosixPath
 from calid.cohort.names import Name
 from calid.cohort.subject import Subject
 from calid.errors import InputError, UsageError
-from calid.io.find import find_images, find_inputs, plain_stem
+from calid.io.find import find_images, find_inputs, find_labels, plain_stem
+from calid.words import count
 
-__all__ = ["parse_shard", "shard", "walk"]
+__all__ = ["left_out", "parse_shard", "shard", "walk"]
 
 _LISTS = (".csv", ".tsv", ".txt")
+_DELIMITERS = ",;\t|"
 
 
 def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subject]:
@@ -24,7 +27,8 @@ def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subjec
     A folder with ``sub-*`` folders is a BIDS tree: NIfTI files at any depth below those. In any
     other folder every NIfTI file, zip file, or folder of DICOM files is a subject, named by its
     path. A list is text (one path a line) or a CSV or TSV table with a column ``path`` and,
-    if wanted, ``id``; paths are relative to the list. Hidden files and masks are left out.
+    if wanted, ``id``; its delimiter is found, and paths are relative to the list. Hidden files
+    and label maps are left out.
 
     Parameters
     ----------
@@ -50,14 +54,24 @@ def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subjec
         found = list(_search(source, out))
         named = [f for f in found if fnmatchcase(f[0].relative_to(source).as_posix(), match)]
         if not named:
+            rule = f"The folder holds no image that matches {match!r}. {left_out(source, out)}"
             raise InputError(
                 source,
-                f"The folder holds no image that matches {match!r}.",
+                rule.rstrip(),
                 "Give a BIDS tree, or a folder of NIfTI files or DICOM folders.",
             )
     else:
         named = list(_read_list(source))
     return _unique(named)
+
+
+def left_out(source: Path, out: Path | None = None) -> str:
+    """A sentence about the label maps that `walk` leaves out; empty if there are none."""
+    if not source.is_dir():
+        return ""
+    labels = [path.relative_to(source).as_posix() for path in find_labels(source, out)]
+    shown = ", ".join(labels[:3]) + ", …" * (len(labels) > 3)
+    return f"Left out, named as label maps: {count(len(labels), 'file')} ({shown})." * bool(labels)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -104,9 +118,14 @@ def _read_list(path: Path) -> Iterator[tuple[Path, Name]]:
             path, "This is neither a folder nor a list.", f"Lists are {', '.join(_LISTS)}."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        raw = path.read_bytes()
+        # Spreadsheets save text as UTF-16 too, with a mark in front.
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"The list cannot be read ({error}).", "Check the path.") from error
+        raise InputError(
+            path, f"The list cannot be read ({error}).", "Save it as text in UTF-8."
+        ) from error
     if path.suffix.lower() == ".txt":
         lines = (line.strip() for line in text.splitlines())
         rows = [(line, "") for line in lines if line and not line.startswith("#")]
@@ -121,19 +140,35 @@ def _read_list(path: Path) -> Iterator[tuple[Path, Name]]:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    table = csv.DictReader(
-        text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-    )
-    if "path" not in (table.fieldnames or ()):
+    """Path and id of every row; the head says what separates columns."""
+    lines = text.splitlines()
+    if lines and re.fullmatch("sep=.", lines[0], re.IGNORECASE):  # a spreadsheet's own first line
+        del lines[0]
+    heads = {mark: _cells(next(csv.reader(lines, delimiter=mark), [])) for mark in _DELIMITERS}
+    mark = max(heads, key=lambda m: ("path" in _lower(heads[m]), len(heads[m])))
+    head = _lower(heads[mark])
+    if "path" not in head:
         raise InputError(
             path,
             "The table has no column 'path'.",
             "Its first line names path and, optionally, id.",
         )
-    for row in table:
-        if not row["path"]:
+    table = csv.reader(lines, delimiter=mark)
+    for cells in map(_cells, table):
+        row = dict(zip(head, cells, strict=False))
+        if table.line_num == 1 or not any(cells):
+            continue
+        if not row.get("path"):
             raise InputError(path, f"Line {table.line_num} has no path.", "Fill or remove it.")
-        yield row["path"], row.get("id") or ""
+        yield row["path"], row.get("id", "")
+
+
+def _cells(row: Iterable[str]) -> list[str]:
+    return [cell.strip() for cell in row]
+
+
+def _lower(row: Iterable[str]) -> list[str]:
+    return [cell.lower() for cell in row]
 
 
 def _unique(named: Iterable[tuple[Path, Name]]) -> list[Subject]:

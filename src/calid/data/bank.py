@@ -91,7 +91,7 @@ def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:
 
 def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> Film:
     """Encode a stack as uint8, at 1.5 mm in-plane or on the grid of its own pixels."""
-    window = IntensityWindow.of(stack.data)
+    window = IntensityWindow.of(stack.data, stack.intensity)
     images = torch.from_numpy(window.normalise(stack.data))
     if own_pixels:
         own = PixelGrid.of(stack.shape[2:], stack.pixel_spacing)

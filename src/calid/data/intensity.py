@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CEILING", "IntensityWindow"]
+from calid.io.contrast import contrast
+from calid.stack import Intensity
+
+__all__ = ["CEILING", "UNSCALED", "IntensityWindow"]
 
 CEILING = 1.5
 """Values are kept up to this multiple of the window, so that bright fat is not cut off."""
+
+UNSCALED = Intensity()
+"""Stored values that are image units."""
 
 
 @dataclass(frozen=True)
@@ -21,41 +27,46 @@ class IntensityWindow:
     Parameters
     ----------
     low, high
-        Stored intensities that become 0 and 1.
+        Stored intensities that become 0 and 1; ``low`` is the larger one where a negative
+        slope makes bright of small stored values.
+    blank
+        Stored intensity that becomes 0 wherever it lies: padding. Not a number for none.
     """
 
     low: float
     high: float
+    blank: float = math.nan
 
     @classmethod
-    def of(cls, data: NDArray[np.generic]) -> IntensityWindow:
+    def of(cls, data: NDArray[np.generic], intensity: Intensity = UNSCALED) -> IntensityWindow:
         """Window of the 0.5 and 99.5 percentiles of ``data`` (any shape, stored units).
 
-        A constant image has no contrast to map; its window is one unit wide, so that it
-        becomes 0 and comes back as it was. So it is with one whose contrast is beyond double
-        precision; where a unit is beyond it too, the window is as narrow as it can be.
+        Padding and outliers are left out of them; see `calid.io.contrast`. A constant image has
+        no contrast to map; its window is one unit wide, so that it becomes 0 and comes back as
+        it was. So it is with one whose contrast is beyond double precision; where a unit is
+        beyond it too, the window is as narrow as it can be.
+
+        Parameters
+        ----------
+        intensity
+            The sign of its slope says which end is bright.
         """
-        low, high = _percentiles(data, (0.5, 99.5))
-        return cls(low, high if high > low else max(low + 1.0, math.nextafter(low, math.inf)))
+        found = contrast(data)
+        low, high = found.low, found.high
+        high = high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
+        return cls(*((high, low) if intensity.slope < 0 else (low, high)), found.blank)
 
     def normalise(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
         """Stored units to window units, clipped to ``[0, CEILING]``."""
         scaled = (np.asarray(data, np.float32) - self.low) / (self.high - self.low)
-        return np.asarray(np.clip(scaled, 0.0, CEILING), np.float32)
+        return self.darken(np.asarray(np.clip(scaled, 0.0, CEILING), np.float32), data)
+
+    def darken(self, images: NDArray[np.float32], data: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Window units ``images``, in place, with 0 wherever stored ``data`` are padding."""
+        if not math.isnan(self.blank):
+            images[np.asarray(data) == self.blank] = 0
+        return images
 
     def restore(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
         """Window units back to stored units, not rounded."""
         return np.asarray(data * (self.high - self.low) + self.low, np.float32)
-
-
-def _percentiles(data: NDArray[np.generic], percent: tuple[float, ...]) -> list[float]:
-    """Percentiles by linear interpolation, in double precision but without a copy in it.
-
-    `numpy.percentile` of a film in float64 would take four times the film's memory.
-    """
-    place = np.asarray(percent) / 100 * (data.size - 1)
-    below = np.floor(place).astype(int)
-    above = np.minimum(below + 1, data.size - 1)
-    ordered = np.partition(data, np.unique([below, above]), axis=None)
-    low, high = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
-    return [float(v) for v in low + (high - low) * (place - below)]

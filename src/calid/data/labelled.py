@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read, read_stack
 from calid.io.find import plain_stem
+from calid.io.labels import as_labels
 from calid.stack import SliceStack
 
 __all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
@@ -40,11 +42,16 @@ class LabelledStack:
     labels: NDArray[np.uint8]
 
 
-def label_file(path: Path) -> Path | None:
-    """The label file beside a stack (``X_label.nii.gz`` of ``X.nii.gz``), if it is there."""
-    stem, _, suffix = path.name.partition(".nii")
-    beside = path.with_name(f"{stem}_label.nii{suffix}")
-    return beside if beside.exists() else None
+def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:
+    """The label file beside a stack, if it is there.
+
+    Of ``X.nii.gz`` that is ``X_label.nii.gz``, ``label_X.nii.gz`` (UK Biobank), ``X_gt.nii.gz``
+    (ACDC, M&Ms) or ``gt_X.nii.gz``, in this order.
+    """
+    stem = plain_stem(path.name)
+    names = (name for mark in marks for name in (f"{stem}_{mark}", f"{mark}_{stem}"))
+    beside = (path.with_name(name + path.name[len(stem) :]) for name in names)
+    return next((file for file in beside if file.exists()), None)
 
 
 def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) -> NDArray[np.uint8]:
@@ -54,6 +61,8 @@ def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) ->
     ------
     DataError
         If they have another shape than the stack.
+    IntensityError
+        If a value is no label.
     """
     mask = read_stack(beside)
     if mask.data.shape != stack.data.shape:
@@ -62,9 +71,8 @@ def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) ->
             f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
             "Give labels on the grid of the images.",
         )
-    if own_pixels:
-        return np.asarray(np.rint(mask.data[0]), np.uint8)
-    return to_network_grid(mask.data[0], stack.pixel_spacing)
+    labels = as_labels(mask, beside)[0]
+    return labels if own_pixels else to_network_grid(labels, stack.pixel_spacing)
 
 
 def load_labelled(folder: Path) -> list[LabelledStack]:
@@ -89,7 +97,7 @@ def load_labelled(folder: Path) -> list[LabelledStack]:
         raise DataError(
             folder,
             "No stack has a label file beside it.",
-            "Put X_label.nii.gz beside X.nii.gz: 1 RV, 2 myocardium, 3 LV.",
+            "Put X_label.nii.gz (or X_gt.nii.gz) beside X.nii.gz: 1 RV, 2 myocardium, 3 LV.",
         )
     return found
 

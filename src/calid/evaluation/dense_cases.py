@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.data.bank import find_stacks, subject_of
-from calid.data.intensity import IntensityWindow
+from calid.data.intensity import UNSCALED, IntensityWindow
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.errors import DataError, UsageError
 from calid.evaluation.case import Case
@@ -19,6 +19,7 @@ from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
 from calid.geometry.grid import PIXEL_SPACING
 from calid.io import Reader, read_stack
 from calid.io.find import plain_stem
+from calid.stack import Intensity
 
 __all__ = [
     "DenseCase",
@@ -214,7 +215,8 @@ def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read_stac
     slices = truth[:: scan.factor]
     if scan.thickness != scan.truth_thickness:
         slices = reslicer.slices(positions[:: scan.factor], scan.thickness)
-    return _case((subject_of(path), name, "volume"), slices, truth, positions, scan, {})
+    names = subject_of(path), name, "volume"
+    return _case(names, slices, truth, positions, scan, {}, volume.intensity)
 
 
 def _case(
@@ -224,9 +226,10 @@ def _case(
     positions: NDArray[np.float64],
     scan: Scan,
     millilitres: Mapping[str, float],
+    intensity: Intensity = UNSCALED,
 ) -> DenseCase:
     """A case of subject, name and kind; images ``(positions, height, width)``, stored units."""
-    window = IntensityWindow.of(slices)
+    window = IntensityWindow.of(slices, intensity)
     reference = window.normalise(truth)[None]
     hidden = np.arange(len(positions)) % scan.factor != 0
     targets, acquired = positions[hidden], positions[~hidden]

@@ -70,7 +70,7 @@ def load_film(path: Path, reader: Reader = read, own_pixels: bool = False) -> Ca
             path, f"{stack.n_frames} frames are no film.", "Give a cine stack of 4 frames or more."
         )
     kept, hidden = hide_alternate(stack.n_slices)
-    window = IntensityWindow.of(stack.data[:, kept])
+    window = IntensityWindow.of(stack.data[:, kept], stack.intensity)
     images = window.normalise(stack.data)
     fine, spacing = compared(images, stack.pixel_spacing, own_pixels)
     fine = fine[(slice(None), *region(fine.shape[-2:], (0.5, 0.5), spacing))]

@@ -92,7 +92,8 @@ def load_case(path: Path, reader: Reader = read, own_pixels: bool = False) -> Ca
     if stack.n_slices < 3:
         raise DataError(path, "Fewer than three slices: none can be hidden.", "Leave it out.")
     kept, hidden = hide_alternate(stack.n_slices)
-    images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
+    window = IntensityWindow.of(stack.data[0, kept], stack.intensity)
+    images = window.normalise(stack.data[0])
     fine, spacing = compared(images, stack.pixel_spacing, own_pixels)
     centre = _label_centre(path) or (0.5, 0.5)
     cut = region(fine.shape[-2:], centre, spacing)
@@ -168,15 +169,13 @@ def _thirds(
 
 def _label_centre(path: Path) -> tuple[float, float] | None:
     """Centre of the labels as a share of height and width, if a label file is there."""
-    stem, _, suffix = path.name.partition(".nii")
-    for mark in ("_label", "_lv"):
-        beside = path.with_name(f"{stem}{mark}.nii{suffix}")
-        if beside.exists():
-            labelled = (read_stack(beside).data != 0).any(axis=(0, 1))
-            if labelled.any():
-                spans = (np.flatnonzero(labelled.any(axis=a)) for a in (1, 0))
-                top, left = (
-                    (s[0] + s[-1] + 1) / 2 / n for s, n in zip(spans, labelled.shape, strict=True)
-                )
-                return float(top), float(left)
+    beside = label_file(path, ("label", "gt", "lv"))
+    if beside is not None:
+        labelled = (read_stack(beside).data != 0).any(axis=(0, 1))
+        if labelled.any():
+            spans = (np.flatnonzero(labelled.any(axis=a)) for a in (1, 0))
+            top, left = (
+                (s[0] + s[-1] + 1) / 2 / n for s, n in zip(spans, labelled.shape, strict=True)
+            )
+            return float(top), float(left)
     return None

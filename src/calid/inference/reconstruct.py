@@ -311,7 +311,7 @@ class _Filling:
         self.data = np.empty(shape, stack.data.dtype)
         self.data[:, dense.acquired] = stack.data
         self.spread = np.zeros(shape, np.float32) if uncertainty else None
-        self.window = IntensityWindow.of(stack.data)
+        self.window = IntensityWindow.of(stack.data, stack.intensity)
         self.generated = np.flatnonzero(~dense.acquired)
 
     def put(self, frames: slice, targets: slice, samples: NDArray[np.float32]) -> None:
@@ -325,7 +325,7 @@ class _Filling:
         window, stored = self.window, self.stack.data
         place = self.generated[targets]
         if self.spread is not None:
-            scale = np.float32((window.high - window.low) * abs(self.stack.intensity.slope))
+            scale = np.float32(abs((window.high - window.low) * self.stack.intensity.slope))
             self.spread[frames, place] = samples.std(axis=0, ddof=1) * scale
         self.data[frames, place] = _stored(samples.mean(axis=0), window, stored)
 
@@ -351,7 +351,7 @@ def _shown(data: NDArray[np.generic], window: IntensityWindow) -> NDArray[np.flo
     scaled = data.astype(np.float64)
     scaled -= window.low
     scaled /= window.high - window.low
-    return IntensityWindow(0.0, 1.0).normalise(scaled)
+    return window.darken(IntensityWindow(0.0, 1.0).normalise(scaled), data)
 
 
 def _stored(

@@ -69,11 +69,14 @@ class Reading:
             **self._common(),
         )
 
-    def read_labels(self, path: Path, like: SliceStack) -> NDArray[np.uint8]:
+    def read_labels(
+        self, path: Path, like: SliceStack, label_map: str | None = None
+    ) -> NDArray[np.uint8]:
         """Read the labels of a stack that was read with the same options."""
-        from calid.io.labels import read_labels
+        from calid.io.labels import parse_label_map, read_labels
 
-        return read_labels(path, like, **self._common())
+        known = None if label_map is None else parse_label_map(label_map)
+        return read_labels(path, like, label_map=known, **self._common())
 
     def facts(self) -> dict[str, Any]:
         """The options that shape the result, for the record."""
@@ -131,6 +134,10 @@ class Generation:
     """Where networks generate: around the heart, if found, with
     registered slices elsewhere, or everywhere. Samples are
     drawn everywhere."""
+
+    fix_shifts: bool = False
+    """Move slices back in-plane, by whole pixels, whose heart
+    lies off its neighbours; without, that is only said."""
 
     def sampling(self, uncertainty: bool = False) -> Sampling:
         """How samples are drawn, with their number decided.
@@ -203,4 +210,5 @@ class Generation:
             "temperature": sampling.temperature,
             "frame_by_frame": self.frame_by_frame,
             "region": self.region,
+            "fix_shifts": self.fix_shifts,
         }

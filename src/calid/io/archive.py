@@ -9,19 +9,21 @@ UIDs into file names.
 from __future__ import annotations
 
 import lzma
+import math
 import os
 import stat
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from calid.errors import InputError
 
-__all__ = ["Limits", "Member", "members"]
+__all__ = ["Limits", "Member", "Walk", "files_below", "members"]
 
 
 DAMAGE = (
@@ -72,22 +74,40 @@ class Member:
     read: Callable[[int], bytes]
 
 
+@dataclass(frozen=True)
+class Walk:
+    """What lies below a folder.
+
+    Parameters
+    ----------
+    files
+        Regular files, sorted.
+    left_out
+        How many other entries there are, by reason.
+    links
+        How many links lead out of the folder and have been followed.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    links: int = 0
+
+
 @contextmanager
-def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], int]]:
+def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], Walk]]:
     """Regular files of a folder, a zip or a path that is one file, in the order of paths.
 
     Parameters
     ----------
     path
-        A folder is searched recursively. In it, links are followed to files inside of it only.
+        A folder is searched recursively, as `files_below` does.
     limits
         Beyond them nothing is read.
 
     Yields
     ------
-    list of Member, int
-        The files, and the number of links out of the folder, which are not followed. Members
-        can be read within the block only.
+    list of Member, Walk
+        The files, which can be read within the block only, and what else a folder holds.
 
     Raises
     ------
@@ -96,9 +116,9 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], int]]:
         holds links or names that lead out of it.
     """
     if path.is_dir():
-        files, links = _walk(path)
-        _check_count(len(files), path, limits)
-        yield [_on_disk(path, *pair, len(files), limits) for pair in enumerate(files, 1)], links
+        walk = files_below(path, limits.files)
+        count = len(walk.files)
+        yield [_on_disk(path, *pair, count, limits) for pair in enumerate(walk.files, 1)], walk
     elif not path.is_file():
         raise InputError(path, "There is no such file or folder.", "Check the path.")
     elif _starts_like_zip(path):
@@ -107,20 +127,62 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], int]]:
                 (i for i in archive.infolist() if not i.filename.endswith("/")), key=_name
             )
             _check_zip(infos, path, limits)
-            yield [_in_zip(path, archive, *pair, len(infos)) for pair in enumerate(infos, 1)], 0
+            count = len(infos)
+            yield [_in_zip(path, archive, *pair, count) for pair in enumerate(infos, 1)], Walk()
     else:
-        yield [_on_disk(path, 1, path, 1, limits)], 0
+        yield [_on_disk(path, 1, path, 1, limits)], Walk()
 
 
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    files, links, home = [], 0, folder.resolve()
-    for base, _, names in os.walk(folder):
-        for file in (Path(base) / name for name in names):
-            if file.is_symlink() and not file.resolve().is_relative_to(home):
-                links += 1
-            elif file.is_file():
-                files.append(file)
-    return sorted(files), links
+def files_below(folder: Path, most: float = math.inf) -> Walk:
+    """Search a folder; links to files and folders are followed.
+
+    No folder is entered twice, by whatever way, so that links in a circle end.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be searched, or there are more than ``most`` files.
+    """
+    files: list[Path] = []
+    left_out: Counter[str] = Counter()
+    links = 0
+    home = folder.resolve()
+    seen = {home}
+    try:
+        for base, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+            for name in list(folders):
+                link, target = (below := Path(base, name)).is_symlink(), below.resolve()
+                # What is in the folder itself is found there; what it is in would come round.
+                again = link and (target.is_relative_to(home) or home.is_relative_to(target))
+                if again or target in seen:
+                    left_out["a link to a folder that is read already, or leads back"] += 1
+                    folders.remove(name)
+                else:
+                    links += link
+                seen.add(target)
+            for file in (Path(base, name) for name in names):
+                if file.is_file():
+                    files.append(file)
+                    links += file.is_symlink() and not file.resolve().is_relative_to(home)
+                elif file.is_symlink():
+                    left_out["a link that leads nowhere"] += 1
+                else:
+                    left_out["neither a file nor a folder"] += 1
+            if len(files) > most:
+                break
+    except OSError as error:
+        what = "It" if error.filename in (None, str(folder)) else "A folder in it"
+        raise InputError(
+            folder,
+            f"{what} cannot be searched: {error.strerror or error}.",
+            "Check the permissions.",
+        ) from error
+    _check_count(len(files), folder, most)
+    return Walk(sorted(files), left_out, links)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _on_disk(path: Path, number: int, file: Path, count: int, limits: Limits) -> Member:
@@ -170,7 +232,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 def _check_zip(infos: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
     """Refuse what leads out of the zip, and what is larger than it has any reason to be."""
-    _check_count(len(infos), path, limits)
+    _check_count(len(infos), path, limits.files)
     for number, info in enumerate(infos, 1):
         label = f"file {number} of {len(infos)}"
         # The central directory keeps the name as it was written, slashes of any kind included.
@@ -216,11 +278,11 @@ def _in_zip(
     return Member(f"file {number} of {count}", info.file_size, read)
 
 
-def _check_count(count: int, path: Path, limits: Limits) -> None:
-    if count > limits.files:
+def _check_count(count: int, path: Path, most: float) -> None:
+    if count > most:
         raise InputError(
             path,
-            f"It holds {count} files; {limits.files} are allowed.",
+            f"It holds {count} files; {most} are allowed.",
             "Give the folder of one exam.",
         )
 

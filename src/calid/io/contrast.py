@@ -1,25 +1,144 @@
-"""Images without any contrast, or of labels: read as they are, but never without a word."""
+"""What contrast images have: the range of what is inside the field, and what is doubtful.
+
+Padding is a constant far outside of the image (PixelPaddingValue, the fill of a resampling);
+outliers are single pixels far outside. If they own a percentile, nothing is left of the heart.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from calid.stack import SliceStack
 
-__all__ = ["doubtful_images"]
+__all__ = ["ENDS", "Contrast", "contrast", "doubtful_images"]
+
+ENDS = (0.5, 99.5)
+"""Percentiles between which the contrast of an image lies."""
+
+BELOW, ABOVE = 0.5, 4.0
+"""Times its own spread that an image reaches beyond it, below and above, at most."""
+
+SHARE = 0.0025
+"""Share of all voxels from which on a constant can be padding."""
+
+FEWEST = 1024
+"""Voxels without which nothing can be said to lie far outside of the others."""
+
+SAMPLE, PADDINGS = 2**18, 3
+"""Voxels that are looked at for it, and times that constants are looked for at the ends."""
+
+LEVELS = 32
+"""Values that an image has; what has fewer is drawn, and its steps may be of any size."""
 
 MOST_LABELS = 8
 """Most different values that a label map of a heart has."""
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """Range of the values in the field.
+
+    Parameters
+    ----------
+    low, high
+        Percentiles `ENDS`.
+    blank
+        Value of padding above the image, which is to be as dark as all padding; not a number
+        if there is none.
+    outside
+        Share of voxels that are padding or outliers; 0 if none had to be left out.
+    """
+
+    low: float
+    high: float
+    blank: float = float("nan")
+    outside: float = 0.0
+
+
+def contrast(data: NDArray[Any]) -> Contrast:
+    """Percentiles of what is inside the field (any shape; rows and columns last, stored units).
+
+    Without padding or outliers that own a percentile, they are those of all voxels.
+    """
+    low, high = _percentiles(data, ENDS)
+    if data.size < FEWEST:
+        return Contrast(low, high)
+    least, most, padding = _reach(data)
+    if least <= low and high <= most:
+        return Contrast(low, high)
+    inside = (data >= least) & (data <= most)
+    outside, padded = ~inside, np.isin(data, padding)
+    if data.ndim > 1:
+        # Pixels beside padding are mixed with it; what else is larger than a speck is tissue.
+        square = np.ones((1,) * (data.ndim - 2) + (3, 3), bool)
+        beside = ndimage.binary_dilation(padded, square, iterations=2)
+        inside |= ndimage.binary_opening(outside & ~beside, square)
+    if inside.all() or len(np.unique(data[inside])) < LEVELS:
+        return Contrast(low, high)
+    low, high = _percentiles(data[inside], ENDS)
+    above = [end for end in padding if end > most]
+    return Contrast(low, high, max(above, default=math.nan), 1 - float(inside.mean()))
+
+
+def _reach(data: NDArray[Any]) -> tuple[float, float, list[float]]:
+    """Least and most that the image reaches, judged by a sample, and padding beyond them."""
+    sample = data.ravel()
+    if sample.size > SAMPLE:
+        sample = sample[np.random.default_rng(0).integers(0, sample.size, SAMPLE)]
+    rest, constants = sample, list[float]()
+    for _ in range(PADDINGS):
+        # Not the very ends: a single voxel can lie beyond the padding.
+        ends = np.unique(np.percentile(rest, (0.05, 99.95), method="nearest"))
+        found = [end for end in ends if np.count_nonzero(sample == end) > SHARE * sample.size]
+        left = rest[~np.isin(rest, found)]
+        if not found or not left.size:
+            break
+        rest, constants = left, constants + [float(end) for end in found]
+    bottom, top = _percentiles(rest, (5, 95))
+    least = bottom - BELOW * (top - bottom)
+    most = top + ABOVE * (top - bottom)
+    return least, most, [end for end in constants if not least <= end <= most]
+
+
+def _percentiles(data: NDArray[Any], percent: tuple[float, ...]) -> list[float]:
+    """Percentiles by linear interpolation, in double precision but without a copy in it.
+
+    `numpy.percentile` of a film in float64 would take four times the film's memory.
+    """
+    place = np.asarray(percent) / 100 * (data.size - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, data.size - 1)
+    ordered = np.partition(data, np.unique([below, above]), axis=None)
+    low, high = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
+    return [float(v) for v in low + (high - low) * (place - below)]
+
+
 def doubtful_images(stack: SliceStack) -> list[str]:
     """Say which images of a stack have one value everywhere, or that all seem to be labels.
+
+    And how many voxels are left out of the contrast.
 
     Returns
     -------
     list of str
-        At most one sentence: there is nothing to say about a sound stack.
+        Nothing about a sound stack.
     """
+    found = contrast(stack.data)
+    padded = [
+        f"{stack.source}: {100 * found.outside:.2g} % of voxels are padding or outliers, far "
+        f"outside of all others ({found.low:g} to {found.high:g}). The contrast is that of the "
+        "others."
+    ] * bool(found.outside)
+    return padded + _flat_images(stack)
+
+
+def _flat_images(stack: SliceStack) -> list[str]:
     flat = stack.data.min(axis=(2, 3)) == stack.data.max(axis=(2, 3))
     if not flat.all() and _labels(stack):
         few = f"all voxels are whole numbers below {MOST_LABELS}"

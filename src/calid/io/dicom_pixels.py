@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from calid.errors import InputError, IntensityError
 from calid.io.archive import Member
+from calid.io.dicom_decode import Decoder
 from calid.io.dicom_fields import number, quiet, text
 from calid.io.dicom_read import Image, parse
 from calid.stack import Intensity
@@ -108,19 +109,28 @@ def _decode(images: Sequence[Image], path: Path) -> dict[tuple[str, int], NDArra
     for image in images:
         files.setdefault(image.member.label, (image.member, []))[1].append(image)
     out = {}
-    for label, (member, wanted) in files.items():
-        dataset = parse(member, path, pixels=True)
-        assert dataset is not None  # it has been parsed before
-        if text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
-            raise IntensityError(
-                path,
-                f"{label.capitalize()} does not hold grey values that grow brighter (MONOCHROME2).",
-                "Export magnitude images in grey values.",
-            )
-        _complete(dataset)
-        for image in wanted:
-            out[label, image.frame] = _array(dataset, image, path)
+    with Decoder() as decoder:
+        for label, (member, wanted) in files.items():
+            for image, array in zip(wanted, _arrays(member, wanted, path, decoder), strict=True):
+                out[label, image.frame] = array
     return out
+
+
+def _arrays(
+    member: Member, images: Sequence[Image], path: Path, decoder: Decoder
+) -> list[NDArray[Any]]:
+    """Arrays of one file's frames."""
+    dataset = parse(member, path, pixels=True)
+    assert dataset is not None  # it has been parsed before
+    if text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
+        raise IntensityError(
+            path,
+            f"{member.label.capitalize()} does not hold grey values that grow brighter "
+            "(MONOCHROME2).",
+            "Export magnitude images in grey values.",
+        )
+    _complete(dataset)
+    return [_array(dataset, image, path, decoder) for image in images]
 
 
 def _complete(dataset: Dataset) -> None:
@@ -133,11 +143,14 @@ def _complete(dataset: Dataset) -> None:
         )
 
 
-def _array(dataset: Dataset, image: Image, path: Path) -> NDArray[Any]:
+def _array(dataset: Dataset, image: Image, path: Path, decoder: Decoder) -> NDArray[Any]:
     syntax = UID(str(dataset.file_meta.TransferSyntaxUID), validation_mode=config.IGNORE)
     try:
         index = image.frame if image.multiple else None
-        array = np.asarray(pixel_array(dataset, index=index, raw=True))
+        if syntax.is_transfer_syntax and syntax.is_compressed and syntax != RLELossless:
+            array = decoder.decode(image.member.read(-1), index)
+        else:
+            array = np.asarray(pixel_array(dataset, index=index, raw=True))
     except Exception as error:  # decoders raise many things, and quote values
         label = image.member.label.capitalize()
         if syntax.is_transfer_syntax and not syntax.is_compressed:
@@ -148,7 +161,7 @@ def _array(dataset: Dataset, image: Image, path: Path) -> NDArray[Any]:
             path,
             f"The pixels of {label} cannot be decoded "
             f"({syntax.name if syntax.is_transfer_syntax else 'unknown encoding'}).",
-            "Decompress the files, for example with gdcmconv --raw or dcmdjpeg.",
+            "Copy it again, or export it uncompressed or in a lossless encoding.",
         ) from error
     if array.shape != image.matrix:
         raise InputError(

@@ -7,25 +7,26 @@ none of its messages is passed on.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.multival import MultiValue
+from pydicom import Dataset, config
 from pydicom.tag import Tag
+from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from calid.errors import CalidError, GeometryError, InputError
-from calid.io.archive import Member
-from calid.io.dicom_fields import number, numbers, quiet, text
+from calid.io.archive import Member, Walk
+from calid.io.dicom_fields import Contrast, number, numbers, part, processing, quiet, text
 from calid.io.dicom_report import LeftOut
+from calid.words import count
 
 __all__ = ["Image", "Scan", "parse", "scan"]
 
@@ -38,11 +39,11 @@ _GROUPS = (
     "CardiacSynchronizationSequence",
     "TemporalPositionSequence",
     "MRImageFrameTypeSequence",
+    "MRTimingAndRelatedParametersSequence",
+    "MREchoSequence",
+    "MRModifierSequence",
 )
 """Functional groups whose content belongs to one frame of an enhanced file."""
-
-_PHASE = frozenset({"P", "PHASE", "PHASE MAP", "VELOCITY", "REAL", "IMAGINARY"})
-"""Image types and components that are not magnitude."""
 
 _NEEDED = (
     ("Rows", 1),
@@ -52,8 +53,16 @@ _NEEDED = (
     ("ImagePositionPatient", 3),
 )
 
+_MR = (MRImageStorage, EnhancedMRImageStorage, "1.2.840.10008.5.1.4.1.1.4.4")
+"""SOP classes that are read; the last is that of classic images put into one enhanced file."""
+
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary Capture and its multi-frame kinds: screenshots, which need no geometry."""
+"""Secondary Capture and its multi-frame kinds: screenshots, whatever geometry they claim."""
+
+_PART = "not a magnitude image (phase or velocity, real or imaginary part)"
+
+_PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""Tag of pixel data in either byte order."""
 
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 """The transfer syntax of a compressed header."""
@@ -102,6 +111,28 @@ class Image:
         value = number(self.header, "SeriesNumber")
         return None if value is None else int(value)
 
+    @cached_property
+    def contrast(self) -> Contrast:
+        """What tells it from images of another sequence or preparation."""
+        return Contrast.of(self.header)
+
+    @cached_property
+    def processing(self) -> int:
+        """How far it is from what was acquired; see `calid.io.dicom_fields.processing`."""
+        return processing(self.header)
+
+    @cached_property
+    def identity(self) -> tuple[object, ...]:
+        """What two copies of one image share, beside the UID: place, time, number."""
+        fields = ("InstanceNumber", "TriggerTime", "TemporalPositionIdentifier", "EchoTime")
+        place = (*self.corner, *self.axes.ravel(), *self.spacing)
+        return (
+            self.processing,
+            *self.matrix,
+            *np.round(place, 3),
+            *(number(self.header, f) for f in fields),
+        )
+
 
 @dataclass
 class Scan:
@@ -115,11 +146,14 @@ class Scan:
         Images with a place in space.
     left_out
         Files that show no slice of a heart, and why.
+    notes
+        The same in sentences, and what else has to be said.
     """
 
     files: int
     images: list[Image] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def of(self, series: Sequence[int], path: Path) -> Scan:
         """The images of some series, by number; of all of them if no number is given.
@@ -141,11 +175,16 @@ class Scan:
         kept = [image for image in self.images if image.series in series]
         others = len(self.images) - len(kept)
         left_out = [LeftOut("of another series", others)] if others else []
-        return Scan(self.files, kept, self.left_out + left_out)
+        return Scan(self.files, kept, self.left_out + left_out, self.notes)
 
 
-def scan(files: Sequence[Member], path: Path) -> Scan:
+def scan(files: Sequence[Member], path: Path, walk: Walk) -> Scan:
     """Look at every file.
+
+    Parameters
+    ----------
+    walk
+        What else the input holds.
 
     Raises
     ------
@@ -153,39 +192,60 @@ def scan(files: Sequence[Member], path: Path) -> Scan:
         If a DICOM file is damaged within its header or lacks a field that a slice needs.
     """
     found = Scan(len(files))
-    reasons: Counter[str] = Counter()
-    seen: dict[str, Member] = {}
+    reasons = Counter(walk.left_out)
+    seen: dict[str, Sequence[object]] = {}
+    contradictions = 0
     for member in files:
         dataset = parse(member, path)
         if dataset is None:
             reasons["not DICOM"] += 1
         elif reason := _useless(dataset):
             reasons[reason] += 1
-        elif _same(seen.setdefault(text(dataset, "SOPInstanceUID"), member), member):
-            reasons["an exact copy of another file"] += 1
         else:
-            for image in _images(dataset, member, path):
-                if isinstance(image, Image):
-                    found.images.append(image)
-                else:
-                    reasons[image] += 1
-    found.left_out += [LeftOut(reason, images) for reason, images in reasons.items()]
+            images = _images(dataset, member, path)
+            if not dataset.has_pixels:  # after its geometry, which tells a file that is cut off
+                reasons["an image without pixels"] += 1
+                continue
+            identity = [None if image is None else image.identity for image in images]
+            uid = text(dataset, "SOPInstanceUID")
+            if uid and seen.setdefault(uid, identity) is not identity:
+                if seen[uid] == identity:
+                    reasons["another copy of an image (by its SOPInstanceUID)"] += 1
+                    continue
+                contradictions += 1
+            found.images += (kept := [image for image in images if image is not None])
+            if len(kept) < len(images):
+                reasons[_PART] += len(images) - len(kept)
+    found.left_out += [LeftOut(reason, many) for reason, many in reasons.items()]
+    for reason, many in reasons.items():
+        what = "item" if reason in walk.left_out else "image" if reason == _PART else "file"
+        found.notes.append(f"{_are(many, what)} left out: {reason}")
+    if walk.links:
+        found.notes.append(f"{_are(walk.links, 'link')} followed out of the folder")
+    if contradictions:
+        found.notes.append(
+            f"{_are(contradictions, 'file')} of the SOPInstanceUID of another, yet of another "
+            "place, time or number, and taken for images of their own"
+        )
     return found
 
 
-def _images(dataset: Dataset, member: Member, path: Path) -> list[Image | str]:
-    """Every frame of a file: an image, or the reason why not."""
-    out: list[Image | str] = []
+def _are(many: int, what: str) -> str:
+    return f"{count(many, what)} {'is' if many == 1 else 'are'}"
+
+
+def _images(dataset: Dataset, member: Member, path: Path) -> list[Image | None]:
+    """Every frame of a file; none for one that is not magnitude."""
     try:
         with quiet():
-            for frame, multiple, header in _frames(dataset, member, path):
-                reason = _not_magnitude(header)
-                out.append(reason or _image(member, frame, multiple, header, path))
+            return [
+                None if part(header) else _image(member, frame, multiple, header, path)
+                for frame, multiple, header in _frames(dataset, member, path)
+            ]
     except CalidError:
         raise
     except Exception as error:  # a value that cannot be converted is found out only now
         raise _damaged(member, path) from error
-    return out
 
 
 def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
@@ -208,47 +268,40 @@ def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
             f"{member.label.capitalize()} is a deflated data set, which is not read.",
             "Convert it to Explicit VR Little Endian, for example with dcmconv +te.",
         )
+    stream = io.BytesIO(content)
     try:
         with quiet():
-            dataset = pydicom.dcmread(
-                io.BytesIO(content), stop_before_pixels=not pixels, force=not marked
-            )
+            dataset = pydicom.dcmread(stream, stop_before_pixels=not pixels, force=not marked)
     except Exception as error:  # damaged files raise anything: struct.error, KeyError, ...
         if not marked:
             return None
         raise _damaged(member, path) from error
+    if not pixels:
+        dataset.has_pixels = stream.read(4) in _PIXELS
     return dataset
 
 
 def _useless(dataset: Dataset) -> str:
-    """Why a file cannot show a slice; empty if it can."""
-    kind = text(dataset, "SOPClassUID")
+    """Why a file cannot show a slice; empty if it can.
+
+    The SOP class says what a file is; the modality must not contradict it.
+    """
     if "DirectoryRecordSequence" in dataset:
         return "a DICOMDIR, which is not needed"
+    said = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
+    kind = UID(said, validation_mode=config.IGNORE)
+    modality = text(dataset, "Modality").upper()
+    if kind.startswith(_SECONDARY):
+        return "a screenshot (secondary capture)"
     if "Rows" not in dataset and "ImagePositionPatient" not in dataset:
         return "DICOM without an image"
-    if kind.startswith(_SECONDARY) and "ImagePositionPatient" not in dataset:
-        return "a screenshot"
+    if kind and kind not in _MR:
+        # Only names from the standard: a UID of somebody's own may name them.
+        name = "" if kind.name == kind else f" ({kind.name.removesuffix(' Storage')})"
+        return f"not an MR image{name}"
+    if modality != "MR" and (modality or not kind):
+        return "not an MR image (by its modality)"
     return "a colour image" if number(dataset, "SamplesPerPixel") not in (None, 1) else ""
-
-
-def _not_magnitude(header: Dataset) -> str:
-    words = {str(word).upper() for word in _listed(header.get("ImageType"))[2:]}
-    words |= {str(word).upper() for word in _listed(header.get("FrameType"))[2:]}
-    words.add(text(header, "ComplexImageComponent").upper())
-    return "not a magnitude image (phase or velocity)" if words & _PHASE else ""
-
-
-def _listed(value: object) -> list[object]:
-    return list(value) if isinstance(value, MultiValue) else [value]
-
-
-def _same(first: Member, second: Member) -> bool:
-    """Whether two files hold the same bytes."""
-    if first is second or first.size != second.size:
-        return False
-    one, two = (hashlib.sha256(member.read(-1)).digest() for member in (first, second))
-    return one == two
 
 
 def _frames(dataset: Dataset, member: Member, path: Path) -> Iterator[tuple[int, bool, Dataset]]:
@@ -278,10 +331,16 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     for tag in dataset.keys() - {Tag(keyword) for keyword in (*many, "NumberOfFrames")}:
         flat[tag] = dataset.get_item(tag)  # as it is in the file: not every value is valid
     flat.ReferencedFrameNumber = frame + 1  # for whoever refers to the source image
-    for item in [*(shared or [])[:1], *(own or [])[frame : frame + 1]]:
+    items = [*(shared or [])[:1], *(own or [])[frame : frame + 1]]
+    for item in items:
         for keyword in _GROUPS:
             for inner in item.get(keyword) or []:
                 flat.update({element.tag: element for element in inner})
+    # Philips puts the classic fields of a frame into a private sequence: they fill what is missing.
+    for group in (item[tag] for item in items for tag in sorted(item.keys()) if tag.is_private):
+        for inner in group.value if group.VR == "SQ" else ():
+            for element in (e for e in inner if not e.tag.is_private):
+                flat.setdefault(element.tag, element)
     return flat
 
 

@@ -82,6 +82,8 @@ class DicomReport:
         Why the input cannot be read as it is: sentences. Empty if it can.
     warnings
         What was decided on the user's behalf.
+    decision
+        Which images are the short axis and why, and why others are not: sentences.
     time_from
         Which field ordered the frames; empty for a stack without frames.
     time_spread_s
@@ -94,6 +96,7 @@ class DicomReport:
     left_out: Sequence[LeftOut] = ()
     problems: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    decision: Sequence[str] = ()
     time_from: str = ""
     time_spread_s: float = 0.0
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calid.io.dicom_choose import Odd
 from calid.io.dicom_fields import number, text
-from calid.io.dicom_group import SAME_PLACE, Odd, Plane
+from calid.io.dicom_group import SAME_PLACE, Plane
 from calid.io.dicom_read import Image
+from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
 
-__all__ = ["Film", "film"]
+__all__ = ["Film", "Reading", "film", "find_clock", "moment_of"]
 
 Reading = Callable[[Image], float | None]
 
@@ -96,37 +98,35 @@ class Film:
 def film(planes: Sequence[Plane]) -> Film:
     """Put the images of every slice in order of time, and leave out what does not fit.
 
-    Odd are: images at the same place and time as another (of the series that has most images,
-    the one with the highest number is kept), slices whose images do not lie in one plane, and
-    slices with another number of frames than most.
+    Odd are: slices with several images at one time, slices whose images do not lie in one plane,
+    and slices with another number of frames than most.
     """
-    clock, reading, ranks = _clock(planes)
+    clock, reading, ranks = find_clock(planes)
+    counts = Counter(len(plane.images) for plane in planes)
+    usual = max(counts, key=lambda n: (counts[n], n), default=0)
     odd: list[Odd] = []
     slices: list[tuple[float, list[Image]]] = []
     for plane in planes:
-        images, surplus = _single(plane, reading)
-        at = plane.height - planes[0].height
-        odd += [Odd(f"{_slice(plane, at)} has {_more(surplus)}", tuple(surplus))] if surplus else []
+        images = sorted(plane.images, key=lambda image: moment_of(image, reading))
+        surplus = len(images) - len({moment_of(image, reading) for image in images})
         heights = [float(i.corner @ planes[0].images[0].axes[:, 2]) for i in images]
-        if np.ptp(heights) > SAME_PLACE:
-            what = f"{_slice(plane, at)} has images up to {np.ptp(heights):.2g} mm apart"
-            odd.append(Odd(what, tuple(images)))
+        if surplus:
+            what = f"has {_more(surplus)}"
+        elif np.ptp(heights) > SAME_PLACE:
+            what = f"has images up to {np.ptp(heights):.2g} mm apart"
+        elif len(images) != usual:
+            what = f"has {len(images)} frames, not {usual}"
         else:
             slices.append((float(np.median(heights)), images))
-    counts = Counter(len(images) for _, images in slices)
-    usual = max(counts, key=lambda n: (counts[n], n), default=0)
-    for height, images in slices:
-        if len(images) != usual:
-            own = Plane(height, tuple(images))
-            what = f"{_slice(own, height - planes[0].height)} has {len(images)} frames, not {usual}"
-            odd.append(Odd(what, tuple(images)))
-    slices = [pair for pair in slices if len(pair[1]) == usual]
+            continue
+        name = _slice(plane, plane.height - planes[0].height)
+        odd.append(Odd(f"{name} {what}", plane.images))
     chosen = [images for _, images in slices]
     times, spread, notes = _times(chosen, reading, ranks, clock, usual)
     return Film(np.array([h for h, _ in slices]), chosen, times, clock, spread, odd, notes)
 
 
-def _clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
+def find_clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
     """Name of the field to go by, how to read it, and whether it only ranks."""
     sizes = sorted(len(plane.images) for plane in planes)
     if sizes[len(sizes) // 2] > 1:
@@ -154,30 +154,9 @@ def _series(plane: Plane) -> set[str]:
     return {text(image.header, "SeriesInstanceUID") for image in plane.images}
 
 
-def _single(plane: Plane, reading: Reading) -> tuple[list[Image], list[Image]]:
-    """One image a time, in order; and the surplus."""
-    moments: dict[float, list[Image]] = {}
-    for image in plane.images:
-        moments.setdefault(round(reading(image) or 0.0, 6), []).append(image)
-    sizes = Counter(_origin(image) for image in plane.images)
-    for images in moments.values():
-        # A repeated slice was repeated for a reason: the later one is the better.
-        images.sort(key=lambda i: (sizes[_origin(i)], *_number(i)))
-    kept = [moments[time][-1] for time in sorted(moments)]
-    return kept, [image for images in moments.values() for image in images[:-1]]
-
-
-def _origin(image: Image) -> tuple[str, float]:
-    """What images that were acquired in one go share."""
-    return (
-        text(image.header, "SeriesInstanceUID"),
-        round(float(image.corner @ image.axes[:, 2]) / SAME_PLACE),
-    )
-
-
-def _number(image: Image) -> tuple[float, ...]:
-    keywords = ("SeriesNumber", "AcquisitionNumber", "InstanceNumber")
-    return tuple(number(image.header, keyword) or 0.0 for keyword in keywords)
+def moment_of(image: Image, reading: Reading) -> float:
+    """The time that a field tells, rounded, so that equal times are equal."""
+    return round(reading(image) or 0.0, 6)
 
 
 def _times(
@@ -191,9 +170,10 @@ def _times(
         return np.array([float(np.median(known or [0.0]))]), 0.0, []
     if not ranks:
         table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
-        times = np.asarray(np.median(table, axis=0))
+        said = np.asarray(np.median(table, axis=0))
+        times, notes = _believable(said)
+        table *= np.ptp(times) / (np.ptp(said) or 1.0)
         steps = np.diff(times)
-        notes = []
         if len(steps) and steps.max() > 1.5 * steps.min():
             notes.append(
                 f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
@@ -209,9 +189,21 @@ def _times(
     if not cycles:
         cycles = [60 / rate for rate in rates]
     if not cycles:
-        notes.append("the length of the heart cycle is not known; 1 s is used")
-    cycle = float(np.median(cycles or [1.0]))
-    return np.arange(frames) * cycle / frames, 0.0, notes
+        notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
+    cycle = float(np.median(cycles or [ASSUMED]))
+    times, more = _believable(np.arange(frames) * cycle / frames)
+    return times, 0.0, notes + more
+
+
+def _believable(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
+    """Times that increase as a heart can have them, and what to tell the user."""
+    frames = len(times)
+    if frames < 2:
+        return times, []
+    scale, note = time_scale(float(times[-1] - times[0]) / (frames - 1), frames)
+    if scale is None:
+        return np.arange(frames) * np.float64(assumed_step(frames)), [note]
+    return times * scale, [note] * bool(note)
 
 
 def _slice(plane: Plane, at: float) -> str:
@@ -219,6 +211,6 @@ def _slice(plane: Plane, at: float) -> str:
     return f"The slice at {at:.1f} mm{series}"
 
 
-def _more(surplus: Sequence[Image]) -> str:
-    many = len(surplus) > 1
-    return f"{len(surplus)} image{'s' * many} of the same time as {'others' if many else 'another'}"
+def _more(surplus: int) -> str:
+    many = surplus > 1
+    return f"{surplus} image{'s' * many} of the same time as {'others' if many else 'another'}"

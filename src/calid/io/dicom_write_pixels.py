@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import CalidWarning, IntensityError
+from calid.io.contrast import contrast
 from calid.stack import Intensity, Volume
 
 __all__ = ["Pixels", "to_16_bit"]
@@ -89,7 +90,8 @@ def to_16_bit(volume: Volume) -> Pixels:
 
 
 def _window(volume: Volume) -> tuple[float, float]:
-    """One window for all slices: the percentiles 0.5 and 99.5 of the acquired ones."""
-    ends = np.percentile(volume.data[:, volume.acquired].astype(np.float64), (0.5, 99.5))
+    """One window for all slices: the contrast of the acquired ones."""
+    found = contrast(volume.data[:, volume.acquired])
+    ends = np.array([found.low, found.high])
     low, high = np.sort(ends * volume.intensity.slope + volume.intensity.intercept)
     return float(low + high) / 2, float(high - low) or 1.0

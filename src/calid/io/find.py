@@ -1,4 +1,4 @@
-"""Which inputs a folder holds; masks, hidden files and derivatives are left out."""
+"""Which inputs a folder holds; label maps, hidden files and derivatives are left out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from calid.errors import InputError
+from calid.io.archive import files_below
 from calid.io.nifti_write import SUFFIXES
 
-__all__ = ["find_images", "find_inputs", "plain_stem"]
+__all__ = ["find_images", "find_inputs", "find_labels", "is_label_map", "plain_stem"]
 
 _DICOM = (".dcm", ".ima")
 _ENDINGS = re.compile(r"\.(nii|nii\.gz|zip|dcm|ima)$", re.IGNORECASE)
-_NOT_IMAGES = re.compile(
-    r"_(labels?|lab|lv|rv|gt|seg|segmentation|mask|roi|contours?|dseg|probseg|uncertainty)$",
-    re.IGNORECASE,
+_WORD = (
+    r"(label(map)?s?|lbl|gt|ground_?truth|segs?|segmentations?|masks?|annotations?|dseg|probseg"
+    r"|uncertainty)\d*"
 )
-_NOT_FOLDERS = re.compile(r"(derivatives|(labels|masks)(Tr|Ts)?)")
-"""Of BIDS derivatives, and of labels in nnU-Net's and MONAI's layouts."""
+_LABELS = re.compile(
+    rf"(.*[_.])?{_WORD}([_.-].*)?|.+-{_WORD}|.+[_.-](lab|lv|rv|myo|roi|contours?)", re.IGNORECASE
+)
+"""Names of label maps: one of the words as a part of its own, or a shorter one at the end."""
+_LABEL_FOLDERS = re.compile(rf"{_WORD}(Tr|Ts)?", re.IGNORECASE)
+"""Folders of them, in the layouts of nnU-Net, MONAI and TotalSegmentator for instance."""
 
 
 def plain_stem(name: str) -> str:
     """A file's name without its ending: ``heart`` of ``heart.nii.gz``."""
     return _ENDINGS.sub("", name)
+
+
+def is_label_map(path: Path, root: Path) -> bool:
+    """Whether a file below ``root`` is a label map by its name, or by that of a folder of it."""
+    folders = path.relative_to(root).parts[:-1]
+    named = _LABELS.fullmatch(plain_stem(path.name)) is not None
+    return named or any(map(_LABEL_FOLDERS.fullmatch, folders))
+
+
+def find_labels(folder: Path, out: Path | None = None) -> Iterator[Path]:
+    """Label maps below a folder: the NIfTI files that `find_images` leaves out by their names."""
+    return (p for p in _files(folder, out, SUFFIXES) if is_label_map(p, folder))
 
 
 def find_inputs(folder: Path, out: Path | None = None) -> Iterator[Path]:
@@ -50,7 +67,8 @@ def find_inputs(folder: Path, out: Path | None = None) -> Iterator[Path]:
         yield path
     for below in _entries(folder, out):
         taken = any(below in (p, *p.parents) for p in found)
-        if below.is_dir() and not taken and _holds_dicom(below):
+        labels = _LABEL_FOLDERS.fullmatch(below.name)
+        if below.is_dir() and not taken and not labels and _holds_dicom(below):
             yield below
 
 
@@ -58,10 +76,14 @@ def find_images(
     folder: Path, out: Path | None = None, endings: tuple[str, ...] = SUFFIXES
 ) -> Iterator[Path]:
     """Files below a folder with one of the endings, as `find_inputs`."""
+    return (p for p in _files(folder, out, endings) if not is_label_map(p, folder))
+
+
+def _files(folder: Path, out: Path | None, endings: tuple[str, ...]) -> Iterator[Path]:
     for path in _entries(folder, out):
         if path.is_dir():
-            yield from find_images(path, out, endings)
-        elif path.name.lower().endswith(endings) and not _NOT_IMAGES.search(plain_stem(path.name)):
+            yield from _files(path, out, endings)
+        elif path.name.lower().endswith(endings):
             yield path
 
 
@@ -75,14 +97,14 @@ def _entries(folder: Path, out: Path | None) -> list[Path]:
 def _left_out(path: Path, out: Path | None) -> bool:
     return (
         path.name.startswith(".")
-        or (_NOT_FOLDERS.fullmatch(path.name) is not None and path.is_dir())
+        or (path.name == "derivatives" and path.is_dir())
         or (out is not None and path.resolve() == out.resolve())
         or (path.is_symlink() and path.resolve() in (p.resolve() for p in path.parents))
     )
 
 
 def _holds_dicom(folder: Path) -> bool:
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = (p for p in files_below(folder).files if not p.name.startswith("."))
     return any(p.suffix.lower() in _DICOM or _magic(p) == b"DICM" for p in files)
 
 

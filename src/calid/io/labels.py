@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.errors import GeometryError, IntensityError
+from calid.errors import CalidWarning, GeometryError, IntensityError, UsageError
 from calid.geometry.affine import SpacingFrom
 from calid.geometry.dense_grid import TOLERANCE, offsets
 from calid.io.nifti import MAX_BYTES, read_stack
@@ -17,7 +20,21 @@ from calid.io.nifti_write import write_on_grid
 from calid.labels import CLASSES
 from calid.stack import Intensity, SliceStack, Volume
 
-__all__ = ["check_same_grid", "read_labels", "write_labels"]
+__all__ = [
+    "as_labels",
+    "check_same_grid",
+    "doubtful_order",
+    "missing_labels",
+    "parse_label_map",
+    "read_labels",
+    "write_labels",
+]
+
+LabelMap = Mapping[int, int]
+"""Values in a file to the package's labels."""
+
+SURROUNDED = 0.2
+"""Share of an outline by which another order of labels must fit better before it is said."""
 
 ROUNDING = 1e-3
 """Largest distance from an integer at which a float counts as that integer."""
@@ -71,17 +88,20 @@ def read_labels(
     *,
     spacing_from: SpacingFrom = "auto",
     max_bytes: int = MAX_BYTES,
+    label_map: LabelMap | None = None,
 ) -> NDArray[np.uint8]:
     """Read labels that belong to a stack.
 
     Parameters
     ----------
     path
-        NIfTI file of integers, of any type, 0 to 3.
+        NIfTI file of integers, of any type, 0 to 3 unless ``label_map`` says otherwise.
     like
         The stack that was labelled.
     spacing_from, max_bytes
         As for the stack; see `calid.io.read`.
+    label_map
+        As `parse_label_map` gives it.
 
     Returns
     -------
@@ -96,6 +116,11 @@ def read_labels(
         If a value is no label.
     InputError
         If the file is missing or damaged.
+
+    Warns
+    -----
+    CalidWarning
+        If labels seem to be in another order, or a map leaves values out.
     """
     found = read_stack(path, spacing_from=spacing_from, max_bytes=max_bytes)
     if found.n_frames != like.n_frames:
@@ -105,18 +130,133 @@ def read_labels(
             "Give one label volume per frame.",
         )
     check_same_grid(found, like, path)
+    return as_labels(found, path, label_map)
+
+
+def as_labels(
+    found: SliceStack, path: str | os.PathLike[str], label_map: LabelMap | None = None
+) -> NDArray[np.uint8]:
+    """Values of a file as the package's labels; errors and warnings as `read_labels`."""
     scale = found.intensity
     values = found.data.astype(np.float64) * scale.slope + scale.intercept
-    labels = np.rint(values)
-    highest = max(CLASSES.values())
-    bad = (np.abs(values - labels) > ROUNDING) | (labels < 0) | (labels > highest)
+    numbers = np.rint(values)
+    known = {0: 0} | dict(label_map or {c: c for c in CLASSES.values()})
+    bad = np.abs(values - numbers) > ROUNDING
+    unknown = ~np.isin(numbers, list(known))
+    if label_map is None:
+        bad |= unknown
     if bad.any():
         raise IntensityError(
             path,
             f"{int(bad.sum())} voxels are no labels; the first has the value {values[bad][0]:g}.",
-            "Use 1 for the RV cavity, 2 for the LV myocardium, 3 for the LV cavity, 0 elsewhere.",
+            "Use 1 for the RV cavity, 2 for the LV myocardium, 3 for the LV cavity, 0 elsewhere, "
+            "or say what is what with --label-map.",
         )
-    return labels.astype(np.uint8)
+    notes = []
+    if unknown.any():
+        others = ", ".join(f"{value:g}" for value in np.unique(numbers[unknown])[:5])
+        notes.append(f"{int(unknown.sum())} voxels of other labels ({others}) are background.")
+    labels = np.zeros(numbers.shape, np.uint8)
+    for value, label in known.items():
+        labels[numbers == value] = label
+    for note in notes + doubtful_order(labels, label_map):
+        warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=3)
+    return labels
+
+
+def parse_label_map(text: str) -> LabelMap:
+    """Values of a file to labels, of ``LV=1,MYO=2,RV=3``; a name may come more than once.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else, or one value is to be two labels.
+    """
+    pairs = re.findall(r"(\w+)=(\d+)", text)
+    names = {name.upper() for name, _ in pairs}
+    values = [int(value) for _, value in pairs]
+    whole = ",".join(f"{name}={value}" for name, value in pairs) == text.replace(" ", "")
+    if not whole or "LV" not in names or names - set(CLASSES) or len(set(values)) < len(values):
+        raise UsageError(
+            f"--label-map {text}",
+            "A map gives LV, MYO and RV the values that they have in the file, each its own.",
+            "Use LV=1,MYO=2,RV=3 for labels of M&Ms and UK Biobank.",
+        )
+    return {int(value): CLASSES[name.upper()] for name, value in pairs}
+
+
+def missing_labels(labels: NDArray[np.uint8]) -> list[str]:
+    """What is missing in labels ``(frames, slices, height, width)``.
+
+    Returns
+    -------
+    list of str
+        Nothing if all labels are there, in every slice between two that have them.
+    """
+    there = (labels[..., None, :, :] == np.array([*CLASSES.values()])[:, None, None]).any((-2, -1))
+    notes = [
+        f"no voxel is labelled {name} ({value}): its volume is 0."
+        for (name, value), any_ in zip(CLASSES.items(), there.any((0, 1)), strict=True)
+        if not any_ and there.any()
+    ]
+    before = np.maximum.accumulate(there, axis=1)
+    after = np.maximum.accumulate(there[:, ::-1], axis=1)[:, ::-1]
+    gaps = np.argwhere(before & after & ~there)
+    if len(gaps):
+        shown = [f"{[*CLASSES][c]} in slice {k} of frame {f}" for f, k, c in gaps[:6].tolist()]
+        notes.append(
+            f"{', '.join(shown)}{', …' * (len(gaps) > 6)} (counted from 0): no label, though "
+            "slices on both sides have it. Its volume there is missing."
+        )
+    return notes
+
+
+def doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None = None) -> list[str]:
+    """Whether myocardium surrounds the left ventricle, or rather something else something else.
+
+    Parameters
+    ----------
+    labels
+        Shape ``(frames, slices, height, width)``.
+    label_map
+        By which they were read, to tell a better one in the file's own values.
+
+    Returns
+    -------
+    list of str
+        Nothing if the order is as it should be, or cannot be judged.
+    """
+    shares = {
+        (ring, core): _surrounds(labels, CLASSES[ring], CLASSES[core])
+        for ring, core in itertools.permutations(CLASSES, 2)
+    }
+    ring, core = max(shares, key=lambda pair: shares[pair])
+    usual = shares["MYO", "LV"]
+    if shares[ring, core] <= usual + SURROUNDED:
+        return []
+    value = {label: v for v, label in (label_map or {c: c for c in CLASSES.values()}).items()}
+    third = ({*CLASSES} - {ring, core}).pop()
+    better = ",".join(
+        f"{name}={value.get(CLASSES[now], CLASSES[now])}"
+        for name, now in (("LV", core), ("MYO", ring), ("RV", third))
+    )
+    return [
+        f"what is labelled {ring} covers {shares[ring, core]:.0%} of the outline of {core}, and "
+        f"MYO {usual:.0%} of that of LV. Myocardium surrounds the left ventricle: are the labels "
+        f"in another order? --label-map {better} reads them so."
+    ]
+
+
+def _surrounds(labels: NDArray[np.uint8], ring: int, core: int) -> float:
+    """Share of the outline of ``core`` in its slices that has ``ring`` on its other side."""
+    total = covered = 0
+    for axis in (-2, -1):
+        ends = np.moveaxis(labels, axis, 0)
+        for one, two in ((ends[:-1], ends[1:]), (ends[1:], ends[:-1])):
+            edge = (one == core) & (two != core)
+            total += int(edge.sum())
+            covered += int((edge & (two == ring)).sum())
+    return covered / total if total else 0.0
 
 
 def check_same_grid(

@@ -27,6 +27,7 @@ from calid.errors import (
     UsageError,
 )
 from calid.geometry.affine import SpacingFrom, resolve, spacing
+from calid.io.heartbeat import header_times
 from calid.io.nifti_write import SUFFIXES, is_gz
 from calid.stack import Intensity, SliceStack
 
@@ -41,9 +42,6 @@ MAX_EXTENSIONS = 64 * 2**20
 MAX_TRAILING = 2**20
 """Most decompressed bytes after the last voxel."""
 
-LONGEST = 3600.0
-"""Longest time in seconds between two frames, and latest first frame, that is believed."""
-
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 """Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
 
@@ -51,7 +49,8 @@ MOST_OBLONG = 3.0
 """Times that one side of a pixel may be as long as the other and as the step between slices."""
 
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
-_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
+_PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_IN_PAIRS = "Header and voxels are one in another file (.hdr and .img).", "Convert it to one .nii."
 _DAMAGED = "Copy or download the file again."
 
 
@@ -101,7 +100,7 @@ def read_stack(
     Warns
     -----
     CalidWarning
-        If the header contradicts itself or lacks the frame time.
+        If the header contradicts itself, or its times are none that a heart has.
     """
     path = Path(path)
     if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
@@ -127,7 +126,8 @@ def read_stack(
             _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
-            times, time_notes = _frame_times(header, shape[0], path)
+            times, time_notes = header_times(header, shape[0], _time_axis(header, shape[0]), path)
+            time_notes += _empty_axes(header, shape[0], path)
             data = _read_voxels(stream, header, shape, dtype, path)
             data, fill_notes = _finite(data, fill, path)
             _check_range(data, intensity, path)
@@ -162,6 +162,8 @@ def _check_file(path: Path) -> None:
         raise InputError(path, "There is no such file.", "Check the path.")
     if not path.is_file():
         raise InputError(path, "This is not a regular file.", "Give a file on disk.")
+    if path.name.lower().endswith(_PAIRS):
+        raise InputError(path, *_IN_PAIRS)
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(
             path,
@@ -209,9 +211,7 @@ def _read_header(stream: BinaryIO, path: Path) -> Any:
         if magic in (b"n+1", b"n+2"):
             return header
         if magic in (b"ni1", b"ni2"):
-            raise InputError(
-                path, "Its voxels are in another file (.hdr and .img).", "Convert it to one .nii."
-            )
+            raise InputError(path, *_IN_PAIRS)
     raise InputError(path, "The content is not NIfTI, or ends within the header.", _DAMAGED)
 
 
@@ -221,7 +221,8 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
     sizes = dim[1 : dim[0] + 1]
     if not 1 <= dim[0] <= 7 or min(sizes) < 1:
         raise GeometryError(path, f"An axis is empty: the shape is {tuple(sizes)}.", _DAMAGED)
-    if math.prod(sizes[4:]) > 1:
+    long = [size for size in sizes[3:] if size > 1]
+    if len(long) > 1:
         raise GeometryError(
             path,
             f"The file has {dim[0]} axes, {tuple(sizes)}; a stack has x, y, slices and time.",
@@ -233,8 +234,23 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
             f"Interpolation needs at least 2 slices and this file has 1: {tuple(sizes)}.",
             "Give the whole short-axis stack in one file.",
         )
-    width, height, slices, frames = (*sizes, 1)[:4]
-    return (frames, slices, height, width), dim[0]
+    width, height, slices = sizes[:3]
+    frames = long[0] if long else 1
+    return (frames, slices, height, width), 4 if sizes[3:4] == [1] and long else dim[0]
+
+
+def _time_axis(header: Any, frames: int) -> int:
+    """Number of the axis that holds the frames, from 4 on."""
+    dim = [int(size) for size in header["dim"]]
+    return next((axis for axis in range(4, dim[0] + 1) if dim[axis] == frames > 1), 4)
+
+
+def _empty_axes(header: Any, frames: int, path: Path) -> list[str]:
+    """Say so if time is not the fourth axis."""
+    axis = _time_axis(header, frames)
+    if axis == 4:
+        return []
+    return [f"{path}: time is axis {axis}; those before it have length 1 and are dropped."]
 
 
 def _oblong(affine: NDArray[np.float64], path: Path) -> list[str]:
@@ -298,26 +314,6 @@ def _intensity(header: Any, path: Path) -> Intensity:
     return Intensity(slope, intercept)
 
 
-def _frame_times(header: Any, frames: int, path: Path) -> tuple[NDArray[np.float64], list[str]]:
-    """Seconds of each frame, from pixdim[4] and toffset."""
-    units = int(header["xyzt_units"]) & 56
-    if units not in _SECONDS and frames > 1:
-        raise GeometryError(
-            path, "The fourth axis is a spectrum (Hz, ppm or rad/s), not time.", "Give a cine."
-        )
-    unit = _SECONDS.get(units, 1.0)
-    start, step = float(header["toffset"]) * unit, float(header["pixdim"][4]) * unit
-    notes = []
-    if frames > 1 and not 0 < step <= LONGEST:
-        notes.append(f"{path}: the time between frames is {step:g} s in the header. 1 s is used.")
-        step = 1.0
-    if not abs(start) <= LONGEST:
-        if frames > 1:
-            notes.append(f"{path}: the first frame is at {start:g} s in the header. 0 s is used.")
-        start = 0.0
-    return start + np.arange(frames, dtype=np.float64) * (step if frames > 1 else 1.0), notes
-
-
 def _read_voxels(
     stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: Path
 ) -> NDArray[np.generic]:
@@ -333,7 +329,14 @@ def _read_voxels(
                 path, f"The file is cut off: {done} of {raw.size} voxel bytes are there.", _DAMAGED
             )
         done += count
-    if is_gz(path) and len(stream.read(MAX_TRAILING + 1)) > MAX_TRAILING:
+    try:
+        rest = stream.read(MAX_TRAILING + 1) if is_gz(path) else b""
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):
+            raise  # a checksum
+        rule = "The file cannot be read to its end: bytes follow it that are not compressed."
+        raise InputError(path, rule, "Unpack it with gzip -d, which skips them.") from error
+    if len(rest) > MAX_TRAILING:
         raise InputError(path, "The file goes on for long after its last voxel.", _DAMAGED)
     # NIfTI's first axis runs fastest, so in C order the axes come reversed.
     return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from calid.errors import InputError, OutputError
+from calid.io.archive import files_below
 from calid.io.atomic import atomic, check_output
+from calid.io.find import plain_stem
+from calid.io.nifti_write import SUFFIXES
 
-__all__ = ["check_sidecar", "sha256", "sidecar_of", "write_json", "write_text"]
+__all__ = ["check_sidecar", "record_of", "sha256", "sidecar_of", "write_json", "write_text"]
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
-    Of a folder, that of the sorted hashes of all files in it, whatever their names.
+    Of a folder, that of the sorted hashes of all files in it, whatever their names, links
+    followed.
 
     Raises
     ------
@@ -28,7 +32,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         If the file cannot be read.
     """
     if Path(path).is_dir():
-        inside = sorted(sha256(file) for file in Path(path).rglob("*") if file.is_file())
+        inside = sorted(map(sha256, files_below(Path(path)).files))
         return hashlib.sha256("".join(inside).encode()).hexdigest()
     try:
         with Path(path).open("rb") as file:
@@ -40,8 +44,57 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def sidecar_of(output: Path) -> Path:
-    """The JSON file beside a NIfTI output: ``X.json`` of ``X.nii`` or ``X.nii.gz``."""
-    return output.with_name(output.name.split(".nii")[0] + ".json")
+    """Where the record of a NIfTI output goes: ``X.json`` of ``X.nii`` or ``X.nii.gz``.
+
+    If that is the record of the other one of the two, which lies there as well, it stays; the
+    output then gets a name of its own, ``X.nii.json`` or ``X.nii.gz.json``.
+    """
+    shared, own = _places(output)
+    twins = (output.with_name(shared.stem + suffix) for suffix in SUFFIXES)
+    taken = any(_fits(twin, shared) for twin in twins if twin.name != output.name)
+    return own if taken else shared
+
+
+def record_of(output: Path) -> tuple[dict[str, Any], Path | None]:
+    """The record that belongs to a file by its hash.
+
+    Returns
+    -------
+    record
+        Empty if there is none.
+    foreign
+        A record beside it that is of another file under the same name; none if there is none.
+    """
+    there = [place for place in _places(output) if _hash_in(_load(place)) is not None]
+    mine = next((place for place in there if _fits(output, place)), None)
+    foreign = next((place for place in there if mine is None), None)
+    return {} if mine is None else _load(mine), foreign
+
+
+def _places(output: Path) -> tuple[Path, Path]:
+    stem = plain_stem(output.name)
+    return output.with_name(f"{stem}.json"), output.with_name(f"{output.name}.json")
+
+
+def _load(place: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hash_in(record: dict[str, Any]) -> str | None:
+    """Hash of the output; empty in a record of calid's that has none."""
+    files, output = record.get("files_sha256"), record.get("output")
+    if isinstance(files, dict):
+        return str(files.get("output", ""))
+    return "" if isinstance(output, dict) else None
+
+
+def _fits(output: Path, place: Path) -> bool:
+    wanted = _hash_in(_load(place))
+    return bool(wanted) and output.is_file() and sha256(output) == wanted
 
 
 def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> Path:
@@ -56,11 +109,8 @@ def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> Path:
     """
     check_output(path, inputs)
     if path.exists():
-        try:
-            made_by = json.loads(path.read_text(encoding="utf-8"))["software"]["name"]
-        except (OSError, ValueError, TypeError, LookupError):
-            made_by = None
-        if made_by != "calid":
+        software = _load(path).get("software")
+        if not isinstance(software, dict) or software.get("name") != "calid":
             raise OutputError(
                 path,
                 "The record of the output would replace this file, which calid has not written.",
@@ -88,7 +138,7 @@ def write_json(obj: object, path: str | os.PathLike[str]) -> None:
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
-    """Write text atomically, in UTF-8.
+    """Write text atomically, in UTF-8; what it cannot hold of file names becomes an escape.
 
     Raises
     ------
@@ -96,7 +146,7 @@ def write_text(text: str, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     with atomic(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def _plain(value: object) -> Any:

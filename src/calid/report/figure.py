@@ -64,7 +64,7 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
     }
     if truth is not None:
         columns["truth"] = truth.data[0]
-    window = IntensityWindow.of(stack.data)
+    window = IntensityWindow.of(stack.data, stack.intensity)
     planes = cuts(volume)
     wide, tall = max(p.wide for p in planes), sum(p.tall for p in planes)
     panel = 3.4

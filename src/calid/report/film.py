@@ -169,7 +169,7 @@ class _Cuts:
             _around(place, round(VIEW / step), size)
             for place, step, size in zip(centre, stack.pixel_spacing, stack.shape[2:], strict=True)
         )
-        window = IntensityWindow.of(stack.data)
+        window = IntensityWindow.of(stack.data, stack.intensity)
         return cls(stack, volume, window, midway(volume), rows, columns, round(centre[0]))
 
     def frame(self, number: int) -> list[NDArray[np.float32]]:

@@ -86,7 +86,8 @@ def self_check(
             "self-check", "It hides every second slice and needs three or more.", "Leave it out."
         )
     kept, hidden = hide_alternate(stack.n_slices)
-    images = IntensityWindow.of(stack.data[0, kept]).normalise(stack.data[0])
+    window = IntensityWindow.of(stack.data[0, kept], stack.intensity)
+    images = window.normalise(stack.data[0])
     fine, spacing = compared(images, stack.pixel_spacing, own_pixels=False)
     fine = fine[region(fine.shape[-2:], centre, spacing)]
     if min(fine.shape[-2:]) < SMALLEST:

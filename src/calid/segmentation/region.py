@@ -45,7 +45,7 @@ def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Regio
         None if no heart is found, or if the box is nearly all there is.
     """
     grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
-    window = IntensityWindow.of(stack.data)
+    window = IntensityWindow.of(stack.data, stack.intensity)
     beat = np.unique(np.arange(FRAMES) * stack.n_frames // FRAMES)
     segmenter = segmenter or load_segmenter()
     hearts = []

@@ -127,7 +127,7 @@ class Segmenter:
         NDArray
             uint8, the data's shape; see `keep_largest` for what is dropped.
         """
-        window = IntensityWindow.of(volume.data)
+        window = IntensityWindow.of(volume.data, volume.intensity)
         labels = np.zeros(volume.data.shape, np.uint8)
         region = volume.region if isinstance(volume, Volume) else None
         rows, columns = (slice(*span) for span in region or ((None, None), (None, None)))

@@ -178,7 +178,7 @@ def _centres(acquired: NDArray[np.float64], repeat: int) -> NDArray[np.float64]:
 
 
 def _window(volume: SliceStack | Volume) -> tuple[float, float]:
-    window, scale = IntensityWindow.of(volume.data), volume.intensity
+    window, scale = IntensityWindow.of(volume.data, volume.intensity), volume.intensity
     low, high = (v * scale.slope + scale.intercept for v in (window.low, window.high))
     return min(low, high), max(low, high)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from calid.errors import CalidWarning, GeometryError, UsageError
 from calid.io import Reader, read, read_stack
-from calid.io.labels import check_same_grid, read_labels
-from calid.io.sidecar import sha256, sidecar_of
+from calid.io.labels import check_same_grid, parse_label_map, read_labels
+from calid.io.sidecar import record_of, sha256
 from calid.stack import SliceStack
 from calid.view.panels import Overlays, comparison, lone_panel, make_scene
 from calid.view.scene import Marks, Scene
@@ -31,6 +29,7 @@ def load_scene(
     labels: Path | None = None,
     titles: Sequence[str] = (),
     reader: Reader = read,
+    label_map: str | None = None,
 ) -> Scene:
     """Read everything that a page shows.
 
@@ -47,6 +46,8 @@ def load_scene(
         Of the volumes. Without, neutral ones: file names may name a patient.
     reader
         Reads volumes and stack.
+    label_map
+        Which values the labels have; see `calid.io.labels.parse_label_map`.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def load_scene(
     stacks = [reader(path) for path in volumes]
     marks = [read_marks(path, stack) for path, stack in zip(volumes, stacks, strict=True)]
     names = list(titles) or _neutral(marks)
-    overlays = _overlays(stacks[0], uncertainty, labels)
+    overlays = _overlays(stacks[0], uncertainty, labels, label_map)
     if sparse is not None:
         acquired = reader(sparse)
         _check_origin(volumes[0], sparse)
@@ -95,36 +96,37 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
     Returns
     -------
     Marks
-        Of origin ``unknown`` where there is no record. A record of another volume is not
-        used, and a warning says so.
+        Of origin ``unknown`` where there is no record. One is used only if it holds the hash of
+        this file; a warning tells of one that does not.
     """
     unknown = Marks("unknown", np.empty(0))
-    output = _record(path).get("output")
-    if not isinstance(output, dict):
-        return unknown
+    record, foreign = record_of(path)
+    output = record.get("output", {})
     acquired = output.get("acquired_slices")
     whole = isinstance(acquired, list) and all(type(k) is int for k in acquired)
-    if (
-        not whole
-        or not acquired
-        or output.get("shape") != list(stack.shape)
-        or not np.all(np.diff(acquired) > 0)
-        or not 0 <= acquired[0] <= acquired[-1] < stack.n_slices
-    ):
+    sound = (
+        whole
+        and acquired
+        and output.get("shape") == list(stack.shape)
+        and np.all(np.diff(acquired) > 0)
+        and 0 <= acquired[0] <= acquired[-1] < stack.n_slices
+    )
+    if sound:
+        return Marks("generated", np.array(acquired, np.float64))
+    if foreign or acquired is not None:
         warnings.warn(
-            f"{sidecar_of(path)}: this is the record of another volume. Slices are not marked.",
+            f"{foreign or path}: this is the record of another volume. Slices are not marked.",
             CalidWarning,
             stacklevel=2,
         )
-        return unknown
-    return Marks("generated", np.array(acquired, np.float64))
+    return unknown
 
 
 def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] | None:
     """Row and column in the middle of the heart, as far as the volume's own record says it."""
-    output = _record(path).get("output") if marks.origin == "generated" else None
+    output = record_of(path)[0]["output"] if marks.origin == "generated" else {}
     try:
-        spans = ((output or {})["region"][axis] for axis in ("rows", "columns"))
+        spans = (output["region"][axis] for axis in ("rows", "columns"))
         (top, bottom), (left, right) = (map(int, span) for span in spans)
     except (KeyError, TypeError, ValueError):
         return None
@@ -133,18 +135,9 @@ def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] 
     return ((top + bottom - 1) / 2, (left + right - 1) / 2) if inside else None
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """The JSON beside a file, as far as there is one; a folder of DICOM has none."""
-    try:
-        found = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _check_origin(dense: Path, sparse: Path) -> None:
     """Say so where the record names another stack; without a record the grids decide."""
-    source = _record(dense).get("input")
+    source = record_of(dense)[0].get("input")
     named = source.get("sha256") if isinstance(source, dict) else None
     if named and sparse.is_file() and sha256(sparse) != named:
         warnings.warn(
@@ -154,7 +147,9 @@ def _check_origin(dense: Path, sparse: Path) -> None:
         )
 
 
-def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) -> Overlays:
+def _overlays(
+    stack: SliceStack, uncertainty: Path | None, labels: Path | None, label_map: str | None
+) -> Overlays:
     spread = None
     if uncertainty is not None:
         spread = read_stack(uncertainty)
@@ -165,7 +160,8 @@ def _overlays(stack: SliceStack, uncertainty: Path | None, labels: Path | None) 
                 f"Its {spread.n_frames} frames do not go with {stack.n_frames}.",
                 "Give the uncertainty of the first volume.",
             )
-    return spread, None if labels is None else read_labels(labels, stack)
+    known = None if label_map is None else parse_label_map(label_map)
+    return spread, None if labels is None else read_labels(labels, stack, label_map=known)
 
 
 def _neutral(marks: Sequence[Marks]) -> list[str]:

@@ -1,0 +1,262 @@
+"""Which images of an exam are the short-axis stack: parallel planes, not names.
+
+Images that share orientation, matrix, pixel spacing and contrast are a group. The stack is
+found among the groups of two planes or more, by one rule after the other; each keeps the groups
+that pass it, if any does:
+
+1. A film of three planes or more goes before any still: scouts of the whole chest have more
+   planes than a heart.
+2. Of films, a cine goes before other contrasts (perfusion, flow, tagging).
+3. Three planes or more that are oblique go before those within `NEAR` degrees of the patient's
+   axial, coronal or sagittal planes.
+4. Few planes, less than half of the most, yield to many; and of stills, other contrasts yield to
+   plain ones.
+5. What was acquired goes before what was processed.
+
+If more than one group is left, nothing in the images says which one is meant. Of the groups that
+are not the stack
+
+- those more than `NEAR` degrees away are other views (long-axis, scouts): left out;
+- those of another contrast (late enhancement, mapping, perfusion) are left out, wherever they lie;
+- nearly parallel ones that cover the same depth themselves are other stacks: left out;
+- nearly parallel ones are *odd* if the stack lacks a slice where they have one, and they
+  are films, or stills, as the stack is: slices that should have been in it, had they not been
+  turned or given another matrix. So are planes shifted in-plane;
+- the rest are other images of the same region: left out.
+
+Odd slices are for the user to decide about: without them the stack has a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.io.dicom_group import NEAR, Group, Plane, covers, in_words, make_groups, turn
+from calid.io.dicom_read import Image
+from calid.io.dicom_report import LeftOut
+from calid.words import count
+
+__all__ = ["Choice", "Odd", "choose", "unshifted"]
+
+_CONTRAST = "another contrast"
+_NEVER = frozenset({"a map", "a localizer", "a projection"})
+"""Contrasts that no user means, so that they need no question."""
+
+
+@dataclass(frozen=True, eq=False)
+class Odd:
+    """Slices or images that do not fit the stack, and what is the matter with them."""
+
+    what: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The short-axis stack, and what became of all other images.
+
+    Parameters
+    ----------
+    planes
+        Of the stack, in the order of height; empty if no two planes are parallel.
+    left_out
+        Other views and stacks.
+    odd
+        Slices that would be missing from the stack.
+    rivals
+        Groups of which each may be meant, the chosen one among them; empty if one is.
+    why
+        The decision in sentences.
+    notes
+        What of it has to be said.
+    """
+
+    planes: list[Plane]
+    left_out: list[LeftOut] = field(default_factory=list)
+    odd: list[Odd] = field(default_factory=list)
+    rivals: list[Group] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def choose(images: Sequence[Image]) -> Choice:
+    """Find the short-axis stack."""
+    groups = sorted(make_groups(images), key=_size, reverse=True)
+    candidates = [group for group in groups if len(group.planes) > 1]
+    if not candidates:
+        return Choice([], [_describe(group, "no plane is parallel to it") for group in groups])
+    left, reasons = candidates, []
+    for rule, passes in _RULES:
+        kept = [group for group in left if passes(group, left)]
+        if kept and len(kept) < len(left):
+            left = kept
+            reasons.append(rule)
+    stack = left[0]
+    rivals = [g for g in left[1:] if _tilt(stack, g) > NEAR or covers(g.planes, stack.planes)]
+    if not stack.oblique:
+        # It has won as a film or by its contrast, yet short-axis stacks are oblique.
+        others = (g for g in candidates if g.oblique and g.kind not in _NEVER and g not in left)
+        rivals += [group for group in others if _tilt(stack, group) > NEAR]
+    if rivals:
+        choice = Choice(stack.planes, rivals=[stack, *rivals])
+    else:
+        because = "; ".join(reasons) or "no other images are a stack"
+        choice = Choice(stack.planes, why=[f"The short axis is {stack}: {because}."])
+    for other in (group for group in groups if group is not stack):
+        _judge(other, stack, choice)
+    choice.notes[:0] = _views(choice.left_out)
+    if stack.processing and not rivals:
+        choice.notes.append("the images of the stack are processed (DERIVED), not as acquired")
+    return choice
+
+
+def _judge(other: Group, stack: Group, choice: Choice) -> None:
+    """Say what becomes of a group that is not the stack."""
+    tilt = _tilt(stack, other)
+    if tilt > NEAR:
+        reason = "another view"
+    elif other.kind != stack.kind or not stack.fits(other):
+        reason = f"{_CONTRAST} ({other.kind})" if other.kind else _CONTRAST
+    elif other.processing > stack.processing:
+        reason = "processed images (DERIVED)"
+    elif covers(other.planes, stack.planes):
+        reason = "another stack"
+    elif _lacking(stack, other):
+        what = f"{_count(other.planes)} {_difference(stack.images[0], other.images[0])}"
+        choice.odd.append(Odd(what, other.images))
+        return
+    else:
+        reason = "other images near the stack"
+    choice.left_out.append(_describe(other, reason, tilt))
+    if not choice.rivals:
+        choice.why.append(f"Left out: {other}, {reason}, {tilt:.0f} degrees off the stack.")
+        if other.film:
+            choice.notes.append(f"the short axis is {stack}, not {other}")
+
+
+def _views(others: Sequence[LeftOut]) -> list[str]:
+    """How many groups are left out, in one sentence for views and one for contrasts."""
+    notes = []
+    for what, part in (
+        ("view", [o for o in others if not o.reason.startswith(_CONTRAST)]),
+        ("contrast", [o for o in others if o.reason.startswith(_CONTRAST)]),
+    ):
+        if part:
+            many = f"{what} is" if len(part) == 1 else f"{what}s are"
+            images = sum(group.images for group in part)
+            kinds = sorted({o.reason.removeprefix(_CONTRAST).strip(" ()") for o in part} - {""})
+            named = f": {', '.join(kinds)}" if what == "contrast" and kinds else ""
+            notes.append(f"{len(part)} other {many} left out ({images} images){named}")
+    return notes
+
+
+def _few(group: Group, others: Sequence[Group]) -> bool:
+    most = max(len(other.planes) for other in others)
+    return len(group.planes) < min(most, max(3, most / 2))
+
+
+_RULES: tuple[tuple[str, Callable[[Group, Sequence[Group]], bool]], ...] = (
+    ("a film of three slices or more goes before stills", lambda g, left: g.film),
+    (
+        "a cine goes before other contrasts",
+        lambda g, left: not g.kind or not all(other.film for other in left),
+    ),
+    ("an oblique stack goes before one along the patient's planes", lambda g, left: g.oblique),
+    ("it has more slices", lambda g, left: not _few(g, left)),
+    ("plain images go before other contrasts", lambda g, left: not g.kind),
+    (
+        "what was acquired goes before what was processed",
+        lambda g, left: g.processing == min(other.processing for other in left),
+    ),
+)
+"""What decides between groups, the first first: how to say so, and whether a group passes."""
+
+
+def _size(group: Group) -> tuple[int, int]:
+    return len(group.planes), len(group.images)
+
+
+def _lacking(stack: Group, other: Group) -> bool:
+    """Whether a stack lacks a slice where nearly parallel images of its kind have one.
+
+    That is within the stack or one gap beyond, and not near a slice that it has. Heights are
+    those of the images' centres, about which slices are turned.
+    """
+    own, there = (
+        np.array([_centre(plane.images[0]) @ stack.normal for plane in group.planes])
+        for group in (stack, other)
+    )
+    gap = float(np.median(np.diff(own)))
+    away = np.abs(there[:, None] - own).min(axis=1)
+    inside = (there > own[0] - 1.5 * gap) & (there < own[-1] + 1.5 * gap)
+    counts = sorted((stack.frames, other.frames))
+    return bool(np.any(inside & (away > gap / 4))) and counts[1] <= 1.5 * counts[0]
+
+
+def _centre(image: Image) -> NDArray[np.float64]:
+    """RAS+ millimetres of the middle of an image."""
+    (rows, columns), (row, column) = image.matrix, image.spacing
+    half = np.array([(columns - 1) * column / 2, (rows - 1) * row / 2])
+    return np.asarray(image.corner + image.axes[:, :2] @ half)
+
+
+def unshifted(planes: list[Plane]) -> tuple[list[Plane], list[Odd], float]:
+    """Planes that lie above one another, those that do not, and the largest shift kept in mm.
+
+    A grid has one in-plane origin; half a pixel is what it can pass over.
+    """
+    shifts = np.array([np.median([_in_plane(i) for i in p.images], axis=0) for p in planes])
+    away = np.linalg.norm(shifts - np.median(shifts, axis=0), axis=1)
+    limit = min(planes[0].images[0].spacing) / 2
+    odd = [
+        Odd(f"{_count([p])} is shifted by {mm:.3g} mm within its plane", p.images)
+        for p, mm in zip(planes, away, strict=True)
+        if mm > limit
+    ]
+    kept = [p for p, mm in zip(planes, away, strict=True) if mm <= limit]
+    return kept, odd, float(away[away <= limit].max(initial=0.0))
+
+
+def _describe(group: Group, reason: str, tilt: float | None = None) -> LeftOut:
+    """A group that is left out, in words that name nobody."""
+    return LeftOut(
+        reason=reason,
+        images=len(group.images),
+        planes=len(group.planes),
+        frames=max(len(p.images) for p in group.planes),
+        matrix=group.images[0].matrix,
+        pixel_spacing_mm=group.images[0].spacing,
+        angle_deg=None if tilt is None else round(tilt, 2),
+        series=group.series,
+    )
+
+
+def _tilt(one: Group, other: Group) -> float:
+    """Angle in degrees between two planes, 0 to 90."""
+    return float(np.degrees(np.arccos(np.clip(abs(one.normal @ other.normal), 0, 1))))
+
+
+def _in_plane(image: Image) -> NDArray[np.float64]:
+    return np.asarray(image.corner @ image.axes[:, :2])
+
+
+def _difference(stack: Image, odd: Image) -> str:
+    if odd.matrix != stack.matrix:
+        own, wanted = ("x".join(map(str, image.matrix)) for image in (odd, stack))
+        return f"has a matrix of {own}, not {wanted}"
+    if not np.allclose(odd.spacing, stack.spacing, rtol=0.005):
+        own, wanted = (" x ".join(f"{s:.4g}" for s in image.spacing) for image in (odd, stack))
+        return f"has pixels of {own} mm, not {wanted} mm"
+    return f"is turned by {turn(stack.axes, odd.axes):.1f} degrees"
+
+
+def _count(places: Sequence[Plane]) -> str:
+    images = count(sum(len(p.images) for p in places), "image")
+    series = sorted({s for p in places for s in p.series})
+    named = f", {in_words(series)}" if series else ""
+    slices = "1 slice" if len(places) == 1 else f"A group of {len(places)} slices"
+    return f"{slices} ({images}{named})"

@@ -1,0 +1,221 @@
+"""Slices whose heart lies off its neighbours: another breath-hold, another place.
+
+The centres of the left ventricle's cavity lie on a smooth curve through the slices, whatever
+the anatomy does from slice to slice. Of every slice between the outermost ones the centre is
+compared with the curve through the others (a parabola, near slices first, little moved by
+single outliers). The slice that is farthest off is put aside, then the next, as long as one is
+farther off than `LEAST`. One that lies far off at an end, where nothing is on its other side,
+can make its neighbour look so instead.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calid.data.intensity import CEILING, IntensityWindow
+from calid.errors import CalidWarning
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.labels import LV
+from calid.segmentation.segment import Segmenter, keep_largest
+from calid.stack import SliceStack
+
+__all__ = [
+    "LEAST",
+    "Shift",
+    "centres_of",
+    "checked",
+    "find_centres",
+    "find_shifts",
+    "off_the_curve",
+    "told",
+    "undone",
+]
+
+LEAST = 3.0
+"""Millimetres off the curve that count as a shift."""
+
+CAVITY = 0.15
+"""Share of the largest cavity's area below which the centre of a slice's is not trusted."""
+
+REACH = 20.0
+"""Millimetres along the stack within which slices shape the curve most."""
+
+FEWEST = 4
+"""Slices with a cavity without which nothing can be said."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far the heart of a slice lies off.
+
+    Parameters
+    ----------
+    slice
+        Counted from 0.
+    rows_mm, columns_mm
+        Off the curve through the other slices, along rising row and column numbers.
+    """
+
+    slice: int
+    rows_mm: float
+    columns_mm: float
+
+    @property
+    def size_mm(self) -> float:
+        """Length of the shift."""
+        return float(np.hypot(self.rows_mm, self.columns_mm))
+
+    def facts(self) -> dict[str, Any]:
+        """For a record."""
+        rows, columns = round(self.rows_mm, 2), round(self.columns_mm, 2)
+        return {"slice": self.slice, "rows_mm": rows, "columns_mm": columns}
+
+
+def find_shifts(stack: SliceStack, segmenter: Segmenter) -> list[Shift]:
+    """Slices of the first frame whose heart lies off, in the order of slices.
+
+    The outermost slices with a cavity cannot be judged: there is nothing on one side of them.
+    """
+    if stack.n_slices < FEWEST:
+        return []
+    return off_the_curve(find_centres(stack, segmenter), stack.positions)
+
+
+def find_centres(stack: SliceStack, segmenter: Segmenter) -> NDArray[np.float64]:
+    """Centres of the left ventricle's cavity in the first frame, as `centres_of`."""
+    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+    images = IntensityWindow.of(stack.data, stack.intensity).normalise(stack.data[0])
+    shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
+    found = torch.cat([segmenter.classes(part).cpu() for part in shown.split(8)])
+    cavities = keep_largest(found.numpy().astype(np.uint8)) == LV
+    return centres_of(cavities, (PIXEL_SPACING, PIXEL_SPACING))
+
+
+def centres_of(
+    cavities: NDArray[np.bool_], spacing: tuple[float, float], least: float = CAVITY
+) -> NDArray[np.float64]:
+    """Centres ``(slices, 2)`` in mm of masks; not a number where one is too small.
+
+    Parameters
+    ----------
+    cavities
+        Shape ``(slices, height, width)``.
+    spacing
+        In-plane ``(row, column)`` spacing in mm.
+    least
+        Share of the largest mask's area that one needs.
+    """
+    areas = cavities.sum((1, 2))
+    centres = np.full((len(cavities), 2), np.nan)
+    for number in np.flatnonzero(areas > least * areas.max()):
+        centres[number] = np.argwhere(cavities[number]).mean(0) * spacing
+    return centres
+
+
+def off_the_curve(centres: NDArray[np.float64], positions: NDArray[np.float64]) -> list[Shift]:
+    """Centres that lie farther than `LEAST` off the curve through the others.
+
+    Parameters
+    ----------
+    centres
+        Shape ``(slices, 2)``, rows and columns in mm; not a number where there is none.
+    positions
+        Shape ``(slices,)``, mm along the normal.
+    """
+    known = [int(k) for k in np.flatnonzero(np.isfinite(centres[:, 0]))]
+    sound = list(known)
+    while len(sound) >= FEWEST:
+        inner = [k for k in known[1:-1] if k in sound]
+        off = {k: _off(k, [o for o in sound if o != k], centres, positions) for k in inner}
+        worst = max(off, key=lambda k: float(np.hypot(*off[k])))
+        if np.hypot(*off[worst]) <= LEAST:
+            break
+        sound.remove(worst)
+    shifted = sorted(set(known) - set(sound))
+    return [Shift(k, *map(float, _off(k, sound, centres, positions))) for k in shifted]
+
+
+def _off(
+    number: int,
+    others: Sequence[int],
+    centres: NDArray[np.float64],
+    positions: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Centre of a slice minus where the curve through the others passes it."""
+    along = (positions[others] - positions[number]) / REACH
+    curve = np.vander(along, 3 if len(others) > FEWEST else 2)
+    near = np.exp(-0.5 * along**2)
+    weights, there = near, centres[others]
+    for _ in range(10):  # least absolute distances, by least squares again and again
+        root = np.sqrt(weights)[:, None]
+        fit = np.linalg.lstsq(curve * root, there * root, rcond=None)[0]
+        weights = near / np.maximum(np.hypot(*(there - curve @ fit).T), 0.5)
+    return np.asarray(centres[number] - fit[-1], np.float64)
+
+
+def undone(stack: SliceStack, shifts: Sequence[Shift]) -> SliceStack:
+    """The stack with its shifted slices moved back by whole pixels, in all frames.
+
+    No value is interpolated; pixels that come in from outside repeat the edge.
+    """
+    data = stack.data.copy()
+    for shift in shifts:
+        rows, columns = pixels(stack, shift)
+        down, right = (
+            np.clip(np.arange(size) + step, 0, size - 1)
+            for size, step in zip(stack.shape[2:], (rows, columns), strict=True)
+        )
+        data[:, shift.slice] = stack.data[:, shift.slice][:, down][:, :, right]
+    return replace(stack, data=data)
+
+
+def pixels(stack: SliceStack, shift: Shift) -> tuple[int, int]:
+    """Whole rows and columns nearest to a shift."""
+    row, column = stack.pixel_spacing
+    return round(shift.rows_mm / row), round(shift.columns_mm / column)
+
+
+def told(shifts: Sequence[Shift]) -> str:
+    """A sentence with number and size of every shift; empty if there is none."""
+    each = [f"slice {s.slice} (counted from 0) by {s.size_mm:.1f} mm" for s in shifts]
+    return (
+        f"the heart lies off its neighbours in {', '.join(each)}. Were breath-holds different?"
+        if each
+        else ""
+    )
+
+
+def checked(
+    stack: SliceStack, segmenter: Segmenter, fix: bool
+) -> tuple[SliceStack, list[dict[str, Any]]]:
+    """Look for shifts, warn of them, and move slices back if that is wanted.
+
+    Returns
+    -------
+    stack
+        With slices moved if ``fix``, else as it was.
+    facts
+        Every shift, and by how many pixels its slice was moved, for the record.
+
+    Warns
+    -----
+    CalidWarning
+        Of shifts, with the numbers of slices and sizes in mm.
+    """
+    shifts = find_shifts(stack, segmenter)
+    if shifts:
+        end = " They are moved back." if fix else " --fix-shifts moves them back."
+        warnings.warn(f"{stack.source}: {told(shifts)}{end}", CalidWarning, stacklevel=2)
+    moved = [pixels(stack, shift) if fix else (0, 0) for shift in shifts]
+    facts = [
+        shift.facts() | {"moved_pixels": [-rows, -columns]}
+        for shift, (rows, columns) in zip(shifts, moved, strict=True)
+    ]
+    return undone(stack, shifts) if fix and shifts else stack, facts
