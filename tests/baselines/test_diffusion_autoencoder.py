@@ -111,6 +111,7 @@ def test_the_answer_is_deterministic_and_draws_nothing() -> None:
     torch.testing.assert_close(filled.latents, fill(model, known, MIDDLE), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_targets_of_a_gap_do_not_depend_on_each_other() -> None:
     model, known = network(), slices()
     targets = [9.0, 12.0, 17.0]

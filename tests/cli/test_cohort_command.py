@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from command_line import run
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("--factor", "2", "--seed", "5", "--samples", "1", "--steps", "1", "--device", "cpu")
 ALONE = ("--workers", "1", "--threads", "1")
 CINE = "sub-{0}/anat/sub-{0}_cine"
@@ -41,7 +43,6 @@ def rows(path: Path) -> dict[str, dict[str, str]]:
         return {row["subject"].split("/")[0]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.slow
 def test_a_bad_subject_costs_an_exit_code_and_nothing_else(finished):
     out, code = finished
     assert code == 9
@@ -55,7 +56,6 @@ def test_a_bad_subject_costs_an_exit_code_and_nothing_else(finished):
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_an_output_is_what_calid_reconstruct_would_write(finished, bids, tmp_path):
     out, _ = finished
     alone = tmp_path / "alone.nii.gz"
@@ -70,7 +70,6 @@ def test_an_output_is_what_calid_reconstruct_would_write(finished, bids, tmp_pat
     assert record["request"]["seed"] == 5
 
 
-@pytest.mark.slow
 def test_resume_does_what_is_missing_or_altered(finished, bids, capsys):
     out, _ = finished
     altered = out / f"{DERIVED.format('1')}.nii.gz"

@@ -53,6 +53,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_no_ordinary_command_imports_a_compiler(stack: str, tmp_path: Path) -> None:
     dense, labels, out = (str(tmp_path / name) for name in ("dense.nii.gz", "labels.nii.gz", "d"))
     commands = [
@@ -73,6 +74,7 @@ def test_help_does_without_the_large_libraries() -> None:
     assert imported([["--help"], ["--version"]], *libraries) == {"--help": [], "--version": []}
 
 
+@pytest.mark.slow
 def test_reading_a_stack_does_without_what_computes_and_draws(stack: str) -> None:
     libraries = ("torch", "scipy.spatial", "matplotlib")
     assert imported([["inspect", stack]], *libraries) == {"inspect": []}

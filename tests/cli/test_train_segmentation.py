@@ -55,6 +55,7 @@ def test_without_them_it_begins_anew(folders, tmp_path):
     assert not all(found[name].equal(given[name]) for name in given)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(folders, tmp_path, capsys):
     assert train(folders, tmp_path, "--start-from", weights_path("autoencoder")) == 7
     assert "segmentation" in capsys.readouterr().err

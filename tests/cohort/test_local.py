@@ -12,6 +12,8 @@ from cohort_jobs import Scribe, Stillborn, Unready, subjects_named
 from calid.cohort.local import LocalEngine
 from calid.errors import CohortError, WeightsError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
@@ -23,7 +25,6 @@ def mixed(tmp_path_factory):
     return scribe, names, {o.subject: o for o in outcomes}, len(outcomes)
 
 
-@pytest.mark.slow
 def test_every_subject_has_one_outcome(mixed):
     _, names, outcomes, count = mixed
     assert set(outcomes) == set(names)
@@ -70,7 +71,6 @@ def kill(begun: Path) -> None:
     os.kill(int(begun.read_text().split()[0]), signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_a_worker_killed_from_outside_loses_nothing(tmp_path):
     scribe = Scribe(tmp_path)
     names = ["stuck", "a", "b"]
@@ -82,7 +82,6 @@ def test_a_worker_killed_from_outside_loses_nothing(tmp_path):
     assert scribe.made() == dict.fromkeys(names, 1)
 
 
-@pytest.mark.slow
 def test_no_worker_outlives_a_run_that_is_left(tmp_path):
     scribe = Scribe(tmp_path)
     run = LocalEngine(2).run(scribe, subjects_named(["stuck", "a", "b", "c"]))
@@ -92,13 +91,11 @@ def test_no_worker_outlives_a_run_that_is_left(tmp_path):
         assert not Path("/proc", worker.name.split("-")[1]).exists()
 
 
-@pytest.mark.slow
 def test_a_worker_that_cannot_be_set_up_ends_the_run_with_its_error():
     with pytest.raises(WeightsError, match="damaged"):
         list(LocalEngine(1).run(Unready(), subjects_named("ab")))
 
 
-@pytest.mark.slow
 def test_workers_that_die_at_birth_end_the_run():
     with pytest.raises(CohortError, match="3 workers in a row"):
         list(LocalEngine(1).run(Stillborn(), subjects_named("ab")))

@@ -94,6 +94,7 @@ def test_exact_volumes_agree_with_counted_voxels(seed: int, systole: bool) -> No
     assert exact.lv[0] == pytest.approx(counted[2], rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("systole", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_left_ventricle_is_a_closed_ring(seed: int, systole: bool) -> None:

@@ -18,6 +18,7 @@ def run(verb: str, *arguments: object) -> int:
     return calid(verb, *arguments, "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_an_exam_with_a_missing_slice_becomes_an_even_volume(tmp_path, capsys):
     images = short_axis((0, 10, 30), phases=1)
     exam = save_zip(images + long_axis(phases=1), tmp_path / "exam.zip")

@@ -23,6 +23,8 @@ from calid.inference.reconstruct import densify
 from calid.io import write_volume
 from calid.segmentation import segment
 
+pytestmark = pytest.mark.slow
+
 FIELD, SLICES, GAP, START = 96.0, 5, 10.0, 10.0
 METHODS = ("nearest", "linear", "calid-mean")
 
@@ -68,7 +70,6 @@ def summary_of(out: Path) -> dict:
     return json.loads((out / "summary.json").read_text())
 
 
-@pytest.mark.slow
 def test_evaluate_writes_figures_of_hidden_slices_only(evaluated):
     summary = summary_of(evaluated)
     assert summary["protocol"] == "hidden-slices"
@@ -105,7 +106,6 @@ def test_the_table_and_the_pictures_are_there(evaluated):
         assert (evaluated / name).read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.slow
 def test_a_second_run_finds_the_answers_of_the_first(evaluated, folder, monkeypatch, capsys):
     def never(*_: object) -> None:
         raise AssertionError("this was answered before")
@@ -154,7 +154,6 @@ def save_labelled(folder: Path, name: str, labels: np.ndarray) -> None:
         image.to_filename(folder / f"{name}{mark}.nii.gz")
 
 
-@pytest.mark.slow
 def test_downstream_compares_with_the_labels_beside_the_stacks(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -190,7 +189,6 @@ def test_downstream_compares_with_the_labels_beside_the_stacks(
     assert np.isnan(errors["p2"])  # without end-systole
 
 
-@pytest.mark.slow
 def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load_segmenter", lambda device: ByBrightness())
     (tmp_path / "empty").mkdir()
@@ -211,7 +209,6 @@ def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, caps
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-@pytest.mark.slow
 def test_odd_data_are_read_as_asked(folder, tmp_path, capsys):
     image = nib.load(folder / "phantom201_ED.nii.gz")
     voxels = np.asarray(image.dataobj).astype(np.float32)
@@ -238,7 +235,6 @@ def test_odd_data_are_read_as_asked(folder, tmp_path, capsys):
     assert len(kept(tmp_path / "out")) == 2, "slices at other places are another question"
 
 
-@pytest.mark.slow
 def test_dicom_folders_and_files_of_a_folder_are_stacks(folder, tmp_path):
     exams = tmp_path / "exams"
     film = dicom_writer.short_axis((0, 10, 20, 30, 40), phases=4, matrix=(40, 36))
@@ -254,7 +250,6 @@ def test_dicom_folders_and_files_of_a_folder_are_stacks(folder, tmp_path):
     assert summary_of(tmp_path / "film")["n_images"] == 4
 
 
-@pytest.mark.slow
 def test_uncertainty_is_measured_of_the_samples(folder, tmp_path, monkeypatch, capsys):
     """Samples about the truth-free linear answer, so that no network is needed."""
 

@@ -103,6 +103,7 @@ def test_slices_lie_otherwise_to_the_valve_in_every_heart():
     assert below[-1] - below[0] > 7
 
 
+@pytest.mark.slow
 def test_truth_and_slices_are_of_one_profile_unless_told_otherwise(case):
     np.testing.assert_array_equal(case.reference[:, ::5], case.images)
     thin = phantom_case(SEED, replace(COARSE, truth_thickness=0.0))

@@ -247,6 +247,7 @@ def test_latent_and_learned_methods_have_their_own_filler_and_share_the_autoenco
     assert not used[2][1].training  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_every_method_of_networks_answers_in_either_precision(precision, tmp_path):
     for name in LEARNED:
         torch.manual_seed(0)
@@ -276,6 +277,7 @@ def test_frame_by_frame_is_a_method_of_its_own_where_weights_know_films(tmp_path
     assert FRAMEWISE not in Roster(0, "cpu", weights=film_weights(tmp_path, heads=0)).available()
 
 
+@pytest.mark.slow
 def test_films_are_answered_together_but_for_the_framewise_row(tmp_path, monkeypatch):
     asked: list[tuple[str, int]] = []
 

@@ -129,6 +129,7 @@ def test_a_single_frame_and_axes_of_length_one_are_kept(
     assert nib.load(tmp_path / "b.nii").shape == (*shape[:2], 7, *shape[3:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 250])
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
 def test_a_constant_volume_stays_what_it_is(tmp_path: Path, value: int, dtype: str) -> None:

@@ -94,6 +94,7 @@ def test_the_networks_grid_has_the_same_centre():
     assert float((inner - direct)[:, 4:-4, 4:-4].abs().max()) < 0.02
 
 
+@pytest.mark.slow
 def test_the_field_of_view_is_kept():
     grid = NetworkGrid.of((256, 216), (1.25, 1.5625))
     assert grid.native == ((256, 1.25), (216, 1.5625))

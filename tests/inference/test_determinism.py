@@ -12,6 +12,8 @@ from calid.inference.model import Model, Sampling
 from calid.models.context import Acquired
 from calid.models.interpolator import Draw, Filled
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 """Of the window, in float32: as docs/reference/determinism.md says."""
 
@@ -56,7 +58,6 @@ class threads:  # noqa: N801
         torch.set_num_threads(self.before)
 
 
-@pytest.mark.slow
 def test_the_number_of_threads_does_not_matter(model, images):
     # Few and small: threads that wait for each other on busy cores are slow.
     sampling, found = Sampling(1, 1, 1.0, 3), []

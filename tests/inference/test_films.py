@@ -41,6 +41,7 @@ def test_frames_rolled_in_are_frames_rolled_out(model, film, dense):
     np.testing.assert_array_equal(rolled.data, np.roll(dense.data, 1, axis=0))
 
 
+@pytest.mark.slow
 def test_a_frame_alone_is_that_of_the_film_in_the_same_window(model, film, dense, monkeypatch):
     window = IntensityWindow.of(film.data)
     assert window != IntensityWindow.of(film.data[1:2])

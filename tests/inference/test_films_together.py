@@ -20,6 +20,8 @@ from calid.models.layers import channels_last
 from calid.models.temporal import TemporalAttention
 from calid.stack import SliceStack
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FRAMES = 6
 
@@ -66,7 +68,6 @@ def far(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 1])
 def test_frames_know_of_each_other_unless_they_are_not_to(model, single, film, samples):
     asked = {"factor": 2, "samples": samples, "steps": 1}
@@ -84,7 +85,6 @@ def test_frames_know_of_each_other_unless_they_are_not_to(model, single, film, s
     assert found.data.dtype == film.data.dtype
 
 
-@pytest.mark.slow
 def test_rolled_frames_are_rolled_in_the_answer(model, film):
     found = model.reconstruct(film, factor=2)
     again = model.reconstruct(replace(film, data=np.roll(film.data, 2, axis=0)), factor=2)
@@ -92,7 +92,6 @@ def test_rolled_frames_are_rolled_in_the_answer(model, film):
     assert far(again.data, np.roll(found.data, 2, axis=0)) <= 1  # of rounding
 
 
-@pytest.mark.slow
 def test_few_frames_stand_alone(model, single, film):
     for count in (1, FEWEST_FRAMES - 1):
         short = replace(
@@ -103,7 +102,6 @@ def test_few_frames_stand_alone(model, single, film):
         np.testing.assert_array_equal(found.data, single.reconstruct(short, factor=2).data)
 
 
-@pytest.mark.slow
 def test_one_frame_of_a_film_is_that_frame_bit_for_bit(model, film):
     images = np.random.default_rng(0).random((1, 4, 32, 32), np.float32)
     given = np.arange(4) * 10.0, np.array([3.0, 12.0, 17.0]), (1.5, 1.5), Sampling(2, 2)
@@ -115,7 +113,6 @@ def test_one_frame_of_a_film_is_that_frame_bit_for_bit(model, film):
     np.testing.assert_array_equal(np.stack(list(parts.values()), 1), expected)
 
 
-@pytest.mark.slow
 def test_new_layers_change_no_heart_that_stands_still(single, film):
     still = replace(film, data=np.repeat(film.data[:1], FRAMES, axis=0))
     fresh = with_temporal_layers(single.interpolator)
@@ -125,7 +122,6 @@ def test_new_layers_change_no_heart_that_stands_still(single, film):
     assert far(found.data, single.reconstruct(still, factor=2).data) <= 1
 
 
-@pytest.mark.slow
 def test_windows_of_a_long_film_agree_with_the_whole(model, monkeypatch):
     film = heart(12, slices=2)
     whole = model.reconstruct(film, factor=2)
@@ -145,7 +141,6 @@ def test_progress_counts_frames_and_ends_with_all(model, film):
     assert seen == [3, 6]
 
 
-@pytest.mark.slow
 def test_uncertainty_of_a_film_is_zero_on_what_is_known(model, film):
     found = model.reconstruct(film, factor=2, samples=2, steps=1, uncertainty=True)
     assert found.uncertainty is not None
@@ -153,7 +148,6 @@ def test_uncertainty_of_a_film_is_zero_on_what_is_known(model, film):
     assert (found.uncertainty[:, ~found.acquired].mean((1, 2, 3)) > 0).all()
 
 
-@pytest.mark.slow
 def test_targets_in_parts_are_the_same(model):
     film = np.random.default_rng(0).random((5, 3, 32, 32), np.float32)
     given = np.arange(3) * 10.0, np.array([3.0, 5.0, 8.0]), (1.5, 1.5), Sampling(1, 1)

@@ -55,6 +55,7 @@ def test_samples_differ_and_their_mean_is_nearer_to_the_regression(model, images
     assert single > 0.005
 
 
+@pytest.mark.slow
 def test_the_answer_tends_to_the_acquired_slice(model, images):
     close = model.between(images, PLACES, np.array([10.001, 19.999]), SPACING, Sampling(1, 2))
     np.testing.assert_allclose(close[0, 0], images[1], atol=0.01)

@@ -17,6 +17,8 @@ from calid.models.interpolator import Interpolator
 from calid.models.surroundings import expected, texture
 from calid.stack import SliceStack
 
+pytestmark = pytest.mark.slow
+
 REGION = Region((32, 112), (16, 96), (144, 144))
 """Of a field of 216 mm, which is 144 pixels of the networks' grid, without padding."""
 
@@ -46,7 +48,6 @@ def size_of(stack: SliceStack) -> tuple[int, ...]:
     return tuple(grid.enter(torch.zeros(1, *stack.shape[2:])).shape[1:])
 
 
-@pytest.mark.slow
 def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
     assert size_of(still) == REGION.grid
     part = model.reconstruct(still, factor=2, region=REGION)
@@ -66,7 +67,6 @@ def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
         assert steps[:, side - 1].mean() < usual[:, side - 1].mean() + 0.01
 
 
-@pytest.mark.slow
 def test_outside_of_it_are_registered_slices_with_their_texture(model, still):
     part = model.reconstruct(still, factor=2, region=REGION)
     assert isinstance(model.interpolator, Interpolator)
@@ -86,7 +86,6 @@ def test_outside_of_it_are_registered_slices_with_their_texture(model, still):
     )
 
 
-@pytest.mark.slow
 def test_films_have_one_region_for_all_frames(model):
     phases = tuple(np.arange(4) / 4)
     film = heart(slices=2, phases=phases)

@@ -184,6 +184,7 @@ def test_new_layers_change_no_answer():
     torch.testing.assert_close(fill(film_model, known), fill(model, known), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_frame_alone_is_answered_as_without_layers():
     known = frame_of(film(3), 1)
     for noisy in (False, True):

@@ -68,6 +68,7 @@ def test_a_film_lasts_one_heartbeat_and_starts_again(film):
     assert set(found) == {30, 40}
 
 
+@pytest.mark.slow
 def test_the_heart_beats_in_every_column(film):
     images = frames(film)
     for column in range(3):

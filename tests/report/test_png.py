@@ -64,6 +64,7 @@ def test_pixels_of_an_example_are_whole_pixels_of_its_sheet():
     assert not of_errors[:, :100].any()
 
 
+@pytest.mark.slow
 def test_a_sheet_of_every_method_is_light():
     """Hearts of the size that is evaluated, noisier than a scan."""
     heart = HeartPhantom(1).acquire(slices=2, start=30.0, field_of_view=192.0)

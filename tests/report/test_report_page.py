@@ -166,6 +166,7 @@ def test_where_networks_answered_is_told(report):
     assert "rows 2 to 8 and columns 0 to 10" in text
 
 
+@pytest.mark.slow
 def test_slices_beside_their_planes_are_told(report):
     record = RECORD | {"output": {"acquired_offsets_mm": [0.0, -0.25]}}
     assert "up to 0.25 mm beside the plane" in words(page(replace(report, record=record)))

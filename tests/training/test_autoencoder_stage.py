@@ -53,6 +53,7 @@ def test_mixed_latents_have_to_give_mixed_images() -> None:
     assert float(right["absolute"]) < 1e-6 < 0.05 < float(wrong["absolute"])
 
 
+@pytest.mark.slow
 def test_exported_latents_have_mean_0_and_variance_1(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     fit(task_of("autoencoder", path), tmp_path, SHORT, CPU, resume=False)

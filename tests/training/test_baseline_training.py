@@ -87,6 +87,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, name: str) -> None
     assert losses[-1] < losses[20]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_exported_file_gives_the_averaged_network_back(tmp_path: Path, name: str) -> None:

@@ -110,6 +110,7 @@ def test_the_flow_does_not_move_the_mean() -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_few_steps_lower_the_error_on_other_tuples(stage: str, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def states(path: Path) -> dict[str, torch.Tensor]:
     return load_tensors(path, "interpolator")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_a_preset_is_one_command(
     preset: str,
@@ -84,6 +85,7 @@ def test_a_preset_is_one_command(
         assert [json.loads(x)["step"] for x in lines] == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_between_its_trainings_ends_as_one_that_was_not(
     stacks: tuple[Path, Path], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_tuples_of_other_weights_are_refused(
     assert "other data or weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_autoencoder_is_one_command(
     stacks: tuple[Path, Path], small: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from calid.errors import UsageError
 from calid.labels import LV, MYOCARDIUM, RV
 from calid.training.setup import labelled_phantoms, phantom_films
 
+pytestmark = pytest.mark.slow
+
 ML = 1.5 * 1.5 * 10 / 1000
 
 
@@ -25,7 +27,6 @@ def stacks() -> list[LabelledStack]:
     return labelled_phantoms(3)
 
 
-@pytest.mark.slow
 def test_labels_hold_the_exact_volumes(stacks: list[LabelledStack]) -> None:
     for seed, stack in enumerate(stacks):
         exact = HeartPhantom(seed).volumes((0.37 * seed % 1.0,))

@@ -184,11 +184,11 @@ def load_bank(
             films.append(_usable(to_film(read(path), subject_of(path), own_pixels), path))
         except CalidError as error:
             on_skip(path, error)
-    films += extra
-    if not films:
+    if not films:  # said before any phantom is made, which can take long
         raise DataError(
             folders[0], "None of the files could be used as a stack.", "See the warnings above."
         )
+    films += extra
     tensors = {f"{i}.frames": torch.from_numpy(f.frames) for i, f in enumerate(films)}
     tensors |= {f"{i}.positions": torch.from_numpy(f.positions) for i, f in enumerate(films)}
     tensors |= {
