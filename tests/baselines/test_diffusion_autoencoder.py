@@ -119,6 +119,7 @@ def test_targets_of_a_gap_do_not_depend_on_each_other() -> None:
     torch.testing.assert_close(fill(model, known, targets), apart, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_the_slices_of_the_gap_matter() -> None:
     model, known = network(), slices()
     latents = known.latents.clone()

@@ -7,6 +7,7 @@ import pytest
 from calid.cli.main import main
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_gets_a_script(shell, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -91,6 +91,7 @@ def test_help_is_no_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_warnings_are_logged_without_their_text(stack_file, tmp_path, capsys):
     log = tmp_path / "run.jsonl"
     short = ("--factor", 1, "--device", "cpu")

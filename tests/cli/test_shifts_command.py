@@ -38,6 +38,7 @@ def moved(sound: SliceStack) -> SliceStack:
     return replace(sound, data=data)
 
 
+@pytest.mark.slow
 def test_inspect_tells_the_slice_and_the_size(sound, moved, tmp_path, capsys):
     out = tmp_path / "found.json"
     assert calid("inspect", write(moved, tmp_path / "a.nii"), "--json", out) == 0
@@ -48,6 +49,7 @@ def test_inspect_tells_the_slice_and_the_size(sound, moved, tmp_path, capsys):
     assert "lies off" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_reconstruct_tells_it_and_moves_it_back_if_asked(sound, moved, tmp_path, capsys):
     source = write(moved, tmp_path / "a.nii")
     command = ("reconstruct", source, tmp_path / "dense.nii", "--factor", "2", "--device", "cpu")

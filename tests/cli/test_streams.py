@@ -40,6 +40,7 @@ def closed_pipe() -> int:
     return here
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("what", ["--help", "inspect", "info", "inspect --json"])
 @pytest.mark.parametrize("where", ["pipe", "full"])
@@ -60,6 +61,7 @@ def test_output_that_cannot_be_printed_is_one_error(what, where, stack, tmp_path
     assert len(text.strip().splitlines()) <= 4
 
 
+@pytest.mark.slow
 @posix
 def test_warnings_and_progress_that_nobody_reads_stop_nothing(stack, tmp_path):
     out = closed_pipe()
@@ -70,6 +72,7 @@ def test_warnings_and_progress_that_nobody_reads_stop_nothing(stack, tmp_path):
     assert b"labels.nii" in done.stdout
 
 
+@pytest.mark.slow
 @posix
 def test_a_name_that_is_no_utf_8_is_printed(stack, tmp_path):
     name = tmp_path / os.fsdecode(b"M\xfcller [bold].nii")

@@ -62,6 +62,7 @@ def test_weights_of_another_network_are_refused(folders, tmp_path, capsys):
     assert not (tmp_path / "segmentation.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_nobody_is_on_both_sides(folders, tmp_path, capsys):
     assert train((folders[0], folders[0]), tmp_path) == 8
     assert "also in the training folders" in capsys.readouterr().err

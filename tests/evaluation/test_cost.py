@@ -155,6 +155,7 @@ def test_the_heart_is_looked_for_where_networks_stay_around_it(model, monkeypatc
     assert {m.region for m in METHODS if m.name == "calid"} == {"heart"}
 
 
+@pytest.mark.slow
 def test_regression_runs_with_a_network_of_its_own():
     found = measure(Costed("regression", "regression"), SMALL, "cpu")
     assert found["seconds"] > 0

@@ -114,6 +114,7 @@ def test_truth_and_slices_are_of_one_profile_unless_told_otherwise(case):
     assert curvature[0] > 1.5 * curvature[1]
 
 
+@pytest.mark.slow
 def test_the_truth_is_the_best_answer(case):
     figures = score(case, case.truth, label=truth_labels)
     assert np.isinf(figures["psnr"]).all()

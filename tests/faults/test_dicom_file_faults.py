@@ -309,6 +309,7 @@ def test_what_shows_no_slice_is_left_out(tmp_path):
     assert all(any(reason in str(w.message) for w in caught) for reason in reasons)
 
 
+@pytest.mark.slow
 def test_flipped_bits_never_end_in_a_traceback(tmp_path, caplog):
     """Any byte may be wrong: the answer is a stack or a typed error that names nobody."""
     images = short_axis((0, 10), phases=1)

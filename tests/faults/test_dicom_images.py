@@ -169,6 +169,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("odd_slices", ["refuse", "leave-out"])
 def test_images_of_another_class_do_not_count_whatever_their_geometry(
@@ -326,6 +327,7 @@ def test_films_of_two_echo_times_are_a_question(tmp_path: Path) -> None:
     assert "--series 80" in refused(path, GeometryError, "two stacks of 4 slices").remedy
 
 
+@pytest.mark.slow
 def test_an_axial_film_beside_oblique_stills_is_a_question(tmp_path: Path) -> None:
     stills = short_axis(phases=1)
     refused(

@@ -111,6 +111,7 @@ def numbers_go_on(images: list[Dataset]) -> None:
         data.InstanceNumber = int(data.InstanceNumber) + FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tell", [number_of_acquisition, later, numbers_go_on])
 @pytest.mark.parametrize("delay", [0.0, 5.0])
 def test_two_takes_in_one_series_are_told_apart(
@@ -141,6 +142,7 @@ def turned(images: list[Dataset]) -> list[Dataset]:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [same_matrix, fewer_frames, turned])
 @pytest.mark.parametrize("one_series", [False, True])
 @pytest.mark.parametrize("odd_slices", ["refuse", "leave-out"])

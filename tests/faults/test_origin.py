@@ -74,6 +74,7 @@ def test_two_outputs_of_one_name_are_refused(stack: Path, tmp_path: Path, capsys
     assert "Two outputs have this name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wish_for_fewer_slices_than_there_are_is_answered_with_a_warning(
     stack: Path, tmp_path: Path, capsys
 ) -> None:

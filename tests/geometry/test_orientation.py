@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from calid.geometry.orientation import turn, turn_back
 
 
+@pytest.mark.slow
 def test_turning_back_undoes_turning():
     x = torch.arange(12.0).view(1, 3, 4)
     turned = [turn(x, n) for n in range(8)]

@@ -53,6 +53,7 @@ def test_a_frame_alone_is_that_of_the_film_in_the_same_window(model, film, dense
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_times_shape_and_place_of_a_film_are_exact(film, dense):
     np.testing.assert_array_equal(dense.frame_times, film.frame_times)
     assert dense.data.shape == (3, (film.n_slices - 1) * FACTOR + 1, 32, 32)

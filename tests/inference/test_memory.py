@@ -127,6 +127,7 @@ def test_fewer_at_once_give_the_same_slices(model, samples):
     np.testing.assert_allclose(parts, whole, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_slices_out_of_reach_do_not_count(model):
     images = np.random.default_rng(0).random((8, 16, 32), np.float32)
     places, target = np.arange(8) * 10.0, np.array([35.0])

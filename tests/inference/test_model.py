@@ -62,6 +62,7 @@ def test_the_answer_tends_to_the_acquired_slice(model, images):
     np.testing.assert_allclose(close[0, 1], images[2], atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_odd_sizes_and_pixels_come_back_on_their_own_grid(preset, images):
     odd = images[:3, :45, :37]

@@ -75,6 +75,7 @@ def test_the_first_frame_has_the_unit_of_the_others(tmp_path):
     assert stack.frame_times[0] == pytest.approx(0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "words"),
     [(1e-3, "taken for another"), (1e3, "taken for another"), (60.0, "no unit makes sense")],

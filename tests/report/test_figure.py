@@ -13,6 +13,7 @@ from calid.report.figure import comparison, cuts
 from calid.report.png import save_figure
 
 
+@pytest.mark.slow
 def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small_stack, tmp_path):
     from calid.baselines.linear import linear
 

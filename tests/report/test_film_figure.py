@@ -93,6 +93,7 @@ def test_a_film_is_small_the_same_again_and_names_nothing(heart, film, tmp_path)
         }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_frames_that_no_browser_shows_in_time_are_left_out(heart, tmp_path):
     stack, volume = heart
     fast = replace(stack, frame_times=0.012 * np.arange(FRAMES))

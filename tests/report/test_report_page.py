@@ -138,6 +138,7 @@ def test_the_verdict_follows_the_figures(report, gain, verdict):
     assert verdict in words(page(replace(report, check=replace(report.check, figures=figures))))
 
 
+@pytest.mark.slow
 def test_a_film_has_fractions_and_its_frames_are_named(report):
     function = Function(0, 7, Chamber(120.0, 60.0), None, 99.0)
     text = words(page(replace(report, volumes=Volumes(function, function))))

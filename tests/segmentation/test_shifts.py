@@ -76,6 +76,7 @@ def shifted(stack: SliceStack, number: int, rows: float, columns: float) -> Slic
     return replace(stack, data=data)
 
 
+@pytest.mark.slow
 def test_a_phantom_is_sound_and_its_moved_slice_is_found(segmenter):
     stack = HeartPhantom(5).acquire(gap=10.0)
     assert find_shifts(stack, segmenter) == []
@@ -84,6 +85,7 @@ def test_a_phantom_is_sound_and_its_moved_slice_is_found(segmenter):
     assert found.size_mm == pytest.approx(6.4, abs=1.0)
 
 
+@pytest.mark.slow
 def test_shifts_are_told_and_moved_back_by_whole_pixels(segmenter):
     stack = HeartPhantom(5).acquire(gap=10.0)
     moved = shifted(stack, 3, 6.0, 3.0)

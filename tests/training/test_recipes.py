@@ -105,6 +105,7 @@ def test_a_run_that_was_stopped_between_its_trainings_ends_as_one_that_was_not(
         assert torch.equal(tensor, resumed[name]), name
 
 
+@pytest.mark.slow
 def test_tuples_of_other_weights_are_refused(
     stacks: tuple[Path, Path], small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
