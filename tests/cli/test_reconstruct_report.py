@@ -50,7 +50,7 @@ def test_the_page_is_complete_and_names_nothing(stack_file, tmp_path, capsys):
     assert "<li>INPUT: neither sform nor qform is set." in page
     assert record["files_sha256"]["output"] in page
     assert record["input"]["sha256"] in page
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 4
     assert "On your data CaLID" in page
 
     # Its command asks for the same again.

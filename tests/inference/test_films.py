@@ -45,7 +45,7 @@ def test_frames_rolled_in_are_frames_rolled_out(model, film, dense):
 def test_a_frame_alone_is_that_of_the_film_in_the_same_window(model, film, dense, monkeypatch):
     window = IntensityWindow.of(film.data)
     assert window != IntensityWindow.of(film.data[1:2])
-    monkeypatch.setattr(IntensityWindow, "of", lambda data: window)
+    monkeypatch.setattr(IntensityWindow, "of", lambda data, intensity=None: window)
     alone = replace(film, data=film.data[1:2], frame_times=film.frame_times[1:2], rank=3)
     found = model.reconstruct(alone, factor=FACTOR).data[0].astype(int)
     # Stored values are kept within the range of what is given: that of a frame is narrower.

@@ -364,7 +364,8 @@ def _stored(
     np.clip(values, *_bounds(like), out=values)
     if np.issubdtype(like.dtype, np.integer):
         np.rint(values, out=values)
-    return values.astype(like.dtype)
+    # Between two neighbouring doubles, 64-bit integers have a range of their own.
+    return values.astype(like.dtype).clip(like.min(), like.max())
 
 
 def _bounds(like: NDArray[np.generic]) -> tuple[float, float]:

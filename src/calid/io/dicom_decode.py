@@ -61,7 +61,7 @@ class Decoder:
             into.write(_REQUEST.pack(len(content), -1 if frame is None else frame) + content)
             into.flush()
             answer = out.read(_ANSWER.unpack(out.read(_ANSWER.size))[0])
-            return np.asarray(np.load(io.BytesIO(answer), allow_pickle=False))
+            return np.asarray(np.load(io.BytesIO(answer)))
         except (OSError, struct.error, ValueError, EOFError) as error:
             raise ValueError("no pixels") from error
 
@@ -74,7 +74,7 @@ def _serve(into: IO[bytes], out: IO[bytes]) -> None:
         try:
             data = pydicom.dcmread(io.BytesIO(into.read(size)))
             index = None if frame < 0 else frame
-            np.save(answer, pixel_array(data, index=index, raw=True), allow_pickle=False)
+            np.save(answer, pixel_array(data, index=index, raw=True))
         except Exception:  # decoders raise many things
             answer = io.BytesIO()
         out.write(_ANSWER.pack(answer.tell()) + answer.getvalue())
