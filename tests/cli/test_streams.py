@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -30,7 +31,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*arguments: object, **streams: object) -> subprocess.CompletedProcess[bytes]:
     """Run in a process of its own; stderr is kept unless it is given."""
     command = [*CALID, *map(os.fsencode, map(str, arguments))]
-    return subprocess.run(command, **({"stderr": subprocess.PIPE} | streams), timeout=300)  # type: ignore[call-overload]
+    return subprocess.run(command, **({"stderr": subprocess.PIPE} | streams))  # type: ignore[call-overload]
+
+
+FEW = {("pipe", "--help"), ("full", "info"), ("pipe", "inspect --json")}
 
 
 def closed_pipe() -> int:
@@ -40,10 +44,15 @@ def closed_pipe() -> int:
     return here
 
 
-@pytest.mark.slow
 @posix
-@pytest.mark.parametrize("what", ["--help", "inspect", "info", "inspect --json"])
-@pytest.mark.parametrize("where", ["pipe", "full"])
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        # A process each: both ways to fail and most ways to print; all pairs at night.
+        pytest.param(*pair, marks=pytest.mark.slow if pair in FEW else pytest.mark.nightly)
+        for pair in product(("pipe", "full"), ("--help", "inspect", "info", "inspect --json"))
+    ],
+)
 def test_output_that_cannot_be_printed_is_one_error(what, where, stack, tmp_path):
     if where == "full" and not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
@@ -98,6 +107,6 @@ def test_an_interruption_while_the_program_starts_is_quiet(module, stack):
         "from calid.cli.main import main\n"
         f"main(['inspect', {str(stack)!r}])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 130
     assert done.stderr == b""
