@@ -32,6 +32,9 @@ from pydicom.uid import (
 from calid.errors import InputError
 from calid.io.dicom import read_dicom
 
+# Dozens of exams, each read from disk by a whole command.
+pytestmark = pytest.mark.slow
+
 gdcm = pytest.importorskip("gdcm")
 
 Encode = Callable[[Dataset, Path], bytes]

@@ -13,6 +13,9 @@ from scipy.spatial.transform import Rotation
 from calid.errors import CalidWarning, GeometryError, InputError
 from calid.io.dicom import read_dicom
 
+# Dozens of exams, each read from disk by a whole command.
+pytestmark = pytest.mark.slow
+
 # 19: scrambled order, one series a slice, cine, other views in the folder
 
 

@@ -18,6 +18,9 @@ from scipy.spatial.transform import Rotation
 from calid.errors import GeometryError, InputError
 from calid.io.dicom import read_dicom
 
+# Dozens of exams, each read from disk by a whole command.
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Dataset], None]
 
 

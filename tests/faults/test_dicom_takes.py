@@ -15,6 +15,9 @@ from scipy.spatial.transform import Rotation
 from calid.errors import CalidWarning, GeometryError
 from calid.io.dicom import DicomStack, read_dicom
 
+# Dozens of exams, each read from disk by a whole command.
+pytestmark = pytest.mark.slow
+
 FRAMES = 5
 
 

@@ -19,6 +19,9 @@ from calid.inference.reconstruct import densify
 from calid.io import read, write_uncertainty, write_volume
 from calid.stack import Volume
 
+# Dozens of exams, each read from disk by a whole command.
+pytestmark = pytest.mark.slow
+
 STEPS = (1.5, 1.25, 8.0)
 
 
