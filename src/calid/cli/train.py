@@ -249,7 +249,7 @@ class _Draws:
     """Says how many draws of tuples are done, and how long the rest will take."""
 
     def __init__(self, draws: int) -> None:
-        self.draws, self.started, self.first = draws, time.monotonic(), 0
+        self.draws, self.started = draws, time.monotonic()
 
     def __call__(self, done: int) -> None:
         from calid.cli.console import say

@@ -18,6 +18,7 @@ __all__ = [
     "GAP_UNIT",
     "carried",
     "enlarge",
+    "partly_moved",
     "refined_motion",
     "registered",
     "through_plane_motion",
@@ -109,6 +110,11 @@ def registered(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = ST
     reach = distance[:, 0], distance[:, 1]
     motion = through_plane_motion(below, above, *reach, frames)
     motion = refined_motion(below, above, motion, *reach, frames)
+    return partly_moved(pair, motion, distance, gate)
+
+
+def partly_moved(pair: Tensor, motion: Tensor, distance: Tensor, gate: Tensor) -> Tensor:
+    """The slices of `registered` for a motion that is known, ``(targets, 2, height, width)``."""
     stay = (1 - gate.square()).square()
     return stay * pair + (1 - stay) * carried(pair, motion, distance)
 

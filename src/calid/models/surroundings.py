@@ -16,7 +16,7 @@ from torch import Tensor
 from calid.geometry.region import Region
 from calid.models.context import Acquired, Registered
 from calid.models.filters import gaussian_means
-from calid.models.motion import carried, refined_motion
+from calid.models.motion import partly_moved, refined_motion
 
 __all__ = [
     "Surroundings",
@@ -94,9 +94,7 @@ class Surroundings:
 def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     """The nearest slices, registered to each target at full resolution.
 
-    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
-    show in one place is likely there between them, and the mean of two guesses errs less than
-    either. In a wide gap that would be a ghost.
+    In a narrow gap they stay where they are, in part, as `calid.models.motion.registered` has it.
 
     Parameters
     ----------
@@ -111,8 +109,7 @@ def surroundings(acquired: Acquired, seen: Registered) -> Surroundings:
     below, above = still.split(1, 1)
     motion = refined_motion(below, above, seen.motion, distance[:, 0], distance[:, 1], frames)
     gate = context.gate[:, None, None, None]
-    share = (1 - gate.square()).square()
-    both = share * still + (1 - share) * carried(still, motion, distance)
+    both = partly_moved(still, motion, distance, gate)
     return Surroundings(both, distance, gate, acquired.region)
 
 
