@@ -31,7 +31,7 @@ def networks(preset: str) -> tuple[Autoencoder, LatentInterpolator]:
     torch.manual_seed(0)
     autoencoder = Autoencoder(AutoencoderConfig(CHANNELS, (8, 8), (1, 1), (1, 1)))
     config = {"default": DEFAULT, "paper": PAPER}[preset]
-    sizes = {"channels": CHANNELS, "widths": (8, 16), "embedding": 16}
+    sizes = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
     interpolator = LatentInterpolator(dataclasses.replace(config, **sizes))  # type: ignore[arg-type]
     for network in (autoencoder, interpolator):
         for parameter in network.eval().requires_grad_(False).parameters():

@@ -22,7 +22,7 @@ from calid.models.latent_interpolator import (
 pytestmark = pytest.mark.usefixtures("inside")
 
 CHANNELS = 3
-SMALL = {"channels": CHANNELS, "widths": (8, 16), "embedding": 16}
+SMALL = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
 PRESETS = [dataclasses.replace(preset, **SMALL) for preset in (DEFAULT, PAPER)]
 
 

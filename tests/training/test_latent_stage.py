@@ -25,7 +25,7 @@ from calid.training.tuples import Tuples
 
 CPU = torch.device("cpu")
 CHANNELS = 2
-SMALL = {"channels": CHANNELS, "widths": (8, 16), "embedding": 16}
+SMALL = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
 STAGES = ("default", "transport", "paper")
 
 

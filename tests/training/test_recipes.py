@@ -39,7 +39,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         steps=2, batch=4, rate=1e-3, warmup=1, decay=0.9, phantoms=0, size=32, seed=0
     )
     monkeypatch.setattr(recipes, "AUTOENCODER", two)
-    config = InterpolatorConfig(channels=CHANNELS, widths=(8, 16), embedding=16)
+    config = InterpolatorConfig(channels=CHANNELS, widths=(8, 16), denoiser=(16, 8), embedding=16)
     tuples = TupleConfig(draws=2, size=32)
     paper = dataclasses.replace(config, registered=False)
     presets = {

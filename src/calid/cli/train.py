@@ -152,6 +152,12 @@ class _RecipeTraining:
 
         return gather_films(self.data, self.validation, phantoms, self.out, own_pixels=True)
 
+    def batch(self, recipe: Recipe) -> int:
+        """Examples a step in this process, so that all together see the recipe's."""
+        from calid.training.parallel import share_of_process
+
+        return share_of_process(recipe.batch)
+
     def fit(self, task: Task, recipe: Recipe, folder: Path, device: torch.device) -> None:
         """Train as the recipe says."""
         from calid.training.loop import FitConfig
@@ -186,7 +192,7 @@ class TrainAutoencoder(_RecipeTraining):
             held_out,
             weights=self.out / "autoencoder.safetensors",
             size=RECIPE.size,
-            batch=RECIPE.batch,
+            batch=self.batch(RECIPE),
             seed=RECIPE.seed,
             device=device,
         )
@@ -211,6 +217,7 @@ class _InterpolatorTraining(_RecipeTraining):
         from calid.models.latent_interpolator import LatentInterpolator
         from calid.models.store import fill, load_autoencoder, load_tensors
         from calid.training.latent_interpolator import interpolator_task, transport_task
+        from calid.training.parallel import first_process_first
         from calid.training.recipes import INTERPOLATORS
         from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
         from calid.weights import digest
@@ -221,7 +228,6 @@ class _InterpolatorTraining(_RecipeTraining):
         device = self.begin(recipe.posterior.seed)
         runtime = choose_runtime(device.type)
         autoencoder = load_autoencoder(self.autoencoder).to(device)
-        train, held_out = self.films(recipe.posterior.phantoms)
 
         def encode(images: torch.Tensor) -> torch.Tensor:
             with torch.no_grad(), runtime.autocast():
@@ -229,14 +235,16 @@ class _InterpolatorTraining(_RecipeTraining):
                 return autoencoder.encode(last).float()
 
         tuples = replace(recipe.tuples, **({"draws": self.draws} if self.draws else {}))
-        channels = autoencoder.config.latent_channels
-        say(f"Tuples take up to {size_on_disk(train, channels, tuples) / 1e9:.1f} GB of disk.")
-        key = digest(self.autoencoder)
-        seen = build_tuples(train, encode, key, self.out / "tuples", tuples, _Draws(tuples.draws))
+        channels, key = autoencoder.config.latent_channels, digest(self.autoencoder)
+        with first_process_first(device):
+            train, held_out = self.films(recipe.posterior.phantoms)
+            say(f"Tuples take up to {size_on_disk(train, channels, tuples) / 1e9:.1f} GB of disk.")
+            cache = self.out / "tuples"
+            seen = build_tuples(train, encode, key, cache, tuples, _Draws(tuples.draws))
         checked = validation_tuples(held_out, encode, tuples.size)
         model = LatentInterpolator(replace(recipe.config, channels=channels)).to(device)
         weights = self.out / f"{preset}.safetensors"
-        given = seen, checked, weights, recipe.posterior.batch, recipe.posterior.seed, device
+        given = seen, checked, weights, self.batch(recipe.posterior), recipe.posterior.seed, device
         self.fit(interpolator_task(model, *given), recipe.posterior, folders["posterior"], device)
         if recipe.transport is not None:
             # The averaged weights, not those of the last step, are what the transport starts from.

@@ -47,7 +47,9 @@ class InterpolatorConfig:
     channels
         Of the latent.
     widths
-        Channels of every U-Net at each level.
+        Channels at each level of tau_1 and of the transport.
+    denoiser
+        Channels at each level of the denoiser.
     embedding
         Size of the vectors that distances and times become.
     residual
@@ -62,6 +64,7 @@ class InterpolatorConfig:
     registered: bool = True
     channels: int = 12
     widths: tuple[int, ...] = (96, 160, 224)
+    denoiser: tuple[int, ...] = (64, 112, 160)
     embedding: int = 128
     residual: float = 0.9
     approach: float = 0.7
@@ -69,7 +72,7 @@ class InterpolatorConfig:
 
 
 DEFAULT = InterpolatorConfig()
-PAPER = InterpolatorConfig(registered=False)
+PAPER = InterpolatorConfig(registered=False, widths=(64, 112, 160), denoiser=(96, 160, 224))
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,9 @@ class LatentInterpolator(nn.Module):
         self.place = nn.Sequential(nn.Linear(distances, size), nn.SiLU(), nn.Linear(size, size))
         self.time = nn.Sequential(nn.Linear(FEATURES, size), nn.SiLU(), nn.Linear(size, size))
         self.tau_1 = UNet(context * channels, outputs, widths, size)
-        self.tau_2 = Injection(widths)
-        self.denoiser = UNet(channels * (2 if config.registered else 1), channels, widths, size)
+        self.tau_2 = Injection(widths, config.denoiser)
+        states = 2 if config.registered else 1
+        self.denoiser = UNet(states * channels, channels, config.denoiser, size)
         self.transport = Transport(config) if config.registered else None
 
     def encode(self, neighbours: Neighbours) -> Encoded:

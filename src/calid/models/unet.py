@@ -81,12 +81,18 @@ class Injection(nn.Module):
     """tau_2: one projection per level, added to the denoiser's features on the way down and up.
 
     The paper says that tau_2 injects at multiple levels and not how; this is our choice.
+
+    Parameters
+    ----------
+    given, wanted
+        Widths of tau_1 and of the denoiser, per level.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, given: Sequence[int], wanted: Sequence[int]) -> None:
         super().__init__()
         self.project = nn.ModuleList(
-            nn.Sequential(ChannelNorm(w), conv(w, w, 1)) for w in (*widths, *widths)
+            nn.Sequential(ChannelNorm(a), conv(a, b, 1))
+            for a, b in 2 * list(zip(given, wanted, strict=True))
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

@@ -10,7 +10,14 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-__all__ = ["own_device", "process_count", "process_group", "process_rank"]
+__all__ = [
+    "first_process_first",
+    "own_device",
+    "process_count",
+    "process_group",
+    "process_rank",
+    "share_of_process",
+]
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: only the first one validates."""
@@ -24,6 +31,11 @@ def process_rank() -> int:
 def process_count() -> int:
     """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def share_of_process(batch: int) -> int:
+    """Examples of a step that this process sees, at least one: each sees as many."""
+    return max(1, batch // process_count())
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -50,3 +62,14 @@ def process_group(device: torch.device) -> Iterator[bool]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def first_process_first(device: torch.device) -> Iterator[None]:
+    """The first process does what the block says, then the others: what it left is there by then."""
+    with process_group(device) as parallel:
+        if parallel and process_rank() > 0:
+            dist.barrier()
+        yield
+        if parallel and process_rank() == 0:
+            dist.barrier()

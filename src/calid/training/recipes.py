@@ -21,7 +21,8 @@ class Recipe:
     Parameters
     ----------
     steps, batch
-        Optimiser steps, and examples in each: their product is what the network has seen.
+        Optimiser steps, and examples in each, of all processes together: their product is what the
+        network has seen.
     rate, warmup
         Peak of AdamW's learning rate, and the steps over which it rises to it; it falls linearly
         over the last 40 %.
