@@ -36,7 +36,7 @@ def cases(real_data: Path) -> list[Case]:
 @pytest.fixture(scope="module")
 def figures(cases: list[Case]) -> dict[str, dict[str, float]]:
     """Mean figures of some methods on every twentieth stack; answers are made once."""
-    names = ["linear", "registration", "calid", "calid-mean", "calid-sample", "calid-average"]
+    names = ["linear", "registration", "calid", "calid-mean", "calid-sample"]
     return {
         contender.name: {
             metric: float(np.mean([f[metric].mean() for f in found]))
@@ -58,17 +58,16 @@ def test_the_autoencoder_keeps_unseen_slices(cases):
     model = load_model(device="cpu")
     figures = [
         image_figures(model.recode(images, c.spacing), images)["psnr"]
-        for c in cases
+        for c in cases[::2]
         for images in (c.images[0], c.truth[0])
     ]
     assert np.mean(np.concatenate(figures)) >= 34
 
 
-@pytest.mark.parametrize("name", ["calid-mean", "calid-average"])
-def test_the_distortion_end_beats_every_classical_method(figures, name):
+def test_the_mean_beats_every_classical_method(figures):
     for metric, least in (("psnr", 1.9), ("ssim", 0.11)):
-        assert figures[name][metric] >= figures["linear"][metric] + least
-        assert figures[name][metric] > figures["registration"][metric]
+        assert figures["calid-mean"][metric] >= figures["linear"][metric] + least
+        assert figures["calid-mean"][metric] > figures["registration"][metric]
 
 
 def test_the_default_beats_registration_and_is_as_sharp(figures):
@@ -105,7 +104,7 @@ def test_the_box_about_the_heart_holds_all_that_manual_labels_mark(real_data):
 def test_the_segmentation_agrees_with_manual_labels(real_data):
     segmenter = load_segmenter("cpu")
     scores = []
-    for stack in load_labelled(real_data / "acdc" / "val")[::4]:
+    for stack in load_labelled(real_data / "acdc" / "val")[::8]:
         found = segmenter.label_slices(stack.images, (PIXEL_SPACING, PIXEL_SPACING))
         found = keep_largest(found)
         scores.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])

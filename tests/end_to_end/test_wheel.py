@@ -10,6 +10,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,22 @@ def test_the_demo_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path):
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = call(python, "-c", "import calid; print(calid.__file__)", folder=tmp_path)
     assert Path(where.strip()).is_relative_to(site)
-    printed = call(home / "bin" / "calid", "demo", "--out", "demo", folder=tmp_path)
-    assert printed.splitlines()[-1] == str(Path("demo") / "comparison.png")
-    assert (tmp_path / "demo" / "reconstruction.nii.gz").stat().st_size > 0
+    assert call(home / "bin" / "calid", "--version", folder=tmp_path).startswith("calid ")
+    lines = call(python, "-c", DEMO, folder=tmp_path).splitlines()
+    assert lines[-1] == str(Path("demo") / "comparison.png")
+    table = {line.split()[0]: [float(v) for v in line.split()[1:]] for line in lines[3:5]}
+    assert table["CaLID"][0] > table["linear"][0]
+    assert table["CaLID"][1] > table["linear"][1]
+    demo = tmp_path / "demo"
+    assert (demo / "comparison.png").stat().st_size > 20_000
+    assert "Research use only" in (demo / "viewer.html").read_text("utf-8")
+    assert nib.load(demo / "reconstruction.nii.gz").ndim == 3
+
+
+DEMO = """
+import sys
+from calid.cli.main import main
+
+main(["demo", "--out", "demo"])
+assert "torch._dynamo" not in sys.modules, "a compiler was imported"
+"""

@@ -66,7 +66,7 @@ def process_group(device: torch.device) -> Iterator[bool]:
 
 @contextmanager
 def first_process_first(device: torch.device) -> Iterator[None]:
-    """The first process does what the block says, then the others: what it left is there by then."""
+    """The first process does what the block says; the others do so after it."""
     with process_group(device) as parallel:
         if parallel and process_rank() > 0:
             dist.barrier()
