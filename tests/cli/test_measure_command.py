@@ -43,7 +43,7 @@ class NearestModel:
     def reconstruct(self, stack: SliceStack, *, on_frame, **options: object) -> Volume:
         self.asked.append(options)
         factor = choose_factor(stack, None, None)
-        return densify(stack, lambda *a: nearest(*a)[None], factor, on_frame=on_frame)
+        return densify(stack, nearest, factor, on_frame=on_frame)
 
 
 @pytest.fixture(autouse=True)

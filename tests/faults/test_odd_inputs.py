@@ -47,7 +47,7 @@ def voxels(*shape: int, dtype: str = "i2") -> np.ndarray:
 
 def dense_of(path: Path, factor: int = 2) -> Volume:
     """The dense volume of a file by linear interpolation."""
-    return densify(read(path), lambda *a: linear(*a)[None], factor, uncertainty=False)
+    return densify(read(path), linear, factor, uncertainty=False)
 
 
 def reconstruct(*arguments: object) -> int:

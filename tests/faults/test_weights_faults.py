@@ -131,3 +131,11 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(WeightsError, match="cannot be read"):
         load_autoencoder(path)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_weights_of_the_first_interpolator_are_named_as_such(tmp_path: Path, preset: str) -> None:
+    path = tmp_path / f"{preset}.safetensors"
+    path.write_bytes(save({"a": torch.zeros(1)}, header({"channels": 8}, preset)))
+    with pytest.raises(WeightsError, match=rf"calid 0\.1.*calid train {preset}"):
+        load_interpolator(path, preset)

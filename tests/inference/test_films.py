@@ -1,4 +1,4 @@
-"""Frames of a film are reconstructed alike, whichever comes first."""
+"""A film is reconstructed as a whole, and its frames alike, whichever comes first."""
 
 from __future__ import annotations
 
@@ -6,59 +6,116 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny_model import tiny_model
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.load import load_model
-from calid.inference.model import Model
+from calid.inference.answer import Answer
+from calid.inference.model import FEWEST_FRAMES, Model
 from calid.stack import SliceStack, Volume
 
-FACTOR = 2
+FRAMES = 6
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return load_model(device="cpu", precision="float32")
+    return tiny_model(precision="float32")
 
 
 @pytest.fixture(scope="module")
 def film() -> SliceStack:
-    found = HeartPhantom(2).acquire(
-        slices=3, start=20.0, field_of_view=48.0, phases=(0.0, 0.3, 0.6)
-    )
-    return replace(found, frame_times=np.array([0.01, 0.25, 0.52]))
+    phases = tuple(np.arange(FRAMES) / FRAMES)
+    found = HeartPhantom(2).acquire(slices=3, start=20.0, field_of_view=48.0, phases=phases)
+    return replace(found, frame_times=np.array([0.01, 0.25, 0.52, 0.6, 0.7, 0.8]))
 
 
 @pytest.fixture(scope="module")
-def dense(model, film) -> Volume:
-    return model.reconstruct(film, factor=FACTOR)
+def dense(model: Model, film: SliceStack) -> Volume:
+    return model.reconstruct(film, factor=2)
 
 
-@pytest.mark.slow
-def test_frames_rolled_in_are_frames_rolled_out(model, film, dense):
-    rolled = model.reconstruct(replace(film, data=np.roll(film.data, 1, axis=0)), factor=FACTOR)
-    assert not np.array_equal(dense.data[0], dense.data[1])
-    np.testing.assert_array_equal(rolled.data, np.roll(dense.data, 1, axis=0))
+def frames(film: SliceStack, first: int, last: int) -> SliceStack:
+    times = film.frame_times[first:last]
+    rank = 3 if last - first == 1 else 4
+    return replace(film, data=film.data[first:last], frame_times=times, rank=rank)
 
 
-@pytest.mark.slow
-def test_a_frame_alone_is_that_of_the_film_in_the_same_window(model, film, dense, monkeypatch):
-    window = IntensityWindow.of(film.data)
-    assert window != IntensityWindow.of(film.data[1:2])
-    monkeypatch.setattr(IntensityWindow, "of", lambda data, intensity=None: window)
-    alone = replace(film, data=film.data[1:2], frame_times=film.frame_times[1:2], rank=3)
-    found = model.reconstruct(alone, factor=FACTOR).data[0].astype(int)
-    # Stored values are kept within the range of what is given: that of a frame is narrower.
-    expected = dense.data[1].astype(int).clip(alone.data.min(), alone.data.max())
-    np.testing.assert_array_equal(found, expected)
+def far(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@pytest.mark.slow
-def test_times_shape_and_place_of_a_film_are_exact(film, dense):
+def test_times_shape_and_place_of_a_film_are_exact(film: SliceStack, dense: Volume) -> None:
     np.testing.assert_array_equal(dense.frame_times, film.frame_times)
-    assert dense.data.shape == (3, (film.n_slices - 1) * FACTOR + 1, 32, 32)
+    assert dense.data.shape == (FRAMES, 2 * film.n_slices - 1, *film.shape[2:])
+    assert dense.data.dtype == film.data.dtype
     assert dense.rank == 4
     expected = film.affine.copy()
-    expected[:, 2] /= FACTOR
+    expected[:, 2] /= 2
     np.testing.assert_array_equal(dense.affine, expected)
     np.testing.assert_array_equal(dense.data[:, dense.acquired], film.data)
+
+
+def test_rolled_frames_are_rolled_in_the_answer(
+    model: Model, film: SliceStack, dense: Volume
+) -> None:
+    again = model.reconstruct(replace(film, data=np.roll(film.data, 2, axis=0)), factor=2)
+    assert far(dense.data[0], dense.data[2]) > 20
+    assert far(again.data, np.roll(dense.data, 2, axis=0)) <= 1  # of rounding
+
+
+def test_frames_are_registered_together_unless_they_are_not_to(
+    model: Model, film: SliceStack, dense: Volume
+) -> None:
+    apart = model.reconstruct(film, factor=2, frame_by_frame=True)
+    assert (dense.frames_together, apart.frames_together) == (FRAMES, 1)
+    assert far(dense.data, apart.data) > 5
+
+
+@pytest.mark.parametrize("count", [1, FEWEST_FRAMES - 1])
+def test_few_frames_stand_alone(
+    model: Model, film: SliceStack, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = IntensityWindow.of(film.data)
+    monkeypatch.setattr(IntensityWindow, "of", lambda data, intensity=None: window)
+    apart = model.reconstruct(film, factor=2, frame_by_frame=True)
+    short = frames(film, 0, count)
+    found = model.reconstruct(short, factor=2)
+    assert found.frames_together == 1
+    # Stored values are kept within the range of what is given: that of few frames is narrower.
+    expected = apart.data[:count].clip(short.data.min(), short.data.max())
+    assert far(found.data, expected) <= 1
+
+
+def test_one_frame_of_a_film_is_that_frame_bit_for_bit(model: Model) -> None:
+    images = np.random.default_rng(0).random((1, 4, 32, 32), np.float32)
+    given = np.arange(4) * 10.0, np.array([3.0, 12.0, 17.0]), (1.5, 1.5)
+    for answer in (Answer(), Answer(samples=2, steps=2)):
+        parts = [drawn[:, 0] for _, drawn in model.film(images, *given, answer)]
+        expected = model.between(images[0], *given, answer)
+        np.testing.assert_array_equal(np.concatenate(parts, 1), expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 40])
+def test_targets_in_parts_are_the_same(model: Model, at_once: int) -> None:
+    film = np.random.default_rng(0).random((5, 3, 32, 32), np.float32)
+    given = np.arange(3) * 10.0, np.array([3.0, 5.0, 8.0, 14.0]), (1.5, 1.5), Answer(dial=1)
+    parts = list(model.film(film, *given, at_once))
+    assert [i for some, _ in parts for i in range(4)[some]] == [0, 1, 2, 3]
+    found = np.concatenate([drawn for _, drawn in parts], 2)
+    assert found.shape == (1, 5, 4, 32, 32)
+    whole = np.concatenate([drawn for _, drawn in model.film(film, *given, 16)], 2)
+    np.testing.assert_allclose(found, whole, atol=1e-4)
+
+
+def test_progress_counts_frames_and_ends_with_all(model: Model, film: SliceStack) -> None:
+    seen: list[int] = []
+    model.reconstruct(film, factor=3, on_frame=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == FRAMES
+
+
+def test_uncertainty_of_a_film_is_zero_on_what_is_known(model: Model, film: SliceStack) -> None:
+    found = model.reconstruct(film, factor=2, samples=2, steps=1, uncertainty=True)
+    assert found.uncertainty is not None
+    assert not found.uncertainty[:, found.acquired].any()
+    assert (found.uncertainty[:, ~found.acquired].mean((1, 2, 3)) > 0).all()

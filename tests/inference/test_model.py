@@ -1,112 +1,145 @@
+"""What users get between the slices, whatever the weights are."""
+
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_model import tiny_model
 
+from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError, WeightsError
+from calid.inference.answer import Answer
 from calid.inference.load import load_model
-from calid.inference.model import Model, Sampling
 from calid.inference.runtime import choose_device
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.store import save_autoencoder
 
+pytestmark = pytest.mark.usefixtures("precision")
 
-@pytest.fixture(scope="module")
-def model(precision: torch.dtype) -> Model:
-    """The released networks in either precision, and so every test that asks for them."""
-    found = load_model(device="cpu")
-    assert found.runtime.precision == precision
-    return found
+SPACING = (1.4, 1.6)
+POSITIONS = np.array([0.0, 10.0, 20.0, 30.0])
+MEAN, CRISP = Answer(dial=0.0), Answer(dial=1.0, steps=3)
 
 
-@pytest.fixture(scope="module")
+@cache
 def images() -> np.ndarray:
-    from calid.data.phantom import HeartPhantom
-
-    stack = HeartPhantom(1).acquire(slices=4, start=15.0, field_of_view=120.0)
-    return (stack.data[0] / np.percentile(stack.data, 99.5)).clip(0, 1.5).astype(np.float32)
-
-
-PLACES = np.arange(4) * 10.0
-SPACING = (1.5, 1.5)
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 1, (4, 5, 6))
+    return np.kron(coarse, np.ones((1, 8, 8)))[:, :37, :45].astype(np.float32)
 
 
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_slices_whatever_else_is_generated(model, images):
-    sampling = Sampling(samples=1, steps=2, seed=5)
-    alone = model.between(images, PLACES, np.array([15.0]), SPACING, sampling)
-    among = model.between(images, PLACES, np.array([5.0, 15.0, 25.0]), SPACING, sampling)
-    np.testing.assert_allclose(alone[0, 0], among[0, 1], atol=1e-5)
-    other = model.between(images, PLACES, np.array([15.0]), SPACING, Sampling(1, 2, 1.0, 6))
-    assert np.abs(other - alone).max() > 0.01
+def drawn(targets: list[float], answer: Answer, preset: str = "default") -> np.ndarray:
+    return tiny_model(preset).between(images(), POSITIONS, np.array(targets), SPACING, answer)
 
 
-@pytest.mark.slow
-def test_samples_differ_and_their_mean_is_nearer_to_the_regression(model, images):
-    target = np.array([15.0])
-    mean = model.between(images, PLACES, target, SPACING, Sampling(0))
-    samples = model.between(images, PLACES, target, SPACING, Sampling(4, 4))
-    single = np.sqrt(((samples - mean) ** 2).mean())
-    averaged = np.sqrt(((samples.mean(0) - mean[0]) ** 2).mean())
-    assert averaged < 0.75 * single
-    assert single > 0.005
+@pytest.mark.parametrize(("preset", "samples"), [("default", 0), ("default", 2), ("paper", 2)])
+def test_an_answer_has_the_pixels_of_the_image(preset: str, samples: int) -> None:
+    found = drawn([2.5, 5.0, 12.0], Answer(samples=samples, steps=2), preset)
+    assert found.shape == (max(samples, 1), 3, 37, 45)
+    assert found.dtype == np.float32
+    assert 0 <= found.min() <= found.max() <= 1.5
+    assert samples < 2 or not np.array_equal(*found)
 
 
-@pytest.mark.slow
-def test_the_answer_tends_to_the_acquired_slice(model, images):
-    close = model.between(images, PLACES, np.array([10.001, 19.999]), SPACING, Sampling(1, 2))
-    np.testing.assert_allclose(close[0, 0], images[1], atol=0.01)
-    np.testing.assert_allclose(close[0, 1], images[2], atol=0.01)
+def test_the_dial_is_a_straight_line_in_pixels() -> None:
+    mean, half, crisp = (drawn([5.0], dataclasses.replace(CRISP, dial=d)) for d in (0, 0.5, 1))
+    assert np.abs(crisp - mean).max() > 0.01
+    inside = (np.minimum(mean, crisp) > 0) & (np.maximum(mean, crisp) < 1.5)
+    np.testing.assert_allclose(half[inside], ((mean + crisp) / 2)[inside], atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_odd_sizes_and_pixels_come_back_on_their_own_grid(preset, images):
-    odd = images[:3, :45, :37]
-    answer = load_model(preset, "cpu").between(
-        odd, PLACES[:3], np.array([2.5, 5.0, 7.5]), (1.9, 1.2), Sampling(1, 2)
-    )
-    assert answer.shape == (1, 3, 45, 37)
-    assert np.isfinite(answer).all()
-    assert answer.min() >= 0
-    assert answer.max() <= 1.5
+@pytest.mark.parametrize("answer", [MEAN, CRISP, Answer(samples=1, steps=2)])
+def test_near_an_acquired_slice_the_answer_is_that_slice(answer: Answer) -> None:
+    errors = [np.abs(drawn([10 - d], answer)[0, 0] - images()[1]).max() for d in (4.0, 0.3, 0.01)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
 
 
-@pytest.mark.slow
-def test_the_network_beats_linear_on_a_real_gap_of_a_phantom(model):
-    from calid.data.phantom import HeartPhantom
+def test_a_gap_is_answered_by_itself_and_its_targets_are_no_others_business() -> None:
+    alone, among = drawn([12.0], CRISP), drawn([5.0, 12.0, 17.0, 25.0], CRISP)
+    np.testing.assert_allclose(among[:, 1], alone[:, 0], atol=2e-2)
+    assert np.array_equal(drawn([12.0], CRISP), alone), "the seed decides"
+    other = drawn([12.0], dataclasses.replace(CRISP, seed=1))
+    assert not np.array_equal(other, alone)
 
-    stack = HeartPhantom(101).acquire(gap=10.0, noise=0.0)
-    images = (stack.data[0] / np.percentile(stack.data, 99.5)).clip(0, 1.5).astype(np.float32)
-    kept, hidden = images[::2], images[1:-1:2]
-    places = np.arange(len(images)) * 10.0
-    targets = places[1:-1:2]
-    answer = model.between(kept, places[::2], targets, SPACING, Sampling(0))[0]
-    count = len(targets)
-    linear = (kept[:count] + kept[1 : count + 1]) / 2
-    ours, theirs = (np.mean((x - hidden[:count]) ** 2) for x in (answer, linear))
-    assert ours < theirs
+
+def test_slices_beyond_the_next_ones_do_not_matter() -> None:
+    changed = images().copy()
+    changed[3] = 0.5
+    found = tiny_model().between(changed, POSITIONS, np.array([5.0]), SPACING, MEAN)
+    assert np.array_equal(found, drawn([5.0], MEAN))
+    changed[2] = 0.5
+    found = tiny_model().between(changed, POSITIONS, np.array([5.0]), SPACING, MEAN)
+    assert not np.array_equal(found, drawn([5.0], MEAN))
+
+
+def test_the_paper_answers_with_the_nearest_of_its_midpoints() -> None:
+    answer = Answer(samples=1, steps=2)
+    two = drawn([4.9, 5.1], answer, "paper")
+    assert np.array_equal(two[0, 0], two[0, 1]), "both are nearest to the middle"
+    three = drawn([2.4, 5.0, 7.6], answer, "paper")
+    assert not np.array_equal(three[0, 0], three[0, 2])
+
+
+def test_the_ceiling_is_the_autoencoder_on_own_pixels() -> None:
+    there = tiny_model().recode(images(), SPACING)
+    assert there.shape == images().shape
+    fine = tiny_model().recode(images(), (0.7, 0.7))
+    assert fine.shape == images().shape
+    assert not np.array_equal(there, fine)
+
+
+def test_what_is_not_asked_for_is_as_the_weights_say() -> None:
+    model = tiny_model()
+    config = model.interpolator.config
+    found = model.resolved(Answer())
+    assert (found.dial, found.steps) == (config.dial, config.transport_steps)
+    sample = model.resolved(Answer(samples=1))
+    assert (sample.dial, sample.steps) == (None, config.sampler_steps)
+    assert model.resolved(Answer(dial=0.2, steps=5)) == Answer(dial=0.2, steps=5)
+    with pytest.raises(UsageError, match="only draws samples"):
+        tiny_model("paper").resolved(Answer())
 
 
 @pytest.mark.parametrize(
-    "options", [{"samples": -1}, {"steps": 0}, {"temperature": -0.1}, {"temperature": float("nan")}]
+    ("options", "subject"),
+    [
+        ({"samples": -1}, "--samples"),
+        ({"steps": 0}, "--steps"),
+        ({"seed": -1}, "--seed"),
+        ({"dial": -0.1}, "--dial"),
+        ({"dial": 1.1}, "--dial"),
+        ({"dial": float("nan")}, "--dial"),
+        ({"dial": 0.5, "samples": 1}, "--dial and --samples"),
+    ],
 )
-def test_sampling_options_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match=f"--{next(iter(options))}"):
-        Sampling(**options)
+def test_answers_that_there_are_not_are_refused(options: dict[str, float], subject: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Answer(**options)  # type: ignore[arg-type]
+    assert caught.value.subject == subject
 
 
-@pytest.mark.slow
-def test_a_stack_with_samples_gives_uncertainty_only_where_slices_are_generated(model, small_stack):
+def test_a_stack_with_samples_gives_uncertainty_only_where_slices_are_generated(small_stack):
+    model = tiny_model()
     volume = model.reconstruct(small_stack, factor=2, samples=2, steps=1, uncertainty=True)
+    assert volume.uncertainty is not None
     assert volume.uncertainty.shape == volume.data.shape
     assert not volume.uncertainty[:, ::2].any()
     assert volume.uncertainty[:, 1::2].mean() > 0
     with pytest.raises(UsageError, match="2 samples"):
         model.reconstruct(small_stack, samples=1, uncertainty=True)
+
+
+def test_networks_that_answer_with_no_numbers_are_refused(small_stack, monkeypatch):
+    model = tiny_model()
+    monkeypatch.setattr(model, "decode", lambda z, at_once=8: torch.full((len(z), 48, 48), np.nan))
+    with pytest.raises(WeightsError, match="not numbers"):
+        model.reconstruct(small_stack, factor=2, dial=0)
 
 
 def test_unknown_devices_are_refused():
@@ -120,5 +153,20 @@ def test_unknown_devices_are_refused():
 def test_an_interpolator_of_other_latents_is_refused(tmp_path: Path) -> None:
     autoencoder = Autoencoder(AutoencoderConfig(5, (8, 8), (1, 1), (1, 1)))
     save_autoencoder(autoencoder, tmp_path / "autoencoder.safetensors", {})
-    with pytest.raises(WeightsError, match="8 channels; those of the autoencoder have 5"):
+    with pytest.raises(WeightsError, match="channels; those of the autoencoder have 5"):
         load_model("default", "cpu", weights=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [MEAN, Answer(), Answer(samples=4, steps=4)], ids=str)
+def test_the_released_networks_beat_linear_on_a_gap_of_a_phantom(answer: Answer) -> None:
+    stack = HeartPhantom(101).acquire(gap=10.0, noise=0.0, field_of_view=144.0)
+    shown = (stack.data[0] / np.percentile(stack.data, 99.5)).clip(0, 1.5).astype(np.float32)
+    kept, hidden, places = shown[::2], shown[1:-1:2], stack.positions
+    count = len(kept) - 1
+    found = load_model(device="cpu").between(
+        kept, places[::2], places[1:-1:2][:count], stack.pixel_spacing, answer
+    )
+    linear = (kept[:-1] + kept[1:]) / 2
+    ours, theirs = (np.mean((x - hidden[:count]) ** 2) for x in (found.mean(0), linear))
+    assert ours < theirs

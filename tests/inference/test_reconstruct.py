@@ -9,19 +9,23 @@ from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.errors import CalidWarning, GeometryError, UsageError
 from calid.geometry.dense_grid import offsets
-from calid.inference.reconstruct import choose_factor, choose_samples, densify, plan
-from calid.stack import SliceStack
+from calid.inference.reconstruct import choose_factor, choose_samples, densify, fill, plan
+from calid.stack import SliceStack, Volume
 
 
-def linear_twice(*arguments):
+def twice(stack: SliceStack, factor: int, uncertainty: bool = False) -> Volume:
     """Two samples, one grey level (of the window) below and above linear."""
-    answer = linear(*arguments)
-    return np.stack([answer - 0.01, answer + 0.01])
+
+    def method(images, positions, targets, spacing):
+        answer = np.stack([linear(x, positions, targets, spacing) for x in images])
+        yield slice(0, len(targets)), np.stack([answer - 0.01, answer + 0.01])
+
+    return fill(stack, method, plan(stack, factor), uncertainty)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 7])
 def test_acquired_slices_stand_at_multiples_of_the_factor_bit_for_bit(small_stack, factor):
-    volume = densify(small_stack, linear_twice, factor)
+    volume = twice(small_stack, factor)
     assert volume.data.shape[1] == (small_stack.n_slices - 1) * factor + 1
     assert volume.data.dtype == small_stack.data.dtype
     np.testing.assert_array_equal(volume.data[:, ::factor], small_stack.data)
@@ -32,14 +36,14 @@ def test_acquired_slices_stand_at_multiples_of_the_factor_bit_for_bit(small_stac
 def test_linear_through_the_whole_path_is_linear_in_stored_units(small_stack):
     # Clipping the window would bend the answer: keep all values inside it.
     stack = replace(small_stack, data=np.clip(small_stack.data, 5, 295).astype(np.int16))
-    volume = densify(stack, linear_twice, 4)
+    volume = twice(stack, 4)
     low, high = stack.data[:, 1].astype(float), stack.data[:, 2].astype(float)
     np.testing.assert_allclose(volume.data[:, 5], 0.75 * low + 0.25 * high, atol=0.51)
 
 
 def test_generated_slices_stay_within_the_range_of_the_stack(small_stack):
     def wild(*arguments):
-        answer = linear(*arguments)[None]
+        answer = linear(*arguments)
         return np.where(answer > 0.5, 1.5, -3.0).astype(np.float32)
 
     volume = densify(small_stack, wild, 3)
@@ -48,7 +52,7 @@ def test_generated_slices_stay_within_the_range_of_the_stack(small_stack):
 
 
 def test_uncertainty_is_the_deviation_over_samples_in_image_units(small_stack):
-    volume = densify(small_stack, linear_twice, 2, uncertainty=True)
+    volume = twice(small_stack, 2, uncertainty=True)
     low, high = np.percentile(small_stack.data, (0.5, 99.5))
     expected = np.sqrt(2) * 0.01 * (high - low) * small_stack.intensity.slope
     np.testing.assert_allclose(volume.uncertainty[:, ~volume.acquired], expected, rtol=1e-3)
@@ -56,7 +60,7 @@ def test_uncertainty_is_the_deviation_over_samples_in_image_units(small_stack):
 
 
 def test_the_physical_place_of_every_acquired_voxel_is_kept(small_stack):
-    volume = densify(small_stack, linear_twice, 4)
+    volume = twice(small_stack, 4)
     voxel = np.array([3, 5, 2, 1.0])
     np.testing.assert_allclose(
         volume.affine @ (voxel * [1, 1, 4, 1]), small_stack.affine @ voxel, atol=1e-9
@@ -83,7 +87,7 @@ def test_a_missing_slice_is_generated_at_true_distances(small_stack):
 
     def method(images, positions, targets, spacing):
         asked.append((positions, targets))
-        return linear(images, positions, targets, spacing)[None]
+        return linear(images, positions, targets, spacing)
 
     volume = densify(stack, method, 2)
     assert volume.spacing[0] == pytest.approx(5)
@@ -104,7 +108,7 @@ def test_jitter_keeps_slices_untouched_and_true_positions(small_stack):
 
     def method(images, positions, targets, spacing):
         asked.append((positions, targets))
-        return linear(images, positions, targets, spacing)[None]
+        return linear(images, positions, targets, spacing)
 
     with pytest.warns(CalidWarning, match="up to 0.2. mm beside"):
         volume = densify(stack, method, 5)
@@ -120,7 +124,7 @@ def test_jitter_keeps_slices_untouched_and_true_positions(small_stack):
 def test_gaps_that_fit_no_grid_are_refused(small_stack):
     stack = with_positions(small_stack, [0, 10, 16.7, 31])
     with pytest.raises(GeometryError, match=r"6.7 to 14.3 mm fit no even planes.*--spacing"):
-        densify(stack, lambda *a: linear(*a)[None], 1)
+        densify(stack, linear, 1)
 
 
 def test_without_a_wish_the_factor_is_the_nearest_to_isotropic(small_stack):
@@ -138,7 +142,7 @@ def test_impossible_wishes_are_refused(small_stack, factor, spacing):
 
 def test_a_constant_stack_stays_constant(small_stack: SliceStack):
     stack = replace(small_stack, data=np.full_like(small_stack.data, 42))
-    assert (densify(stack, lambda *a: linear(*a)[None], 3).data == 42).all()
+    assert (densify(stack, linear, 3).data == 42).all()
 
 
 def test_nearest_and_linear_at_an_acquired_position_are_that_slice():

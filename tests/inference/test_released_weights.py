@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
+from calid.inference.answer import Answer
 from calid.inference.load import Preset, load_model
-from calid.inference.model import Sampling
 from calid.inference.runtime import Runtime
 
 ANSWERS = Path(__file__).with_name("released_answers.json")
-ASKED: dict[Preset, Sampling] = {"default": Sampling(0), "paper": Sampling(1, steps=2)}
+ASKED: dict[Preset, Answer] = {"default": Answer(), "paper": Answer(samples=1, steps=2)}
 BLOCK = 4  # pixels
 
 
@@ -30,7 +30,7 @@ def answer(preset: Preset, precision: torch.dtype) -> NDArray[np.float64]:
     images = IntensityWindow.of(stack.data).normalise(stack.data[0])
     model = load_model(preset, "cpu", precision="float32")
     # Not by the option, which warns where the machine only emulates bfloat16.
-    model.runtime = Runtime(model.device, "torch", precision)
+    model.runtime = Runtime(model.device, precision)
     targets = np.array([5.0, 14.0, 27.0])
     slices = model.between(images, stack.positions, targets, stack.pixel_spacing, ASKED[preset])[0]
     count, height, width = slices.shape

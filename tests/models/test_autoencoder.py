@@ -167,8 +167,8 @@ def test_the_header_says_what_is_inside(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_tensors(autoencoder(), "default", TINY, {}, path)
-    with pytest.raises(WeightsError, match=r"other\.safetensors: This file holds 'default'"):
+    save_tensors(autoencoder(), "segmentation", TINY, {}, path)
+    with pytest.raises(WeightsError, match=r"other\.safetensors: This file holds 'segmentation'"):
         load_autoencoder(path)
 
 

@@ -7,10 +7,18 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from calid.models import motion as motion_module
-from calid.models.motion import GAP_UNIT, enlarge, refined_motion, through_plane_motion, warp
-from calid.models.temporal import Frames
+from calid.models.motion import (
+    GAP_UNIT,
+    Frames,
+    box_means,
+    enlarge,
+    refined_motion,
+    through_plane_motion,
+    warp,
+)
 from calid.precision import computing
 
 SIDE = 96
@@ -255,7 +263,7 @@ def test_frames_of_a_film_steady_each_other() -> None:
     below, above = film(0, 12, noise=0.3)
     near = torch.full((12,), -5.0), torch.full((12,), 5.0)
     alone = through_plane_motion(below, above, *near)
-    together = through_plane_motion(below, above, *near, Frames(12, 12))
+    together = through_plane_motion(below, above, *near, Frames(12))
     jumps = [float((m.roll(-1, 0) - m).abs().mean()) for m in (alone, together)]
     assert jumps[1] < 0.5 * jumps[0]
     assert float(together.mean()) == pytest.approx(float(alone.mean()), rel=0.1)
@@ -264,8 +272,8 @@ def test_frames_of_a_film_steady_each_other() -> None:
 def test_motion_of_a_film_does_not_depend_on_its_first_frame() -> None:
     below, above = film(1, 8, noise=0.2)
     near = torch.full((8,), -5.0), torch.full((8,), 5.0)
-    motion = through_plane_motion(below, above, *near, Frames(8, 8))
-    rolled = through_plane_motion(below.roll(3, 0), above.roll(3, 0), *near, Frames(8, 8))
+    motion = through_plane_motion(below, above, *near, Frames(8))
+    rolled = through_plane_motion(below.roll(3, 0), above.roll(3, 0), *near, Frames(8))
     torch.testing.assert_close(rolled, motion.roll(3, 0), rtol=1e-4, atol=1e-4)
 
 
@@ -273,25 +281,24 @@ def test_targets_of_a_film_do_not_mix() -> None:
     (low, high), (other, above) = film(2, 6, noise=0.1), film(3, 6, noise=0.1)
     both = torch.stack([low, other], 1).flatten(0, 1), torch.stack([high, above], 1).flatten(0, 1)
     near = torch.full((12,), -5.0), torch.full((12,), 5.0)
-    together = through_plane_motion(*both, *near, Frames(6, 6)).unflatten(0, (6, 2))
-    alone = through_plane_motion(low, high, near[0][:6], near[1][:6], Frames(6, 6))
+    together = through_plane_motion(*both, *near, Frames(6)).unflatten(0, (6, 2))
+    alone = through_plane_motion(low, high, near[0][:6], near[1][:6], Frames(6))
     torch.testing.assert_close(together[:, 0], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_nearness_counts_over_the_end_of_a_whole_cycle_alone() -> None:
-    whole, part = Frames(10, 10).nearness(0.1), Frames(5, 10).nearness(0.1)
-    torch.testing.assert_close(whole.sum(1), torch.ones(10))
-    torch.testing.assert_close(part.sum(1), torch.ones(5))
-    assert float(whole[0, 9]) == pytest.approx(float(whole[0, 1]))
-    assert float(part[0, 4]) < 0.01 * float(part[0, 1])
+def test_the_first_frame_follows_the_last_unless_the_film_is_no_whole_beat() -> None:
+    beat, piece = Frames(10).nearness(0.1), Frames(10, periodic=False).nearness(0.1)
+    torch.testing.assert_close(beat, beat.roll((3, 3), (0, 1)))
+    assert piece[0, 9] < 1e-6 < beat[0, 9]
+    torch.testing.assert_close(piece.sum(1), torch.ones(10))
 
 
 def test_films_are_registered_in_single_precision_under_autocast() -> None:
     below, above = film(4, 6, noise=0.2)
     near = torch.full((6,), -5.0), torch.full((6,), 5.0)
-    expected = through_plane_motion(below, above, *near, Frames(6, 6))
+    expected = through_plane_motion(below, above, *near, Frames(6))
     with computing(torch.device("cpu"), torch.bfloat16):
-        found = through_plane_motion(below, above, *near, Frames(6, 6))
+        found = through_plane_motion(below, above, *near, Frames(6))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -332,3 +339,9 @@ def test_refining_keeps_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = torch.tensor(velocity)[None, :, None, None].expand(1, 2, SIDE // 2, SIDE // 2)
     fine = refined_motion(below, above, exact, low, high)
     assert rms(fine - enlarge(exact, 2)) < 0.03
+
+
+def test_box_means_are_of_what_lies_inside_of_the_image() -> None:
+    images = torch.rand(2, 3, 17, 12, generator=torch.Generator().manual_seed(0))
+    expected = functional.avg_pool2d(images, 5, 1, padding=2, count_include_pad=False)
+    torch.testing.assert_close(box_means(images, 2), expected)

@@ -179,7 +179,7 @@ def test_acquired_slices_geometry_and_range_survive(scan: Scan, factor: int) -> 
         # A qform's quaternion is in single precision: good for some 3e-4 radians.
         fuzzy = 0.0 if scan.forms[0] else 1e-3 * scan.pixdim.max()
         np.testing.assert_allclose(stack.affine, scan.affine, rtol=1e-6, atol=1e-5 + fuzzy)
-        dense = densify(stack, lambda *a: linear(*a)[None], factor)
+        dense = densify(stack, linear, factor)
         check(stack, dense, factor)
         out = Path(folder, f"out{scan.suffix}")
         write_volume(dense, out)
@@ -257,7 +257,7 @@ def test_unequal_gaps_keep_every_acquired_slice_at_its_true_position(
     affine = np.diag([-1.0, -1.0, float(np.mean(gaps)), 1.0])
     stack = SliceStack(data, affine, positions, 1.0, np.zeros(1))
     try:
-        dense = densify(stack, lambda *a: linear(*a)[None], factor)
+        dense = densify(stack, linear, factor)
     except GeometryError:
         return
     assert dense.data[:, dense.acquired].tobytes() == data.tobytes()

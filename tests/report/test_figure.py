@@ -17,7 +17,7 @@ from calid.report.png import save_figure
 def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small_stack, tmp_path):
     from calid.baselines.linear import linear
 
-    volume = densify(small_stack, lambda *a: linear(*a)[None], 4)
+    volume = densify(small_stack, linear, 4)
     figure = comparison(small_stack, volume)
     assert [a.get_title() for a in figure.axes[:3]] == ["as acquired", "linear", "CaLID"]
     assert len(figure.axes) == 9
@@ -34,7 +34,7 @@ def test_the_figure_shows_three_planes_of_every_method_in_true_proportions(small
 
 
 def test_long_axis_cuts_go_through_the_heart_if_it_is_known_where_it_is(small_stack):
-    volume = densify(small_stack, lambda *a: nearest(*a)[None], 2)
+    volume = densify(small_stack, nearest, 2)
     height, width = volume.data.shape[2:]
     assert [plane.index[1:] for plane in cuts(volume)[1:]] == [
         (height // 2,),

@@ -23,7 +23,7 @@ def heart() -> tuple[SliceStack, Volume]:
     phases = np.arange(FRAMES) / FRAMES
     found = HeartPhantom(3).acquire(slices=3, start=10.0, spacing=3.0, phases=phases)
     stack = replace(found, frame_times=0.1 + 0.035 * np.arange(FRAMES))
-    return stack, densify(stack, lambda *a: linear(*a)[None], 4)
+    return stack, densify(stack, linear, 4)
 
 
 def durations(picture: Image.Image) -> list[int]:
@@ -109,7 +109,7 @@ def test_a_film_is_centred_on_what_moves(heart, tmp_path):
     data = np.full((2, 3, 100, 90), 100, np.int16)
     data[1, :, 10:20, 70:80] = 200
     small = replace(stack, data=data, frame_times=np.array([0.0, 0.1]))
-    save_animation(small, densify(small, lambda *a: linear(*a)[None], 2), tmp_path / "a.gif")
+    save_animation(small, densify(small, linear, 2), tmp_path / "a.gif")
     shown = frames(tmp_path / "a.gif")
     # The square is in the upper right of the field of view, whose edge the view does not leave.
     bright = np.argwhere(panel(shown, 0)[1] > 200)

@@ -183,7 +183,7 @@ def test_label_maps_for_learning_are_the_labels_as_they_stand(bands: Segmenter) 
 
 
 def test_of_a_volume_only_the_region_is_looked_at(bands: Segmenter) -> None:
-    volume = densify(painted(), lambda *given: nearest(*given)[None], 2)
+    volume = densify(painted(), nearest, 2)
     whole = bands.label_volume(volume)
     rows, columns = (8, 30), (10, 28)
     part = bands.label_volume(replace(volume, region=(rows, columns)))

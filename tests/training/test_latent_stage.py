@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calid.models.latent_interpolator import DEFAULT, PAPER, LatentInterpolator, start
+from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator, start
 from calid.models.store import load_tensors
 from calid.training.latent_interpolator import (
     NoiseObjective,

@@ -13,7 +13,7 @@ from command_line import run
 
 from calid.data.phantom import HeartPhantom
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
-from calid.models.latent_interpolator import InterpolatorConfig, LatentInterpolator
+from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
 from calid.models.store import load_tensors, save_autoencoder
 from calid.training import recipes
 from calid.training.tuples import TupleConfig

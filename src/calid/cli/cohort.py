@@ -108,7 +108,7 @@ class Cohort(Generation):
 
     def _check(self) -> None:
         """Everything that can be refused before any work is done."""
-        self.sampling()
+        self.answer()
         for name, value, least in (
             ("--workers", self.workers, 0),
             ("--threads", self.threads, 0),

@@ -17,8 +17,8 @@ class Demo:
     """Folder for the volume and the picture; made if missing."""
     seed: int = 3
     """Which synthetic heart."""
-    samples: int = 0
-    """Samples to draw and average; 0 is the conditional mean."""
+    dial: float | None = None
+    """From 0, the mean, to 1, as crisp as a real slice. Without, as the weights say."""
 
     def run(self) -> None:
         """Run the demonstration; the last line is the picture's path."""
@@ -29,8 +29,8 @@ class Demo:
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
+        from calid.inference.answer import Answer
         from calid.inference.load import load_model
-        from calid.inference.model import Sampling
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together
@@ -39,7 +39,7 @@ class Demo:
         from calid.view.page import write_page
         from calid.view.panels import comparison_scene
 
-        Sampling(self.samples)  # refuses what it cannot be, before any work
+        Answer(self.dial)  # refuses what it cannot be, before any work
         check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         factor, gap = 7, 10.0
@@ -51,9 +51,7 @@ class Demo:
         )
         model = load_model()
         with frames_bar(1) as on_frame:
-            volume = model.reconstruct(
-                stack, factor=factor, samples=self.samples, on_frame=on_frame
-            )
+            volume = model.reconstruct(stack, factor=factor, dial=self.dial, on_frame=on_frame)
 
         window = IntensityWindow.of(stack.data)
         hidden = ~volume.acquired

@@ -15,7 +15,7 @@ from calid.weights import FOLDER
 
 __all__ = ["Info", "describe_machine", "describe_weights"]
 
-LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "openvino", "ray")
+LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "ray")
 """The last two are extras."""
 
 
@@ -66,7 +66,6 @@ def describe_machine() -> dict[str, Any]:
     runtime, free = choose_runtime(), available_memory()
     return {
         "device": runtime.device.type,
-        "runtime": runtime.name,
         "precision": precision_name(runtime.precision),
         "gpu": torch.cuda.get_device_name() if runtime.device.type == "cuda" else None,
         "processor": cpu_model(),

@@ -18,7 +18,8 @@ from calid.words import span
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calid.inference.model import Model, Sampling
+    from calid.inference.answer import Answer
+    from calid.inference.model import Model
     from calid.stack import SliceStack, Volume
 
 __all__ = ["Reconstruct"]
@@ -74,7 +75,7 @@ class Reconstruct(Generation):
         from calid.segmentation.shifts import checked
 
         spread = self.uncertainty is not None
-        sampling = self.sampling(spread)
+        answer = self.answer(spread)
         started = time.perf_counter()
         refuse_reconstruction(self.input)
         stack, headers = self.reading.read_with_headers(self.input)
@@ -84,7 +85,7 @@ class Reconstruct(Generation):
             check_animation(self.figure, stack)
         loading = time.perf_counter()
         model = self.load()
-        find_region = region_finder(self, sampling)
+        find_region = region_finder(self, answer)
         loaded = time.perf_counter()
         stack, shifts = checked(stack, load_segmenter(self.device), self.fix_shifts)
         with frames_bar(stack.n_frames) as on_frame:
@@ -102,10 +103,10 @@ class Reconstruct(Generation):
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        content = record(self.input, stack, volume, model, sampling, seconds)
+        content = record(self.input, stack, volume, model, answer, seconds)
         content |= {"request": self.request(spread), "reading": self.reading.facts()}
         content["shifts"] = shifts
-        page = None if self.report is None else self._page(stack, volume, model, sampling, content)
+        page = None if self.report is None else self._page(stack, volume, model, answer, content)
         with together() as write:
             files = {"output": write(self.output, partial(write_volume, volume))}
             if self.uncertainty is not None:
@@ -141,7 +142,7 @@ class Reconstruct(Generation):
         stack: SliceStack,
         volume: Volume,
         model: Model,
-        sampling: Sampling,
+        answer: Answer,
         content: dict[str, Any],
     ) -> Callable[[dict[str, str], list[str], Path], None]:
         """Do all that a report needs; what is returned writes it.
@@ -153,7 +154,7 @@ class Reconstruct(Generation):
         from calid.report.page import Report, write_page
 
         with frames_bar(2, "checking") as on_part:
-            check, volumes = examined(stack, volume, model, sampling, on_part)
+            check, volumes = examined(stack, volume, model, answer, on_part)
         command = again(self, self.reading, content["settings"], self.uncertainty is not None)
         names = ("input", "output", "uncertainty", "figure", "report", "dicom", "weights")
         paths = {name.upper(): path for name in names if (path := getattr(self, name)) is not None}

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from calid.errors import CalidError, CalidWarning
 
 if TYPE_CHECKING:
-    from calid.inference.model import Model, Sampling
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calid.inference.answer import Answer
+    from calid.inference.model import Model
     from calid.inference.settings import Generation, Reading
     from calid.report.selfcheck import SelfCheck
     from calid.report.volumes import Volumes
@@ -95,7 +99,7 @@ def examined(
     stack: SliceStack,
     volume: Volume,
     model: Model,
-    sampling: Sampling,
+    answer: Answer,
     on_part: Callable[[int], None],
 ) -> tuple[SelfCheck | str, Volumes | str]:
     """Check the model on the stack itself and measure; of what cannot be done, why not.
@@ -105,8 +109,6 @@ def examined(
     on_part
         Called with the number of the two that are done.
     """
-    from functools import partial
-
     from calid.report.selfcheck import self_check
     from calid.report.volumes import measured
     from calid.segmentation.segment import load_segmenter
@@ -119,7 +121,15 @@ def examined(
         finally:
             on_part(part)
 
-    method = partial(model.between, sampling=sampling)
+    def method(
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+    ) -> NDArray[np.float32]:
+        drawn = model.between(images, positions, targets, spacing, answer)
+        return drawn.mean(axis=0)  # type: ignore[no-any-return]
+
     row, column = volume.centre
     centre = (row + 0.5) / stack.shape[2], (column + 0.5) / stack.shape[3]
     check = attempt(lambda: self_check(stack, method, centre), 1)

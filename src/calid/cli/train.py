@@ -214,7 +214,7 @@ class _InterpolatorTraining(_RecipeTraining):
 
         from calid.cli.console import say
         from calid.inference.runtime import choose_runtime
-        from calid.models.latent_interpolator import LatentInterpolator
+        from calid.models.interpolator import LatentInterpolator
         from calid.models.store import fill, load_autoencoder, load_tensors
         from calid.training.latent_interpolator import interpolator_task, transport_task
         from calid.training.parallel import first_process_first

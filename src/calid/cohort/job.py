@@ -52,9 +52,9 @@ class Reconstruction:
 
         torch.set_num_threads(self.threads)
         wanted = self.generation
-        sampling = wanted.sampling()
+        answer = wanted.answer()
         model = wanted.load()
-        find_region = region_finder(wanted, sampling)
+        find_region = region_finder(wanted, answer)
         segmenter = load_segmenter(wanted.device)
 
         def reconstruct(subject: Subject) -> Made:
@@ -72,7 +72,7 @@ class Reconstruction:
             volume = wanted.reconstruct(model, stack, find_region(stack))
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
-            facts = record(subject.source, stack, volume, model, sampling, seconds)
+            facts = record(subject.source, stack, volume, model, answer, seconds)
             facts |= {"request": wanted.request(), "reading": self.reading.facts()}
             facts["shifts"] = shifts
             # A key that BIDS requires of every derived image.

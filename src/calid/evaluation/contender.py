@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calid.baselines.signature import Method
 from calid.evaluation.case import Case
-from calid.inference.windows import FEWEST_FRAMES
+from calid.inference.model import FEWEST_FRAMES
 
 __all__ = ["Contender", "Sampler"]
 

@@ -149,21 +149,22 @@ def _counted(reconstruct: Reconstruct, stack: SliceStack) -> float:
 def _regression(workload: Workload, device: str) -> Reconstruct:
     """The deterministic baseline, untrained: its speed does not depend on its weights."""
     from calid.baselines.learned import new_baseline
+    from calid.evaluation.methods import latent_method
     from calid.inference.load import load_model
-    from calid.inference.model import Model
+    from calid.inference.reconstruct import densify
     from calid.models.layers import channels_last
 
-    shared = load_model("default", device)
-    network = channels_last(new_baseline("regression").eval().to(shared.device))
-    model = Model(shared.autoencoder, network, "regression", shared.device, runtime=shared.runtime)
-    return lambda stack: model.reconstruct(stack, factor=workload.factor, samples=0)
+    model = load_model("default", device)
+    network = channels_last(new_baseline("regression").eval().to(model.device))
+    method = latent_method(model, network)
+    return lambda stack: densify(stack, method, workload.factor)
 
 
 def _linear(workload: Workload) -> Reconstruct:
     from calid.baselines.linear import linear
     from calid.inference.reconstruct import densify
 
-    return lambda stack: densify(stack, lambda *given: linear(*given)[None], workload.factor)
+    return lambda stack: densify(stack, linear, workload.factor)
 
 
 def _calid(method: Costed, workload: Workload, device: str) -> Reconstruct:

@@ -20,8 +20,7 @@ from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import compared, image_figures, recoded, region
 from calid.evaluation.protocol import Figures, Protocol
 from calid.evaluation.temporal import flicker, temporal_error
-from calid.inference.model import Model
-from calid.inference.windows import FEWEST_FRAMES
+from calid.inference.model import FEWEST_FRAMES, Model
 from calid.io import Reader, read
 from calid.io.find import plain_stem
 

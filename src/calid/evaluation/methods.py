@@ -3,56 +3,59 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 import calid
+from calid.baselines.blend import blend
 from calid.baselines.cubic import cubic
-from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
 from calid.baselines.latent_linear import LatentLinear
 from calid.baselines.latent_spherical import LatentSpherical
 from calid.baselines.learned import LEARNED, load_baseline
 from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.baselines.registration import registration
-from calid.baselines.signature import Method
+from calid.baselines.signature import LatentRule, Method
+from calid.data.intensity import CEILING
 from calid.errors import UsageError, WeightsError
 from calid.evaluation.contender import Contender, Sampler
+from calid.geometry.pixels import PixelGrid
+from calid.inference.answer import Answer
 from calid.inference.load import Preset, load_model
-from calid.inference.model import Model, Sampling
+from calid.inference.model import Model
 from calid.io.sidecar import sha256
-from calid.models.interpolator import LatentFiller
 from calid.models.layers import channels_last
-from calid.segmentation.segment import load_segmenter
-from calid.weights import preset_weights, weights_path
+from calid.models.store import check_latents
+from calid.weights import preset_weights
 
-__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "averaged"]
+__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "latent_method"]
 
-CLASSICAL = ("nearest", "linear", "cubic", "registration")
+CLASSICAL = ("nearest", "linear", "cubic", "registration", "blend")
 
 FRAMEWISE, AVERAGE = "calid-2d", "calid-average"
 
-NAMES = (
-    *CLASSICAL,
-    "latent-linear",
-    "latent-spherical",
-    *LEARNED,
-    "paper",
-    FRAMEWISE,
-    "calid",
-    "calid-mean",
-    "calid-sample",
-    AVERAGE,
-)
+ANSWERS = {
+    "paper": Answer(samples=1),
+    "paper-average": Answer(samples=8),
+    FRAMEWISE: Answer(),
+    "calid": Answer(),
+    "calid-mean": Answer(dial=0),
+    "calid-crisp": Answer(dial=1),
+    "calid-sample": Answer(samples=1),
+    AVERAGE: Answer(samples=8),
+}
+"""What the presets are asked for."""
+
+NAMES = (*CLASSICAL, "latent-linear", "latent-spherical", *LEARNED, *ANSWERS)
 """In the order of the tables: classical, fixed paths in latent space, learned baselines, the
 paper preset, then the default preset frame by frame (of films only), as `calid reconstruct` gives
-it, as the bare conditional mean, as one sample, and as the average of eight samples."""
+it, at both ends of its dial, as one posterior sample, and as the average of eight."""
 
 
 class Roster:
@@ -85,13 +88,8 @@ class Roster:
         )
 
     def available(self) -> list[str]:
-        """Names of all methods whose weights are there.
-
-        `FRAMEWISE` is one of them where the weights know films, and only on films is it another
-        method than ``calid``.
-        """
-        known = [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
-        return [n for n in known if n != FRAMEWISE or self._temporal()]
+        """Names of all methods whose weights are there; only of films is `FRAMEWISE` one."""
+        return [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
 
     def contenders(self, names: Sequence[str]) -> list[Contender]:
         """Methods ready to be called, in the tables' order.
@@ -112,9 +110,9 @@ class Roster:
 
     def sampler(self) -> Sampler:
         """The samples behind ``calid-average``."""
-        model, sampling, weights = self._learned(AVERAGE)
-        identity, settings = _facts(f"samples of {AVERAGE}", model, sampling, weights)
-        return Sampler(AVERAGE, partial(model.between, sampling=sampling), identity, settings)
+        model, answer, identity, settings = self._preset(AVERAGE)
+        samples = partial(model.between, answer=answer)
+        return Sampler(AVERAGE, samples, f"samples of {identity}", settings)
 
     def _contender(self, name: str) -> Contender:
         classical: dict[str, Method] = {
@@ -122,82 +120,58 @@ class Roster:
             "linear": linear,
             "cubic": cubic,
             "registration": registration,
+            "blend": blend,
         }
         if name in classical:
             return Contender(name, classical[name], f"{name} {_code()}")
-        model, sampling, weights = self._learned(name)
-        identity, settings = _facts(name, model, sampling, weights)
-        together = model.interpolator.sees_films and name != FRAMEWISE
-        film = _films(model, sampling) if together else None
-        return Contender(name, averaged(model, sampling), identity, settings, film)
+        if name not in ANSWERS:
+            return self._latent(name)
+        model, answer, identity, settings = self._preset(name)
+        film = None if name in (FRAMEWISE, "paper", "paper-average") else _films(model, answer)
+        return Contender(name, _averaged(model, answer), identity, settings, film)
 
-    def _learned(self, name: str) -> tuple[Model, Sampling, list[Path]]:
-        """Model, how it is sampled, and the files it depends on."""
-        autoencoder = self.files("default")["autoencoder"]
-        ours = {
-            FRAMEWISE: Sampling(0, seed=self.seed),
-            "calid": Sampling(0, seed=self.seed),
-            "calid-mean": Sampling(0, temperature=0.0, seed=self.seed),
-            "calid-sample": Sampling(1, seed=self.seed),
-            AVERAGE: Sampling(8, seed=self.seed),
-        }
-        if name in ours:
-            return self.load("default"), ours[name], list(self.files("default").values())
-        if name == "paper":
-            sampling = Sampling(1, seed=self.seed)
-            return self.load("paper"), sampling, list(self.files("paper").values())
-        shared = self.load("default")
-        replaced = partial(
-            Model, shared.autoencoder, preset=name, device=shared.device, runtime=shared.runtime
-        )
-        fixed: dict[str, LatentFiller] = {
+    def _preset(self, name: str) -> tuple[Model, Answer, str, dict[str, object]]:
+        """Model, what it is asked for, what its answers depend on, and the record of these."""
+        preset: Preset = "paper" if name.startswith("paper") else "default"
+        model = self.load(preset)
+        answer = model.resolved(replace(ANSWERS[name], seed=self.seed))
+        identity = self._identity(name, answer, model, list(self.files(preset).values()))
+        return model, answer, identity, asdict(answer)
+
+    def _latent(self, name: str) -> Contender:
+        """A baseline in the latent space of the default preset's autoencoder."""
+        model, files = self.load("default"), [self.files("default")["autoencoder"]]
+        fixed: dict[str, LatentRule] = {
             "latent-linear": LatentLinear(),
             "latent-spherical": LatentSpherical(),
         }
-        if name in fixed:
-            model = replaced(fixed[name])
-            return model, Sampling(0, seed=self.seed), [autoencoder]
-        path = self._weights(name)
-        if path is None:
-            raise WeightsError(
-                f"{name}.safetensors",
-                "The package does not carry the weights of this baseline.",
-                f"Train it (calid train baseline --method {name}) and give --baselines FOLDER.",
-            )
-        network, files = load_baseline(path, name), [autoencoder, path]
-        if isinstance(network, DiffusionAutoencoder) and network.config.morphology:
-            network.label_with(load_segmenter(self.device).one_hot)
-            files.append(weights_path("segmentation"))
-        model = replaced(channels_last(network.to(shared.device)))
-        return model, Sampling(0, seed=self.seed), files
+        rule = fixed.get(name)
+        if rule is None:
+            path = self._weights(name)
+            if path is None:
+                raise WeightsError(
+                    f"{name}.safetensors",
+                    "The package does not carry the weights of this baseline.",
+                    f"Train it (calid train {name}) and give --baselines FOLDER.",
+                )
+            network = load_baseline(path, name)
+            check_latents(model.autoencoder, network.config.channels, path)
+            rule = channels_last(network.to(model.device))
+            files.append(path)
+        identity = self._identity(name, rule.default_steps, model, files)
+        settings = {"steps": rule.default_steps}
+        return Contender(name, latent_method(model, rule), identity, settings)
 
-    def _temporal(self) -> bool:
-        """Whether the default preset's weights know films; only their header is read."""
-        with safe_open(self.files("default")["default"], "np") as store:
-            config = json.loads(store.metadata()["config"])
-        return bool(config.get("temporal", 0))
+    def _identity(self, name: str, how: object, model: Model, files: Sequence[Path]) -> str:
+        place = f"{model.runtime.precision} {model.device.type}"
+        return f"{name} {_code()} {how} {place}" + "".join(sha256(path) for path in files)
 
     def _weights(self, name: str) -> Path | None:
         path = self.baselines / f"{name}.safetensors" if self.baselines else None
         return path if path is not None and path.exists() else None
 
 
-def _facts(
-    name: str, model: Model, sampling: Sampling, weights: Sequence[Path]
-) -> tuple[str, dict[str, object]]:
-    """Identity of a contender that samples, and its settings for the record."""
-    identity = f"{name} {_code()} {sampling} {model.runtime.precision} {model.device.type}"
-    identity += "".join(sha256(path) for path in weights)
-    settings: dict[str, object] = {
-        "samples": sampling.samples,
-        "steps": sampling.steps or model.interpolator.default_steps,
-        "temperature": sampling.temperature,
-        "seed": sampling.seed,
-    }
-    return identity, settings
-
-
-def averaged(model: Model, sampling: Sampling) -> Method:
+def _averaged(model: Model, answer: Answer) -> Method:
     """A model as a benchmark method: its samples averaged in the image."""
 
     def method(
@@ -206,13 +180,12 @@ def averaged(model: Model, sampling: Sampling) -> Method:
         targets: NDArray[np.float64],
         spacing: tuple[float, float],
     ) -> NDArray[np.float32]:
-        samples = model.between(images, positions, targets, spacing, sampling)
-        return np.asarray(samples.mean(axis=0))
+        return np.asarray(model.between(images, positions, targets, spacing, answer).mean(axis=0))
 
     return method
 
 
-def _films(model: Model, sampling: Sampling) -> Method:
+def _films(model: Model, answer: Answer) -> Method:
     """The same for films: images and answers have one more axis of frames in front."""
 
     def method(
@@ -221,8 +194,31 @@ def _films(model: Model, sampling: Sampling) -> Method:
         targets: NDArray[np.float64],
         spacing: tuple[float, float],
     ) -> NDArray[np.float32]:
-        parts = model.film(images, positions, targets, spacing, sampling)
+        parts = model.film(images, positions, targets, spacing, answer)
         return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
+
+    return method
+
+
+def latent_method(model: Model, rule: LatentRule) -> Method:
+    """A rule in latent space as a benchmark method, with a model's autoencoder."""
+
+    @torch.no_grad()
+    def method(
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+    ) -> NDArray[np.float32]:
+        grid = PixelGrid.of(images.shape, spacing)
+        film = model.acquired(images[None], positions, grid)
+        gaps, out = np.searchsorted(positions, targets), []
+        for upper in np.unique(gaps):
+            seen = model.around(film, targets[gaps == upper], int(upper))
+            with model.runtime.autocast():
+                latents = rule(seen, rule.default_steps)
+            out.append(grid.leave(model.decode(latents).cpu()).clamp(0, CEILING))
+        return torch.cat(out).numpy()
 
     return method
 

@@ -1,4 +1,4 @@
-"""A box of the networks' grid: where the heart is, so that the chest does not cost what it does."""
+"""A box of the interpolator's grid around the heart: networks work inside of it only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calid.geometry.grid import TILE, NetworkGrid
+from calid.geometry.pixels import TILE, PixelGrid
 
 __all__ = ["Region"]
 
@@ -17,18 +17,15 @@ BORDER, FADE = 4, 12
 """Pixels from a side of the box: what networks make of a border is not shown in the first, and
 what they make fades in over the second."""
 
-STEP = 8
-"""Pixels of the networks' grid that are one of the coarsest maps that are cut."""
-
 
 @dataclass(frozen=True)
 class Region:
-    """A box of the networks' grid, padding included, that every network can halve.
+    """A box of `PixelGrid`, padding included.
 
     Parameters
     ----------
     rows, columns
-        First pixel and the one behind the last: a multiple of `TILE` apart, and each of `STEP`.
+        First pixel and the one behind the last, a multiple of `TILE` apart.
     grid
         Height and width of the whole grid.
     """
@@ -44,7 +41,7 @@ class Region:
         Parameters
         ----------
         mask
-            Shape ``(height, width)`` of the networks' grid.
+            Shape ``(height, width)`` of the grid.
         margin
             Pixels on every side, as far as the grid goes; beside it the answer fades out over
             `FADE`, which stays clear of what is true.
@@ -55,7 +52,7 @@ class Region:
         for axis, size in enumerate(mask.shape):
             there = np.flatnonzero(mask.any(axis=1 - axis))
             reach = margin + BORDER + FADE
-            first = max(0, int(there[0]) - reach) // STEP * STEP
+            first = max(0, int(there[0]) - reach)
             side = -(-(int(there[-1]) + 1 + reach - first) // TILE) * TILE
             # Grids are multiples of TILE themselves: a box that sticks out is moved back in.
             first = max(0, min(first, size - side))
@@ -69,10 +66,8 @@ class Region:
         return float(np.prod(list(sides)) / np.prod(self.grid))
 
     def cut(self, whole: Tensor) -> Tensor:
-        """The box of maps ``(..., height, width)`` of the grid, or of a coarser one."""
-        shrink = self.grid[0] // whole.shape[-2]
-        rows, columns = (slice(a // shrink, b // shrink) for a, b in (self.rows, self.columns))
-        return whole[..., rows, columns]
+        """The box of maps ``(..., height, width)`` of the grid."""
+        return whole[..., slice(*self.rows), slice(*self.columns)]
 
     def place(self, part: Tensor, whole: Tensor) -> Tensor:
         """Maps ``whole`` with the box filled by ``part``, which fades out towards its sides.
@@ -87,16 +82,15 @@ class Region:
         box += rows[:, None] * columns * (part - box)
         return out
 
-    def native(self, grid: NetworkGrid) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows and columns of the native image that the box covers, first and one behind last."""
+    def native(self, grid: PixelGrid) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of the image that the box covers, first and one behind the last."""
         left, _, top, _ = grid.padding
         spans = []
-        for (first, last), before, (size, spacing), (_, step) in zip(
-            self._spans, (top, left), grid.native, grid.network, strict=True
+        for (first, last), before, given, size in zip(
+            self._spans, (top, left), grid.shape, grid.size, strict=True
         ):
-            # Both grids share their centre to within half a pixel.
-            edges = np.rint((np.array([first, last]) - before) * step / spacing)
-            low, high = np.clip(edges, 0, size).astype(int).tolist()
+            edges = np.rint((np.array([first, last]) - before) * given / size)
+            low, high = np.clip(edges, 0, given).astype(int).tolist()
             spans.append((low, high))
         return spans[0], spans[1]
 

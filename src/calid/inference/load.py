@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from calid.inference.model import Model
-from calid.inference.openvino import compile_networks
-from calid.inference.runtime import RuntimeName, choose_runtime
+from calid.inference.runtime import choose_runtime
 from calid.models.layers import channels_last
 from calid.models.store import check_latents, load_autoencoder, load_interpolator
 from calid.precision import PrecisionName
@@ -21,7 +20,6 @@ Preset = Literal["default", "paper"]
 def load_model(
     preset: Preset = "default",
     device: str = "auto",
-    runtime: RuntimeName = "auto",
     precision: PrecisionName = "auto",
     weights: Path | None = None,
 ) -> Model:
@@ -33,8 +31,6 @@ def load_model(
         ``default`` measures better; ``paper`` follows the paper.
     device
         ``auto``, ``cpu`` or ``cuda``.
-    runtime
-        ``auto``, ``torch`` or ``openvino``; see `calid.inference.runtime`.
     precision
         ``auto``, ``float32`` or ``bfloat16``.
     weights
@@ -43,17 +39,15 @@ def load_model(
     Raises
     ------
     UsageError
-        If preset, device, runtime or precision do not exist or are not there.
+        If preset, device or precision do not exist or are not there.
     WeightsError
         If weights are missing or damaged.
     """
-    where = choose_runtime(device, runtime, precision)
+    where = choose_runtime(device, precision)
     place = where.device
     files = preset_weights(preset, weights)
     interpolator = load_interpolator(files[preset], preset)
     autoencoder = load_autoencoder(files["autoencoder"]).to(place)
     check_latents(autoencoder, interpolator.config.channels, files[preset])
     networks = channels_last(autoencoder), channels_last(interpolator.to(place))
-    if where.name == "openvino":
-        compile_networks(autoencoder, interpolator, where.precision)
-    return Model(*networks, preset, place, runtime=where, weights=files)
+    return Model(*networks, preset, runtime=where, weights=files)

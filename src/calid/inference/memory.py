@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from calid.errors import ResourceError, UsageError
-from calid.geometry.grid import NetworkGrid
+from calid.geometry.pixels import PixelGrid
 from calid.stack import SliceStack
 
-__all__ = ["AT_ONCE", "Demand", "available_memory", "check_memory", "fit_memory", "in_parts"]
+__all__ = ["AT_ONCE", "Demand", "available_memory", "fit_memory", "in_parts"]
 
 AT_ONCE = 8
-"""Most slices that go through a network together. More are not faster, but take more memory."""
+"""Most images that go through a network together. More are not faster, but take more memory."""
 
 LIBRARIES = 500e6
 """Bytes of the interpreter, its libraries and the networks' parameters."""
 
-CODING = 500.0
-"""Bytes per pixel of the networks' grid and slice in the autoencoder."""
+NETWORKS = 500.0
+"""Bytes per pixel of an image in a network."""
 
-ALIGNING = 1000.0
-"""Bytes per pixel of the networks' grid and target in the interpolator."""
+REGISTERING = 250.0
+"""Bytes per pixel of a target while it is registered."""
 
 
 @dataclass(frozen=True)
@@ -39,67 +39,45 @@ class Demand:
     Parameters
     ----------
     arrays
-        Stack, dense volume, and one frame's samples: in main memory.
+        Stack, dense volume and what the networks know of the stack: in main memory.
     pixels
-        Of a slice on the networks' grid.
+        Of a slice on the interpolator's grid.
+    frames
+        Of the film: a target is registered in all of them at once.
     targets
         Of one gap.
-    divisible
-        Whether the targets of a gap can go through the interpolator in parts.
-    together
-        Frames of a target that go through the interpolator at once.
+    samples
+        Of every target.
     """
 
     arrays: float
     pixels: int
+    frames: int
     targets: int
-    divisible: bool = True
-    together: int = 1
+    samples: int = 1
 
     @classmethod
     def of(
-        cls,
-        stack: SliceStack,
-        factor: int,
-        samples: int,
-        uncertainty: bool = False,
-        divisible: bool = True,
-        together: int = 1,
+        cls, stack: SliceStack, factor: int, samples: int = 0, uncertainty: bool = False
     ) -> Demand:
-        """Demand of a stack cut into ``factor`` steps a gap, with ``samples`` drawn.
-
-        With more than one frame ``together``, gaps are filled one after the other instead of
-        frames.
-        """
-        grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+        """Demand of a stack cut into ``factor`` steps a gap, with ``samples`` drawn."""
+        grid = PixelGrid.of(stack.shape, stack.pixel_spacing)
         left, right, top, bottom = grid.padding
-        (height, _), (width, _) = grid.network
-        pixels = (height + top + bottom) * (width + left + right)
+        pixels = (grid.size[0] + top + bottom) * (grid.size[1] + left + right)
         frames, slices, rows, columns = stack.shape
-        generated = (slices - 1) * (factor - 1)
-        dense = frames * (generated + slices) * rows * columns
+        dense = frames * ((slices - 1) * factor + 1) * rows * columns
         arrays = 2.0 * stack.data.nbytes + dense * stack.data.itemsize
         arrays += 4.0 * dense if uncertainty else 0.0
-        # What is filled in one go, a frame or a gap of all frames: its samples in float32, what
-        # averaging them makes, and one sample on the networks' grid before and after it is
-        # turned back.
-        filled = frames * (factor - 1) if together > 1 else generated
-        arrays += 4.0 * filled * rows * columns * (max(samples, 1) + (8 if uncertainty else 4))
-        arrays += 8.0 * (filled + slices) * pixels
-        if together > 1:
-            # The film as shown to the networks, and its encoded slices in every orientation
-            # that the samples take.
-            shown = 1.0 * frames * slices
-            arrays += 8.0 * shown * rows * columns + 8.0 * filled * pixels
-            arrays += (12.0 + 6.0 * min(max(samples, 1), 8)) * shown * pixels
-        return cls(arrays, pixels, factor - 1, divisible, together)
+        # In window units in float32, twice, and one frame of them in float64; then their latents.
+        shown = frames * slices
+        arrays += (8.0 * shown + 8.0 * slices) * rows * columns + 7.0 * shown * pixels
+        return cls(arrays, pixels, frames, max(factor - 1, 1), max(samples, 1))
 
     def networks(self, at_once: int) -> float:
-        """Bytes on the networks' device with this many slices together."""
-        size = max(1, at_once // self.together)
-        aligned = min(size, self.targets) if self.divisible else self.targets
-        aligned *= self.together
-        return self.pixels * (CODING * max(at_once, min(AT_ONCE, 2 * aligned)) + ALIGNING * aligned)
+        """Bytes on the networks' device with this many images together."""
+        registered = self.frames * min(self.targets, max(1, at_once // self.frames))
+        answers = 12.0 * self.samples * registered
+        return self.pixels * (NETWORKS * at_once + REGISTERING * registered + answers)
 
     def total(self, at_once: int = AT_ONCE) -> float:
         """Bytes of the whole process with the networks on the CPU."""
@@ -127,8 +105,8 @@ def _physical_memory() -> float | None:
         return None
 
 
-def check_memory(demand: Demand, max_memory: float | None, device: torch.device) -> int:
-    """How many slices can go through the networks together.
+def fit_memory(demand: Demand, max_memory: float | None, device: torch.device) -> int:
+    """How many images can go through the networks together.
 
     Parameters
     ----------
@@ -169,42 +147,11 @@ def check_memory(demand: Demand, max_memory: float | None, device: torch.device)
         "memory",
         f"This reconstruction takes about {needed / 1e9:.2g} GB and {given / 1e9:.2g} GB "
         + ("are available." if max_memory is None or needed == networks else "are allowed."),
-        "Use a lower --factor, fewer --samples or fewer frames"
-        + (", --frame-by-frame" if demand.together > 1 else "")
-        + ", or raise --max-memory.",
+        "Use a lower --factor, fewer --samples or fewer frames, or raise --max-memory.",
     )
 
 
-def fit_memory(
-    demand: Demand, max_memory: float | None, device: torch.device, least: int = 8
-) -> tuple[Demand, int]:
-    """A demand that memory suffices for, and how many slices can go through the networks.
-
-    Parameters
-    ----------
-    demand
-        Of a frame, or of a film with as many frames together as are wanted.
-    max_memory, device
-        As `check_memory`.
-    least
-        Fewest frames together that films are left with.
-
-    Raises
-    ------
-    UsageError, ResourceError
-        As `check_memory`, if even that takes too much.
-    """
-    while demand.together > least:
-        try:
-            return demand, check_memory(demand, max_memory, device)
-        except ResourceError:
-            demand = replace(demand, together=max(least, demand.together // 2))
-    return demand, check_memory(demand, max_memory, device)
-
-
-def in_parts(
-    run: Callable[[slice], Tensor], count: int, size: int, divisible: bool = True
-) -> list[Tensor]:
+def in_parts(run: Callable[[slice], Tensor], count: int, size: int) -> list[Tensor]:
     """Results of ``run`` on consecutive slices of a range; smaller ones when memory runs out.
 
     Parameters
@@ -213,13 +160,11 @@ def in_parts(
         Given a slice of ``range(count)``.
     size
         Of a part, to begin with.
-    divisible
-        Whether parts can be smaller.
 
     Raises
     ------
     ResourceError
-        If memory runs out and parts can be no smaller.
+        If memory runs out for a single one.
     """
     out: list[Tensor] = []
     done = 0
@@ -229,7 +174,7 @@ def in_parts(
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if size == 1 or not divisible:
+            if size == 1:
                 raise ResourceError(
                     "memory",
                     f"Memory ran out with {min(size, count)} slice(s) in the networks.",

@@ -1,12 +1,16 @@
-"""A trained pair of networks, and the one thing it does: slices in, slices between them out."""
+"""From the acquired slices of a stack to the slices between them, by the networks of a preset.
+
+Images go to the interpolator's grid and are encoded once. Every gap is answered by itself, for all
+frames: they share their noise, so that its targets are one piece of anatomy and its frames one
+film. What is generated is decoded and, close to an acquired slice, gives way to registered pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,47 +19,92 @@ from torch import Tensor
 
 from calid.data.intensity import CEILING
 from calid.data.sampling import seeded
-from calid.geometry.grid import NetworkGrid
-from calid.geometry.orientation import turn, turn_back
+from calid.errors import UsageError
+from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import Region
+from calid.inference.answer import Answer
 from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
 from calid.inference.reconstruct import (
     check_region,
     choose_factor,
     choose_samples,
-    densify,
-    densify_film,
+    fill,
+    plan,
 )
 from calid.inference.runtime import Runtime, choose_runtime
-from calid.inference.sampling import Sampling
-from calid.inference.windows import FEWEST_FRAMES, TOGETHER, windows
 from calid.models.autoencoder import Autoencoder
-from calid.models.context import Acquired
-from calid.models.interpolator import Filled, LatentFiller
-from calid.models.surroundings import rendered, sampled
+from calid.models.interpolator import LatentInterpolator, Neighbours, depth_for, midpoints
+from calid.models.motion import STILL, Frames, registered
 from calid.stack import SliceStack, Volume
 
-__all__ = ["Model", "Sampling"]
+__all__ = ["FEWEST_FRAMES", "Film", "Model"]
 
-FEW = 4
-"""Images in one pass: full fields of view at half resolution are the peak of memory."""
-ORIENTATIONS = 8
-"""Of `calid.geometry.orientation`; samples repeat them."""
+FEWEST_FRAMES = 4
+"""Shorter films are no heartbeat (diastole and systole, say): their frames stand alone."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """The acquired slices of a film as the networks see them; a stack is a film of one frame.
+
+    Parameters
+    ----------
+    images
+        On the padded grid, ``(frames, slices, height, width)``, window units.
+    latents
+        Of the images inside the region, ``(frames, slices, channels, h, w)``.
+    positions
+        Of the slices in mm, increasing.
+    frames
+        Whether they are one heartbeat, whose frames are registered together.
+    region
+        Where networks generate; everywhere without.
+    """
+
+    images: Tensor
+    latents: Tensor
+    positions: NDArray[np.float64]
+    frames: Frames = STILL
+    region: Region | None = None
+
+    def cut(self, images: Tensor) -> Tensor:
+        """What networks see of images ``(..., height, width)``."""
+        return images if self.region is None else self.region.cut(images)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Targets between two slices, in all frames, frame by frame.
+
+    Parameters
+    ----------
+    neighbours
+        Of every target in every frame.
+    blend
+        The registered slices weighted by distance, ``(frames * targets, height, width)``, in
+        pixels.
+    """
+
+    neighbours: Neighbours
+    blend: Tensor
+
+    def part(self, some: slice) -> Neighbours:
+        """The neighbours of some of the targets."""
+        n = self.neighbours
+        return Neighbours(n.adjacent[some], n.distance[some], n.moved[some], n.beyond[some])
 
 
 class Model:
-    """Autoencoder and interpolator of one preset on one device.
+    """Autoencoder and interpolator of one preset.
 
     Parameters
     ----------
     autoencoder, interpolator
-        Trained networks, already on ``device``.
+        Trained networks, on the runtime's device.
     preset
         Its name, for the record.
-    device
-        Where they are.
     runtime
-        What computes them; torch in the device's best precision if nothing is said.
+        Device and precision; the best there is if nothing is said.
     weights
         Files that they come from, by name, for the record.
     """
@@ -63,17 +112,20 @@ class Model:
     def __init__(
         self,
         autoencoder: Autoencoder,
-        interpolator: LatentFiller,
+        interpolator: LatentInterpolator,
         preset: str,
-        device: torch.device,
         *,
         runtime: Runtime | None = None,
         weights: Mapping[str, Path] | None = None,
     ) -> None:
         self.autoencoder, self.interpolator = autoencoder, interpolator
-        self.weights = dict(weights or {})
-        self.preset, self.device = preset, device
-        self.runtime = runtime or choose_runtime(device.type)
+        self.weights, self.preset = dict(weights or {}), preset
+        self.runtime = runtime or choose_runtime()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.runtime.device
 
     def reconstruct(
         self,
@@ -81,9 +133,9 @@ class Model:
         *,
         factor: int | None = None,
         spacing: float | None = None,
+        dial: float | None = None,
         samples: int | None = None,
         steps: int | None = None,
-        temperature: float = 1.0,
         seed: int = 0,
         uncertainty: bool = False,
         max_memory: float | None = None,
@@ -94,7 +146,7 @@ class Model:
         """Reconstruct a dense volume from a sparse stack.
 
         Films of at least `FEWEST_FRAMES` frames are taken for one heartbeat, whose last frame
-        is followed by the first; weights with temporal layers see all of it at once.
+        is followed by the first: their frames are registered together.
 
         Parameters
         ----------
@@ -104,16 +156,15 @@ class Model:
             As `calid.inference.reconstruct.choose_factor`.
         samples
             As `calid.inference.reconstruct.choose_samples`.
-        steps, temperature, seed
-            As `Sampling`.
+        dial, steps, seed
+            As `Answer`.
         uncertainty
             Keep the standard deviation over samples; needs at least 2.
         max_memory
             GB (10^9 bytes) that the process may take at its peak; what is available if nothing
-            is said. Less memory means fewer slices at once, not another answer; of a film it
-            can mean that fewer frames see each other.
+            is said. Less memory means fewer slices at once, not another answer.
         frame_by_frame
-            Reconstruct every frame of a film on its own.
+            Register every frame of a film on its own.
         region
             Where the networks generate, `calid.segmentation.region.heart_region` for instance;
             outside of it the slices are registered and blended. Everywhere if nothing is said.
@@ -129,32 +180,38 @@ class Model:
             If it cannot be done in that memory; said before any work.
         """
         drawn = choose_samples(samples, self.preset, uncertainty)
-        sampling = Sampling(drawn, steps, temperature, seed)
+        answer = self.resolved(Answer(dial, drawn, steps, seed))
         check_region(region, drawn)
         chosen = choose_factor(stack, factor, spacing)
-        film = (
-            self.interpolator.sees_films and stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
+        together = stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
+        demand = Demand.of(stack, chosen, drawn, uncertainty)
+        at_once = fit_memory(demand, max_memory, self.device)
+        method = partial(
+            self.film, answer=answer, at_once=at_once, together=together, region=region
         )
-        together = min(stack.n_frames, TOGETHER) if film else 1
-        demand = Demand.of(
-            stack,
-            chosen,
-            drawn,
-            uncertainty,
-            self.interpolator.reach is not None,
-            together=together,
-        )
-        demand, at_once = fit_memory(demand, max_memory, self.device)
-        how: dict[str, Any] = {"sampling": sampling, "at_once": at_once, "region": region}
-        asked = chosen, uncertainty, on_frame
-        if demand.together == 1:
-            volume = densify(stack, partial(self.between, **how), *asked)
-        else:
-            method = partial(self.film, **how, together=demand.together)
-            volume = densify_film(stack, method, *asked)
-        grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+        volume = fill(stack, method, plan(stack, chosen), uncertainty, on_frame)
+        grid = PixelGrid.of(stack.shape, stack.pixel_spacing)
         shown = None if region is None else region.native(grid)
-        return replace(volume, frames_together=demand.together, region=shown)
+        return replace(volume, frames_together=stack.n_frames if together else 1, region=shown)
+
+    def resolved(self, answer: Answer) -> Answer:
+        """An answer in which everything is decided: what it leaves open, the weights say.
+
+        Raises
+        ------
+        UsageError
+            If the preset cannot give it.
+        """
+        config = self.interpolator.config
+        if not config.registered and not answer.samples:
+            raise UsageError(
+                "--samples", f"The preset {self.preset} only draws samples.", "Use 1 or more."
+            )
+        dial = answer.dial
+        if dial is None and not answer.samples:
+            dial = config.dial
+        steps = config.sampler_steps if answer.samples else config.transport_steps
+        return replace(answer, dial=dial, steps=answer.steps or steps)
 
     def between(
         self,
@@ -162,7 +219,7 @@ class Model:
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         spacing: tuple[float, float],
-        sampling: Sampling,
+        answer: Answer,
         at_once: int = AT_ONCE,
         region: Region | None = None,
     ) -> NDArray[np.float32]:
@@ -172,35 +229,16 @@ class Model:
         ----------
         images
             Acquired slices of one frame, ``(slices, height, width)``, window units.
-        positions, targets
-            mm, increasing; every target strictly inside a gap.
-        spacing
-            In-plane ``(row, column)`` spacing in mm.
-        sampling
-            How to draw them.
-        at_once
-            Most targets that go through the interpolator together.
-        region
-            As `reconstruct`.
+        positions, targets, spacing, answer, at_once, region
+            As `film`.
 
         Returns
         -------
         NDArray
-            ``(samples, targets, height, width)``, window units in ``[0, 1.5]``. The same
-            seed gives the same slices whatever other targets are asked for. Several samples are
-            to be averaged: each has its share of the grain that one alone would have.
-
-        Raises
-        ------
-        ResourceError
-            If memory runs out even for one target at a time.
+            ``(samples, targets, height, width)``, as `film`.
         """
-        samples = max(sampling.samples, 1)
-        out = np.empty((samples, len(targets), *images.shape[-2:]), np.float32)
-        given = images[None], positions, targets, spacing, sampling, at_once
-        for some, drawn in self.film(*given, together=1, region=region):
-            out[:, some] = drawn[:, 0]
-        return out
+        parts = self.film(images[None], positions, targets, spacing, answer, at_once, False, region)
+        return np.concatenate([drawn[:, 0] for _, drawn in parts], axis=1)
 
     @torch.no_grad()
     def film(
@@ -209,112 +247,58 @@ class Model:
         positions: NDArray[np.float64],
         targets: NDArray[np.float64],
         spacing: tuple[float, float],
-        sampling: Sampling,
+        answer: Answer,
         at_once: int = AT_ONCE,
-        together: int = TOGETHER,
+        together: bool = True,
         region: Region | None = None,
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Generate slices between the slices of a film, gap after gap.
+        """Generate slices between the slices of a film, a few targets of a gap after the other.
 
         Parameters
         ----------
         images
-            Acquired slices of one heartbeat, ``(frames, slices, height, width)``, window units.
-        positions, targets, spacing, sampling, region
-            As `between`.
+            Acquired slices, ``(frames, slices, height, width)``, window units.
+        positions, targets
+            mm, increasing; every target strictly inside a gap.
+        spacing
+            In-plane ``(row, column)`` spacing in mm.
+        answer
+            What is drawn.
         at_once
-            Most targets that go through the interpolator together, but never fewer than one in
-            all frames that see each other.
+            Most images that go through a network together. A target is registered in all of its
+            frames at once, however many they are.
         together
-            Most frames that see each other. Longer films go through in overlapping windows,
-            which are blended.
+            Whether the frames are one heartbeat.
+        region
+            As `reconstruct`.
 
         Yields
         ------
         tuple
             Which targets, a slice of them, and ``(samples, frames, targets, height, width)``,
-            window units in ``[0, 1.5]``. All frames share their noise.
+            window units in ``[0, 1.5]``; one sample where none is asked for. The same seed gives
+            the same slices whatever other targets are asked for.
 
         Raises
         ------
         ResourceError
-            If memory runs out even for one target at a time.
+            If memory runs out even for one image at a time.
         """
-        grid = NetworkGrid.of(images.shape[-2:], spacing)
-        acquired = grid.enter(torch.from_numpy(images).flatten(0, 1)).clamp(0, CEILING)
-        frames, samples = len(images), max(sampling.samples, 1)
-        # Every sample sees the stack turned another way: what the networks owe to the
-        # orientation of the image averages out with the noise.
-        turned = (turn(acquired, number) for number in range(min(samples, ORIENTATIONS)))
-        known = [self._known(images, at_once, region) for images in turned]
+        answer = self.resolved(answer)
+        grid = PixelGrid.of(images.shape, spacing)
+        frames = Frames(len(images)) if together else STILL
+        film = self.acquired(images, positions, grid, frames, region, at_once)
         gaps = np.searchsorted(positions, targets)
-        for gap in np.unique(gaps):
-            near = self._near(len(positions), int(gap))
-            inside = np.flatnonzero(gaps == gap)
-            some = slice(int(inside[0]), int(inside[-1]) + 1)
-            out = np.empty((samples, frames, len(inside), *images.shape[-2:]), np.float32)
-            for number in range(samples):
-                drawn = torch.zeros(frames, len(inside), *acquired.shape[-2:])
-                # One stream per gap: all of its targets, and all frames, share their noise.
-                keys = (sampling.seed, int(gap), number)
-                for window in windows(frames, together):
-                    seen = window.of(known[number % ORIENTATIONS], len(positions), near)
-                    place = positions[near], targets[some]
-                    part = self._fill(seen, *place, sampling, keys, at_once)
-                    weight = torch.from_numpy(window.weight)[:, None, None, None]
-                    drawn[window.index] += weight * part
-                native = grid.leave(turn_back(drawn.flatten(0, 1), number))
-                np.clip(native.numpy().reshape(out.shape[1:]), 0, CEILING, out=out[number])
-            yield some, out
+        size = max(1, at_once // len(images))
+        for upper in np.unique(gaps):
+            inside = np.flatnonzero(gaps == upper)
+            whole = len(inside) if not self.interpolator.config.registered else size
+            for first in range(int(inside[0]), int(inside[-1]) + 1, whole):
+                some = slice(first, min(first + whole, int(inside[-1]) + 1))
+                drawn = self._gap(film, targets[some], int(upper), answer, at_once)
+                native = grid.leave(drawn.flatten(0, 2)).clamp(0, CEILING)
+                yield some, native.unflatten(0, drawn.shape[:3]).numpy()
 
-    def _known(self, acquired: Tensor, at_once: int, region: Region | None) -> Acquired:
-        """Slices ``(slices, height, width)`` of the networks' grid, encoded once for all gaps."""
-        images = self._batch(acquired)
-        known = Acquired(images, images, self._encode, region=region)
-        latents = in_parts(lambda i: self._encode(known.cut(images[i])), len(images), at_once)
-        return replace(known, latents=torch.cat(latents))
-
-    def _fill(
-        self,
-        seen: Acquired,
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        sampling: Sampling,
-        keys: tuple[int, ...],
-        at_once: int,
-    ) -> Tensor:
-        """One gap ``(frames, targets, height, width)`` on the networks' grid, on the CPU."""
-        steps = sampling.steps or self.interpolator.default_steps
-        frames = seen.frames.count
-
-        def fill(some: slice) -> Tensor:
-            # Every part begins the same stream again.
-            draw = partial(torch.randn, generator=seeded(*keys)) if sampling.samples else None
-            with self.runtime.autocast():
-                filled = self.interpolator.fill(
-                    seen, positions, targets[some], draw, steps, sampling.temperature
-                )
-            # Samples share their grain, so averaging does not wear it off as it does what they
-            # drew: the more samples, the nearer the average is to be to the mean.
-            vividness = sampling.temperature / max(sampling.samples, 1)
-            image: Tensor = self._render(filled, vividness).unflatten(0, (frames, -1))
-            return image
-
-        divisible = self.interpolator.reach is not None
-        size = max(1, at_once // frames) if divisible else len(targets)
-        return torch.cat(in_parts(fill, len(targets), size, divisible), 1)
-
-    def _near(self, count: int, gap: int) -> slice:
-        """The slices that targets in a gap depend on; the same number for all gaps if possible.
-
-        ``gap`` is the index of its upper slice.
-        """
-        if self.interpolator.reach is None:
-            return slice(0, count)
-        first = max(0, min(gap - self.interpolator.reach, count - 2 * self.interpolator.reach))
-        return slice(first, first + 2 * self.interpolator.reach)
-
-    @torch.no_grad()
     def recode(
         self, images: NDArray[np.float32], spacing: tuple[float, float]
     ) -> NDArray[np.float32]:
@@ -322,30 +306,162 @@ class Model:
 
         The ceiling of everything that is generated in its latent space.
         """
-        grid = NetworkGrid.of(images.shape[-2:], spacing)
-        latents = self._encode(self._batch(grid.enter(torch.from_numpy(images)).clamp(0, CEILING)))
-        return grid.leave(self._decode(latents)[:, 0].cpu()).clamp(0, CEILING).numpy()
+        grid = PixelGrid.of(images.shape, spacing)
+        with torch.no_grad():
+            entered = _entered(grid, images[None])[0].to(self.device)
+            shown = self.decode(self.encode(entered)).cpu()
+        return grid.leave(shown).clamp(0, CEILING).numpy()
 
-    def _encode(self, images: Tensor) -> Tensor:
+    def acquired(
+        self,
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        grid: PixelGrid,
+        frames: Frames = STILL,
+        region: Region | None = None,
+        at_once: int = AT_ONCE,
+    ) -> Film:
+        """Acquired slices ``(frames, slices, height, width)`` on the grid, and encoded."""
+        shown = _entered(grid, images).to(self.device)
+        film = Film(shown, shown, positions, frames, region)
+        latents = self.encode(film.cut(shown).flatten(0, 1), at_once)
+        return replace(film, latents=latents.unflatten(0, images.shape[:2]))
+
+    def encode(self, images: Tensor, at_once: int = AT_ONCE) -> Tensor:
+        """Latents ``(slices, channels, h, w)`` of images ``(slices, height, width)``, float32."""
+
+        def part(some: slice) -> Tensor:
+            batch = images[some, None].contiguous(memory_format=torch.channels_last)
+            with self.runtime.autocast():
+                latents: Tensor = self.autoencoder.encode(batch).float()
+            return latents
+
+        return torch.cat(in_parts(part, len(images), at_once))
+
+    def decode(self, latents: Tensor, at_once: int = AT_ONCE) -> Tensor:
+        """Images ``(slices, height, width)`` of latents ``(slices, channels, h, w)``, float32."""
+
+        def part(some: slice) -> Tensor:
+            batch = latents[some].contiguous(memory_format=torch.channels_last)
+            with self.runtime.autocast():
+                images: Tensor = self.autoencoder.decode(batch)[:, 0].float()
+            return images
+
+        return torch.cat(in_parts(part, len(latents), at_once))
+
+    def _gap(
+        self, film: Film, targets: NDArray[np.float64], upper: int, answer: Answer, at_once: int
+    ) -> Tensor:
+        """Images ``(samples, frames, targets, ...)`` on the grid, in the gap below slice ``upper``.
+
+        They are on the CPU.
+        """
+        # One stream a gap and sample: all of its targets, and all frames, share their noise.
+        noise = [
+            torch.randn(
+                (1, *film.latents.shape[2:]), generator=seeded(answer.seed, upper, number)
+            ).to(self.device)
+            for number in range(max(answer.samples, 1))
+        ]
+        size = len(film.images), len(targets)
+        if not self.interpolator.config.registered:
+            drawn = [self._midpoints(film, targets, upper, n, answer, at_once) for n in noise]
+            return torch.stack(drawn).cpu().unflatten(1, size)  # type: ignore[no-any-return]
+        gap = self._neighbours(film, targets, upper, at_once)
+        drawn = []
+        for n in noise:
+            parts = in_parts(
+                lambda some, n=n: self._answer(gap.part(some), n, answer),  # type: ignore[misc]
+                len(gap.blend),
+                at_once,
+            )
+            # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than networks.
+            weight = gap.neighbours.gate[:, 0].square()
+            inside = film.cut(gap.blend)
+            inside = weight * torch.cat(parts) + (1 - weight) * inside
+            whole = gap.blend
+            drawn.append(inside if film.region is None else film.region.place(inside, whole))
+        return torch.stack(drawn).cpu().unflatten(1, size)  # type: ignore[no-any-return]
+
+    def _answer(self, seen: Neighbours, noise: Tensor, answer: Answer) -> Tensor:
+        """Images ``(targets, height, width)`` of the networks alone."""
+        assert answer.steps is not None
+        dial = answer.dial
+        draw = noise.expand(len(seen.distance), -1, -1, -1)
         with self.runtime.autocast():
-            parts = [self.autoencoder.encode(part) for part in images.split(AT_ONCE)]
-        return torch.cat(parts)
+            if answer.samples:
+                return self.decode(self.interpolator.sample(seen, draw, answer.steps))
+            mean = self.interpolator.mean(seen)
+            if dial == 0:
+                return self.decode(mean)
+            crisp = self.interpolator.crisp(seen, mean, draw, answer.steps)
+        if dial in (None, 1):
+            return self.decode(crisp)
+        # x = D(mu) + dial (D(z) - D(mu)), in pixels.
+        return torch.lerp(self.decode(mean), self.decode(crisp), dial)
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        with self.runtime.autocast():
-            parts = [self.autoencoder.decode(z) for z in latents.split(FEW)]
-        return torch.cat(parts)
+    def around(self, film: Film, targets: NDArray[np.float64], upper: int) -> Neighbours:
+        """The acquired slices around targets between the slices ``upper - 1`` and ``upper``.
 
-    def _render(self, filled: Filled, vividness: float) -> Tensor:
-        """Images ``(targets, height, width)`` on the networks' grid."""
-        drawn = self._decode(filled.latents)
-        if filled.around is None:
-            image = drawn
-        elif filled.mean is None:
-            image = rendered(drawn, filled.around, vividness)
-        else:
-            image = sampled(drawn, self._decode(filled.mean), filled.around, vividness)
-        return image[:, 0].cpu()
+        Frame by frame; ``moved`` is as they are, not registered.
+        """
+        frames, slices = film.latents.shape[:2]
+        order = np.array([upper - 1, upper, upper - 2, upper + 1])
+        there = (order >= 0) & (order < slices)
+        index = order.clip(0, slices - 1)
+        apart = np.where(there, film.positions[index] - targets[:, None], 0.0)
+        distance = torch.from_numpy(apart).float().to(film.latents.device).repeat(frames, 1)
+        seen = film.latents[:, index].repeat_interleave(len(targets), 0)
+        beyond = seen[:, 2:] * torch.from_numpy(there[2:]).to(seen)[:, None, None, None]
+        return Neighbours(seen[:, :2], distance, seen[:, :2], beyond)
 
-    def _batch(self, images: Tensor) -> Tensor:
-        return images[:, None].to(self.device, memory_format=torch.channels_last)
+    def _neighbours(
+        self, film: Film, targets: NDArray[np.float64], upper: int, at_once: int
+    ) -> Gap:
+        """The same, registered to the targets."""
+        known = self.around(film, targets, upper)
+        pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
+        moved = registered(pair, known.distance[:, :2], known.gate, film.frames)
+        carried = self.encode(film.cut(moved).flatten(0, 1), at_once).unflatten(0, (-1, 2))
+        return Gap(replace(known, moved=carried), (known.share[..., 0] * moved).sum(1))
+
+    def _midpoints(
+        self,
+        film: Film,
+        targets: NDArray[np.float64],
+        upper: int,
+        noise: Tensor,
+        answer: Answer,
+        at_once: int,
+    ) -> Tensor:
+        """The paper's way: midpoints until there are as many as targets; the nearest of them."""
+        assert answer.steps is not None
+        depth, steps = depth_for(len(targets)), answer.steps
+        low, high = film.positions[upper - 1], film.positions[upper]
+        place = np.rint((targets - low) / (high - low) * 2**depth).astype(int)
+        chosen = torch.from_numpy(place.clip(1, 2**depth - 1))
+
+        def between(below: Tensor, above: Tensor, half: float) -> Tensor:
+            pair = torch.stack([below, above], 1)
+            distance = pair.new_tensor([[-half, half, 0, 0]]).expand(len(pair), -1)
+            seen = Neighbours(pair, distance, pair, pair)
+
+            def part(some: slice) -> Tensor:
+                few = Neighbours(pair[some], distance[some], pair[some], pair[some])
+                with self.runtime.autocast():
+                    return self.interpolator.sample(few, noise.expand_as(below[some]), steps)
+
+            return torch.cat(in_parts(part, len(seen.distance), at_once))
+
+        shown = []
+        for frame in film.latents:
+            dense = midpoints(frame[upper - 1 : upper + 1], high - low, depth, between)
+            shown.append(self.decode(dense[chosen.to(dense.device)], at_once))
+        return torch.cat(shown)
+
+
+def _entered(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
+    """Images ``(frames, slices, height, width)`` on the padded grid."""
+    flat = torch.from_numpy(images).flatten(0, 1)
+    entered: Tensor = grid.enter(flat).clamp(0, CEILING).unflatten(0, images.shape[:2])
+    return entered

@@ -24,13 +24,12 @@ __all__ = [
     "MAX_SLICES",
     "DensePlan",
     "FilmMethod",
-    "SampledMethod",
     "check_density",
     "check_region",
     "choose_factor",
     "choose_samples",
     "densify",
-    "densify_film",
+    "each_frame",
     "fill",
     "plan",
 ]
@@ -42,18 +41,30 @@ FINEST = 0.1
 MAX_SLICES = 4096
 """Most slices of a dense volume; a heart of 20 cm is then cut every 0.05 mm."""
 
-SampledMethod = Method
-"""A `Method` with one more axis in front of its answer: ``(samples, targets, height, width)``."""
-
 FilmMethod = Callable[
     [NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], tuple[float, float]],
     Iterator[tuple[slice, NDArray[np.float32]]],
 ]
-"""The same for a whole film, ``(frames, slices, height, width)``, in parts.
+"""A `Method` for films ``(frames, slices, height, width)``, which answers in parts.
 
-Each says which targets it has, a slice of them, and its answer is ``(samples, frames, targets,
-height, width)``; one after the other they have all.
+Each part says which targets it has, a slice of them; its images are ``(samples, frames, targets,
+height, width)``. One after the other they have all targets. A stack is a film of one frame.
 """
+
+
+def each_frame(method: Method) -> FilmMethod:
+    """A method of single frames for films: one sample, every frame on its own."""
+
+    def film(
+        images: NDArray[np.float32],
+        positions: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        spacing: tuple[float, float],
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        answers = [method(frame, positions, targets, spacing) for frame in images]
+        yield slice(0, len(targets)), np.stack(answers)[None]
+
+    return film
 
 
 @dataclass(frozen=True)
@@ -142,10 +153,10 @@ def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
     Parameters
     ----------
     samples
-        Given outright; 0 is the conditional mean.
+        Given outright; 0 for the answer at the dial.
     preset
-        ``default`` gives its mean if nothing is said: nearer to hidden slices than an average
-        of samples, and one pass. ``paper`` has no mean and draws one sample.
+        ``default`` gives the answer at the dial if nothing is said. ``paper`` has none and draws
+        one sample.
     uncertainty
         Whether a standard deviation is wanted: 8 samples then, if nothing is said.
 
@@ -211,28 +222,9 @@ def plan(stack: SliceStack, factor: int) -> DensePlan:
     return DensePlan(places, acquired, dense_affine(stack.affine, grid.step, grid.start))
 
 
-def densify(
-    stack: SliceStack,
-    method: SampledMethod,
-    factor: int,
-    uncertainty: bool = False,
-    on_frame: Callable[[int], None] = lambda frame: None,
-) -> Volume:
-    """Fill every gap of every frame: `plan`, then `fill`.
-
-    Parameters
-    ----------
-    factor
-        Of `choose_factor`; 1 returns the stack itself as a volume if its gaps are equal.
-    method, uncertainty, on_frame
-        As `fill`.
-    """
-    return fill(stack, method, plan(stack, factor), uncertainty, on_frame)
-
-
 def fill(
     stack: SliceStack,
-    method: SampledMethod,
+    method: FilmMethod,
     dense: DensePlan,
     uncertainty: bool = False,
     on_frame: Callable[[int], None] = lambda frame: None,
@@ -244,11 +236,12 @@ def fill(
     method
         Gives the slices between; samples are averaged.
     dense
-        Where.
+        Where; of `plan`.
     uncertainty
         Keep the standard deviation over samples, at least 2.
     on_frame
-        Called with the number of frames done.
+        Called with the number of frames whose work is done, all frames of a target counting as
+        their share of it.
 
     Returns
     -------
@@ -264,42 +257,17 @@ def fill(
     """
     targets = dense.positions[~dense.acquired]
     filling = _Filling(stack, dense, uncertainty)
-    for frame in range(stack.n_frames if len(targets) else 0):
-        images = _shown(stack.data[frame], filling.window)
-        samples = method(images, stack.positions, targets, stack.pixel_spacing)
-        filling.put(slice(frame, frame + 1), slice(None), samples[:, None])
-        on_frame(frame + 1)
-    return filling.volume()
-
-
-def densify_film(
-    stack: SliceStack,
-    method: FilmMethod,
-    factor: int,
-    uncertainty: bool = False,
-    on_frame: Callable[[int], None] = lambda frame: None,
-) -> Volume:
-    """Fill every gap, all frames together, as `densify` does frame by frame.
-
-    Parameters
-    ----------
-    method
-        Gives the slices between; samples are averaged.
-    factor, uncertainty
-        As `densify`.
-    on_frame
-        Called with the number of frames whose work is done, all frames of a gap counting
-        as their share of it.
-    """
-    dense = plan(stack, factor)
-    targets = dense.positions[~dense.acquired]
-    filling = _Filling(stack, dense, uncertainty)
     if len(targets):
         images = np.stack([_shown(frame, filling.window) for frame in stack.data])
         for some, samples in method(images, stack.positions, targets, stack.pixel_spacing):
-            filling.put(slice(None), some, samples)
+            filling.put(some, samples)
             on_frame(stack.n_frames * some.stop // len(targets))
     return filling.volume()
+
+
+def densify(stack: SliceStack, method: Method, factor: int) -> Volume:
+    """Fill every gap by a method of single frames; ``factor`` is of `choose_factor`."""
+    return fill(stack, each_frame(method), plan(stack, factor))
 
 
 class _Filling:
@@ -314,20 +282,20 @@ class _Filling:
         self.window = IntensityWindow.of(stack.data, stack.intensity)
         self.generated = np.flatnonzero(~dense.acquired)
 
-    def put(self, frames: slice, targets: slice, samples: NDArray[np.float32]) -> None:
+    def put(self, targets: slice, samples: NDArray[np.float32]) -> None:
         """Keep the mean of samples ``(samples, frames, targets, height, width)``."""
         if not np.isfinite(samples).all():
             raise WeightsError(
-                "the film" if frames.stop is None else f"frame {frames.start}",
+                self.stack.source,
                 "The networks answered with values that are not numbers.",
-                "Check the weights, and sample with --temperature 1.",
+                "Check the weights.",
             )
         window, stored = self.window, self.stack.data
         place = self.generated[targets]
         if self.spread is not None:
             scale = np.float32(abs((window.high - window.low) * self.stack.intensity.slope))
-            self.spread[frames, place] = samples.std(axis=0, ddof=1) * scale
-        self.data[frames, place] = _stored(samples.mean(axis=0), window, stored)
+            self.spread[:, place] = samples.std(axis=0, ddof=1) * scale
+        self.data[:, place] = _stored(samples.mean(axis=0), window, stored)
 
     def volume(self) -> Volume:
         """What has become of it."""

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calid.geometry.region import Region
-    from calid.inference.model import Model, Sampling
+    from calid.inference.answer import Answer
+    from calid.inference.model import Model
     from calid.io import Headers
     from calid.io.inspect import Inspection
     from calid.stack import SliceStack, Volume
@@ -100,11 +101,14 @@ class Generation:
     """Cut the usual gap into this many steps. Without factor or spacing: nearest to isotropic."""
     spacing: float | None = None
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
+    dial: float | None = None
+    """From 0, the mean, which is nearest to the truth and
+    blurred, to 1, as crisp as a real slice. Without, the
+    position that the weights come with."""
     samples: int | None = None
-    """Samples to draw and average; 0 is the conditional mean
-    with the texture of the slices around, in one pass
-    (default preset). Without: 0, or 8 for an uncertainty, or
-    one sample of the paper preset."""
+    """Posterior samples to draw and average, instead of the
+    answer at the dial. Without: none, or 8 for an uncertainty,
+    or one sample of the paper preset."""
     seed: int = 0
     """Same seed, same result."""
     preset: Literal["default", "paper"] = "default"
@@ -114,21 +118,15 @@ class Generation:
     them; what it lacks (the autoencoder, say) is the
     package's. Without, the released ones."""
     steps: int | None = None
-    """Sampler steps. Without, the preset's own."""
-    temperature: float = 1.0
-    """Scale of noise and texture, all that is not the
-    conditional mean. 1 is crisp and plausible, 0 is nearest
-    to the truth in the mean square, and blurred."""
+    """Steps of the diffusion. Without, those that the weights come with."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    runtime: Literal["auto", "torch", "openvino"] = "auto"
-    """What computes the networks; openvino is for CPUs and needs calid[openvino]."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 is faster where the hardware has it, which auto knows."""
     max_memory: float | None = None
     """GB that may be used at the peak. Without, what is available."""
     frame_by_frame: bool = False
-    """Reconstruct every frame of a film on its own, even if the weights know films."""
+    """Register every frame of a film on its own."""
 
     region: Literal["heart", "whole"] = "heart"
     """Where networks generate: around the heart, if found, with
@@ -139,8 +137,8 @@ class Generation:
     """Move slices back in-plane, by whole pixels, whose heart
     lies off its neighbours; without, that is only said."""
 
-    def sampling(self, uncertainty: bool = False) -> Sampling:
-        """How samples are drawn, with their number decided.
+    def answer(self, uncertainty: bool = False) -> Answer:
+        """What is generated, with the number of samples decided.
 
         Parameters
         ----------
@@ -152,22 +150,22 @@ class Generation:
         UsageError
             If an option is out of range, or options contradict each other.
         """
-        from calid.inference.model import Sampling
+        from calid.inference.answer import Answer
         from calid.inference.reconstruct import check_density, choose_samples
 
         check_density(self.factor, self.spacing)
         samples = choose_samples(self.samples, self.preset, uncertainty)
-        return Sampling(samples, self.steps, self.temperature, self.seed)
+        return Answer(self.dial, samples, self.steps, self.seed)
 
     def load(self) -> Model:
         """The networks, where and as they are to run; see `calid.inference.load.load_model`."""
         from calid.inference.load import load_model
 
-        return load_model(self.preset, self.device, self.runtime, self.precision, self.weights)
+        return load_model(self.preset, self.device, self.precision, self.weights)
 
-    def seeks_heart(self, sampling: Sampling) -> bool:
+    def seeks_heart(self, answer: Answer) -> bool:
         """Whether networks are to generate around the heart only."""
-        return self.region == "heart" and not sampling.samples
+        return self.region == "heart" and not answer.samples
 
     def reconstruct(
         self,
@@ -182,9 +180,9 @@ class Generation:
             stack,
             factor=self.factor,
             spacing=self.spacing,
+            dial=self.dial,
             samples=self.samples,
             steps=self.steps,
-            temperature=self.temperature,
             seed=self.seed,
             uncertainty=uncertainty,
             max_memory=self.max_memory,
@@ -196,18 +194,18 @@ class Generation:
     def request(self, uncertainty: bool = False) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.
 
-        ``uncertainty`` is as `sampling` has it.
-        Device, runtime and precision are left out: their results agree within rounding.
+        ``uncertainty`` is as `answer` has it.
+        Device and precision are left out: their results agree within rounding.
         """
-        sampling = self.sampling(uncertainty)
+        answer = self.answer(uncertainty)
         return {
             "factor": self.factor,
             "spacing_mm": self.spacing,
-            "samples": sampling.samples,
-            "seed": sampling.seed,
+            "dial": answer.dial,
+            "samples": answer.samples,
+            "seed": answer.seed,
             "preset": self.preset,
-            "steps": sampling.steps,
-            "temperature": sampling.temperature,
+            "steps": answer.steps,
             "frame_by_frame": self.frame_by_frame,
             "region": self.region,
             "fix_shifts": self.fix_shifts,

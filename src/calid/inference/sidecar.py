@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calid.geometry.dense_grid import offsets
-from calid.inference.model import Model, Sampling
+from calid.inference.answer import Answer
+from calid.inference.model import Model
 from calid.io.sidecar import sha256
 from calid.precision import precision_name
 from calid.stack import SliceStack, Volume
@@ -21,7 +22,7 @@ def record(
     stack: SliceStack,
     volume: Volume,
     model: Model,
-    sampling: Sampling,
+    answer: Answer,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """What went in, what came out, and how.
@@ -29,7 +30,7 @@ def record(
     Only what is listed here is written: no file name, no header text, nothing that could
     name a patient.
     """
-    files = dict(model.weights)
+    files, answer = dict(model.weights), model.resolved(answer)
     if volume.region is not None:
         files["segmentation"] = weights_path("segmentation")  # found the heart
     beside = offsets(volume.positions, volume.affine, stack.affine)
@@ -55,13 +56,12 @@ def record(
         },
         "settings": {
             "preset": model.preset,
-            "samples": sampling.samples,
-            "steps": sampling.steps or model.interpolator.default_steps,
-            "temperature": sampling.temperature,
-            "seed": sampling.seed,
+            "dial": answer.dial,
+            "samples": answer.samples,
+            "steps": answer.steps,
+            "seed": answer.seed,
             "frames_together": volume.frames_together,
             "device": str(model.device),
-            "runtime": model.runtime.name,
             "precision": precision_name(model.runtime.precision),
         },
         "weights_sha256": {name: sha256(path) for name, path in files.items()},

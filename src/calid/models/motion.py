@@ -6,16 +6,19 @@ The estimate is a prior of tau_1: networks trained for hours find correspondence
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from calid.models.filters import box_means
-from calid.models.temporal import STILL, Frames
 from calid.precision import exact
 
 __all__ = [
     "GAP_UNIT",
+    "STILL",
+    "Frames",
+    "box_means",
     "carried",
     "enlarge",
     "partly_moved",
@@ -35,6 +38,41 @@ DAMPING = 0.1
 """Share of the mean gradient energy that is added to every window, where little is certain."""
 BEAT = 0.1
 """Standard deviation of a window in time, as a share of the heartbeat."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a film, evenly spaced in time.
+
+    Parameters
+    ----------
+    count
+        How many there are.
+    periodic
+        Whether they are one whole heartbeat: then the first follows the last.
+    """
+
+    count: int = 1
+    periodic: bool = True
+
+    def nearness(self, width: float) -> Tensor:
+        """How much every frame counts for every other, ``(count, count)``; rows sum to 1.
+
+        Parameters
+        ----------
+        width
+            Standard deviation of a Gaussian in time, as a share of the film.
+        """
+        place = torch.arange(self.count)
+        apart = (place[None] - place[:, None]).abs()
+        if self.periodic:
+            apart = torch.minimum(apart, self.count - apart)
+        weights = torch.exp(-0.5 * (apart / self.count / width).square())
+        return weights / weights.sum(1, keepdim=True)
+
+
+STILL = Frames()
+"""A single frame."""
 
 
 def warp(x: Tensor, displacement: Tensor) -> Tensor:
@@ -227,3 +265,32 @@ def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
     with exact(means.device):
         steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
     return steadied.flatten(0, 1)
+
+
+def box_means(images: Tensor, radius: int) -> Tensor:
+    """Means over squares of side ``2 * radius + 1``, of what lies inside of the image.
+
+    Two small matrices: on a few hundred pixels several times faster than pooling with a stride
+    of one, and as exact.
+
+    Parameters
+    ----------
+    images
+        Shape ``(..., height, width)``.
+    radius
+        Pixels.
+
+    Returns
+    -------
+    Tensor
+        float32, same shape.
+    """
+
+    def matrix(size: int) -> Tensor:
+        place = torch.arange(size, device=images.device)
+        inside = ((place[:, None] - place).abs() <= radius).float()
+        return inside / inside.sum(1, keepdim=True)
+
+    # What is averaged here is solved for.
+    with exact(images.device):
+        return matrix(images.shape[-2]) @ images.float() @ matrix(images.shape[-1]).T

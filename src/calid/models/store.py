@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,15 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from calid.errors import UsageError, WeightsError
+from calid.errors import WeightsError
 from calid.io.atomic import atomic
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
-from calid.models.interpolator import (
-    Interpolator,
-    InterpolatorConfig,
-    PaperConfig,
-    PaperInterpolator,
-)
+from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
 
 __all__ = [
     "check_latents",
@@ -35,7 +29,6 @@ __all__ = [
     "load_network",
     "load_tensors",
     "save_autoencoder",
-    "save_interpolator",
     "save_tensors",
 ]
 
@@ -82,6 +75,12 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
         raise WeightsError(
             path, f"The weights cannot be read ({error}).", "Install calid again, or train them."
         ) from error
+    if meta.get("kind") in ("default", "paper"):
+        raise WeightsError(
+            path,
+            "These weights are of the interpolator of calid 0.1, which there is no longer.",
+            f"Train them again: calid train {meta['kind']}.",
+        )
     if meta.get("kind") != kind:
         raise WeightsError(
             path, f"This file holds {meta.get('kind')!r}, not {kind!r}.", "Give the right file."
@@ -174,29 +173,22 @@ def check_latents(autoencoder: Autoencoder, channels: int, subject: object) -> N
         )
 
 
-def save_interpolator(
-    model: Interpolator | PaperInterpolator, path: Path, figures: Mapping[str, float]
-) -> None:
-    """Write an interpolator of either preset."""
-    kind = "default" if isinstance(model, Interpolator) else "paper"
-    save_tensors(model, kind, model.config, figures, path)
-
-
-def load_interpolator(path: Path, preset: str) -> Interpolator | PaperInterpolator:
-    """Read an interpolator of a preset, in evaluation mode, on the CPU."""
-    return load_network(path, preset, partial(new_interpolator, preset))
-
-
-def new_interpolator(preset: str, **sizes: Any) -> Interpolator | PaperInterpolator:
-    """An untrained interpolator: ``default`` or ``paper``.
+def load_interpolator(path: Path, preset: str) -> LatentInterpolator:
+    """Read an interpolator of a preset, in evaluation mode, on the CPU.
 
     Raises
     ------
-    UsageError
-        If there is no such preset.
+    WeightsError
+        As `load_network`, or if it is one of the other preset.
     """
-    if preset == "default":
-        return Interpolator(InterpolatorConfig(**sizes))
-    if preset == "paper":
-        return PaperInterpolator(PaperConfig(**sizes))
-    raise UsageError("--preset", f"{preset!r} is not a preset.", "Use default or paper.")
+    model = load_network(path, "interpolator", _interpolator)
+    if model.config.registered != (preset == "default"):
+        other = "paper" if preset == "default" else "default"
+        raise WeightsError(
+            path, f"It holds the preset {other}.", f"Give --preset {other}, or another file."
+        )
+    return model
+
+
+def _interpolator(**sizes: Any) -> LatentInterpolator:
+    return LatentInterpolator(InterpolatorConfig(**sizes))

@@ -13,7 +13,7 @@ from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.inference.reconstruct import DensePlan, fill
+from calid.inference.reconstruct import DensePlan, each_frame, fill
 from calid.stack import SliceStack, Volume
 
 __all__ = ["Cut", "comparison", "cuts", "midway"]
@@ -129,7 +129,7 @@ def _filled(stack: SliceStack, volume: Volume, method: Method) -> NDArray[np.gen
     """The first frame of a volume with another method's slices between the acquired ones."""
     still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1])
     same = DensePlan(volume.positions, volume.acquired, volume.affine)
-    filled = fill(still, lambda *arguments: method(*arguments)[None], same)
+    filled = fill(still, each_frame(method), same)
     return np.asarray(filled.data[0])
 
 

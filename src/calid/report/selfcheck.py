@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.baselines.linear import linear
+from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.hidden_slices import compared, image_figures, region
 from calid.evaluation.protocol import Figures
 from calid.geometry.grid import PIXEL_SPACING
-from calid.inference.reconstruct import SampledMethod
 from calid.stack import SliceStack
 
 __all__ = ["OURS", "SelfCheck", "self_check"]
@@ -61,7 +61,7 @@ class SelfCheck:
 
 
 def self_check(
-    stack: SliceStack, method: SampledMethod, centre: tuple[float, float] = (0.5, 0.5)
+    stack: SliceStack, method: Method, centre: tuple[float, float] = (0.5, 0.5)
 ) -> SelfCheck:
     """Hide every second slice of the first frame, fill it again, and compare.
 
@@ -71,7 +71,7 @@ def self_check(
     Parameters
     ----------
     method
-        The model; its samples are averaged.
+        The model.
     centre
         Of the square, as a share of height and width; it is moved to stay inside.
 
@@ -98,7 +98,7 @@ def self_check(
         )
     truth, positions = fine[hidden], stack.positions
     asked = fine[kept], positions[kept], positions[hidden], spacing
-    answers = {"linear": linear(*asked), OURS: method(*asked).mean(axis=0)}
+    answers = {"linear": linear(*asked), OURS: method(*asked)}
     figures = {name: image_figures(answer, truth) for name, answer in answers.items()}
     if not all(np.isfinite(f[name]).all() for f in figures.values() for name in ("psnr", "ssim")):
         raise DataError(

@@ -10,8 +10,9 @@ import torch
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import Region
-from calid.inference.sampling import Sampling
+from calid.inference.answer import Answer
 from calid.inference.settings import Generation
 from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
@@ -56,16 +57,24 @@ def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Regio
     found = np.any(hearts, axis=(0, 1))
     if found.sum() * PIXEL_SPACING**2 < LEAST:
         return None
-    region = Region.around(np.asarray(found), round(MARGIN / PIXEL_SPACING))
+    pixels = PixelGrid.of(stack.shape[2:], stack.pixel_spacing)
+    marked = grid.leave(torch.from_numpy(found.astype(np.float32))[None])[0].numpy() > 0.5
+    rows, columns = (
+        ((np.arange(size) + 0.5) * given / size).astype(int)
+        for given, size in zip(pixels.shape, pixels.size, strict=True)
+    )
+    left, right, top, bottom = pixels.padding
+    marked = np.pad(marked[np.ix_(rows, columns)], ((top, bottom), (left, right)))
+    region = Region.around(marked, round(MARGIN / min(pixels.spacing)))
     return region if region is not None and region.share < WORTH else None
 
 
-def region_finder(wanted: Generation, sampling: Sampling) -> Callable[[SliceStack], Region | None]:
+def region_finder(wanted: Generation, answer: Answer) -> Callable[[SliceStack], Region | None]:
     """From a stack to where networks are to generate in it, as the options ask.
 
     The network that looks for the heart is loaded here, once for all stacks; where networks
     generate everywhere, none is.
     """
-    if not wanted.seeks_heart(sampling):
+    if not wanted.seeks_heart(answer):
         return lambda stack: None
     return partial(heart_region, segmenter=load_segmenter(wanted.device, wanted.precision))

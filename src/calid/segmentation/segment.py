@@ -186,6 +186,6 @@ def load_segmenter(device: str = "auto", precision: PrecisionName = "auto") -> S
     WeightsError
         If the package's weights are missing or damaged.
     """
-    runtime = choose_runtime(device, "torch", precision)
+    runtime = choose_runtime(device, precision)
     network = load_segmentation(weights_path("segmentation")).to(runtime.device)
     return Segmenter(channels_last(network), runtime)

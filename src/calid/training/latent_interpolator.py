@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from calid.data.sampling import seeded
 from calid.diffusion.objective import diffuse, logit_normal, velocity
 from calid.diffusion.schedule import rectified_flow, variance_preserving
-from calid.models.latent_interpolator import LatentInterpolator, Neighbours, start
+from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
 from calid.training.loop import Task

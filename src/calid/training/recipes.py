@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calid.models.latent_interpolator import DEFAULT, PAPER, InterpolatorConfig
+from calid.models.interpolator import DEFAULT, PAPER, InterpolatorConfig
 from calid.training.tuples import TupleConfig
 
 __all__ = ["AUTOENCODER", "INTERPOLATORS", "InterpolatorRecipe", "Recipe"]

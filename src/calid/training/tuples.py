@@ -24,7 +24,7 @@ from calid.data.bank import Film, window_units
 from calid.data.sampling import seeded
 from calid.errors import DataError
 from calid.io.atomic import atomic
-from calid.models.latent_interpolator import Neighbours
+from calid.models.interpolator import Neighbours
 from calid.models.motion import registered
 
 __all__ = ["NARROW", "TupleConfig", "Tuples", "build_tuples", "size_on_disk", "validation_tuples"]

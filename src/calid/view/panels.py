@@ -122,7 +122,7 @@ def comparison(
             f"{stack.n_slices} slices in {stack.n_frames}.",
             "Give the stack that this volume was reconstructed from.",
         )
-    between = densify(stack, lambda *arguments: linear(*arguments)[None], factor)
+    between = densify(stack, linear, factor)
     check_same_grid(
         as_stack(dense), as_stack(between, stack.source), getattr(dense, "source", title)
     )
