@@ -1,11 +1,11 @@
-"""The trade of likeness for crispness: every setting of the default preset, every method.
+"""The trade of likeness for crispness: the dial of the default preset, and every method.
 
     python benchmarks/tradeoff.py DATA OUT [--baselines FOLDER] [--max-subjects N]
 
-Hidden slices of the stacks below DATA, which need manual labels, are reconstructed with the
-temperature of the default answer, the steps of one sample, and the number of samples that are
-averaged varied one at a time; all other methods are points beside these lines. No setting is
-best in all of PSNR, Dice and sharpness: the line says what one costs in terms of the other.
+Hidden slices of the stacks below DATA, which need manual labels, are reconstructed with the dial,
+the steps of the transport, and the number of samples that are averaged varied one at a time; all
+other methods are points beside these lines. No setting is best in all of PSNR, Dice and sharpness:
+the line says what one costs in terms of the other. The dial's default position is chosen here.
 OUT becomes a folder with ``table.md``, ``summary.json`` and ``tradeoff.png``.
 """
 
@@ -30,24 +30,28 @@ from calid.evaluation.methods import FRAMEWISE, Roster, averaged
 from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
 from calid.evaluation.record import record
-from calid.inference.model import Sampling
+from calid.inference.answer import Answer
 from calid.report.png import LIGHT, save_figure
 from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES: dict[str, dict[float, Sampling | str]] = {
-    "temperature": {
+LINES: dict[str, dict[float, Answer | str]] = {
+    "dial": {
         0: "calid-mean",
-        **{t: Sampling(0, temperature=t) for t in (0.25, 0.5, 0.75)},
-        1: "calid",
-        1.25: Sampling(0, temperature=1.25),
+        **{d: Answer(dial=d) for d in (0.25, 0.5, 0.6, 0.7, 0.85)},
+        1: "calid-crisp",
     },
-    "steps of one sample": {
-        **{n: Sampling(1, steps=n) for n in (1, 2, 3)},
-        6: "calid-sample",
-        12: Sampling(1, steps=12),
+    "steps at dial 1": {
+        **{n: Answer(dial=1, steps=n) for n in (1, 3, 6)},
+        12: "calid-crisp",
+        24: Answer(dial=1, steps=24),
     },
-    "samples averaged": {1: "calid-sample", 2: Sampling(2), 4: Sampling(4), 8: "calid-average"},
+    "samples averaged": {
+        1: "calid-sample",
+        2: Answer(samples=2),
+        4: Answer(samples=4),
+        8: "calid-average",
+    },
 }
 """Lines to the settings along them, or to methods of the benchmark that have just these."""
 AXES = {"psnr": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
@@ -75,8 +79,12 @@ def main() -> None:
     roster = Roster(0, baselines=options.baselines)
     contenders = roster.contenders([n for n in roster.available() if n != FRAMEWISE])
     contenders += settings(roster)
+    dial = roster.load("default").interpolator.config.dial
     figures: dict[str, dict[str, float]] = {c.name: {} for c in contenders}
-    for protocol in (hidden_slices(None), downstream(load_segmenter().label_slices, None)):
+    for protocol in (
+        hidden_slices(None, own_pixels=True),
+        downstream(load_segmenter().label_slices, None, own_pixels=True),
+    ):
         found = run(protocol, files, contenders)
         figures = {name: known | found[name] for name, known in figures.items()}
     points = [Point(name, means) for name, means in figures.items()]
@@ -84,7 +92,7 @@ def main() -> None:
     facts = record(contenders, options.baselines)
     facts["points"] = [vars(point) for point in points]
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (options.out / "table.md").write_text(table(points, len(subjects), options.data))
+    (options.out / "table.md").write_text(table(points, len(subjects), options.data, dial))
     draw(points, options.out / "tradeoff.png")
 
 
@@ -96,13 +104,13 @@ def settings(roster: Roster) -> list[Contender]:
         replace(
             known,
             name=named(line, value),
-            method=averaged(model, sampling),
+            method=averaged(model, answer),
             film=None,
             identity=f"{named(line, value)} {known.identity}",
         )
         for line, values in LINES.items()
-        for value, sampling in values.items()
-        if isinstance(sampling, Sampling)
+        for value, answer in values.items()
+        if isinstance(answer, Answer)
     ]
 
 
@@ -134,12 +142,12 @@ def run(
     }
 
 
-def table(points: list[Point], subjects: int, data: Path) -> str:
+def table(points: list[Point], subjects: int, data: Path, default: float) -> str:
     """All points, a line each."""
     columns = ("psnr", "ssim", "sharpness", "dice", "hd95")
     lines = [
         f"Hidden slices of {'/'.join(data.resolve().parts[-2:])}, {subjects} subjects, means. "
-        "`calid` is what `calid reconstruct` gives: temperature 1, no samples.",
+        f"`calid` is what `calid reconstruct` gives: dial {default:g}.",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---" * (1 + len(columns)) + "|",

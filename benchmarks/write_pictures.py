@@ -23,7 +23,7 @@ from calid.baselines.linear import linear
 from calid.baselines.registration import registration
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.model import Sampling
+from calid.inference.answer import Answer
 from calid.report.png import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,8 +108,8 @@ def between(
 ) -> Figure:
     """The middle of a gap of 20 mm, by blending, by registration, and by the model."""
     given = images, stack.positions, targets, stack.pixel_spacing
-    answer = model.between(*given, Sampling(samples=0))[0, 0]
-    sample = model.between(*given, Sampling(samples=1))[0, 0]
+    answer = model.between(*given, Answer())[0, 0]
+    sample = model.between(*given, Answer(samples=1))[0, 0]
     figure = Figure(figsize=(10, 5.1), facecolor="black", layout="constrained")
     axes = figure.subplots(2, 4)
     _show(axes[0, 0], images[1], "slice 10 mm above")
@@ -128,7 +128,7 @@ def spread(model: Model, images: Images, stack: SliceStack, truth: Images, sampl
     places = np.arange(len(truth)) * WIDE_GAP / 4
     hidden = np.arange(len(truth)) % 4 != 0
     given = images, stack.positions, places[hidden], stack.pixel_spacing
-    drawn = model.between(*given, Sampling(samples))
+    drawn = model.between(*given, Answer(samples=samples))
     deviation, error = np.zeros(truth.shape), np.zeros(truth.shape)
     deviation[hidden] = drawn.std(axis=0, ddof=1)
     error[hidden] = np.abs(drawn.mean(axis=0) - truth[hidden])

@@ -136,3 +136,11 @@ def test_what_else_can_be_wrong(case, folder, tmp_path, capsys):
     arguments, expected = OTHERS[case]
     assert run(arguments, top=folder, out=tmp_path) == CLASSES[expected]
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--temperature", "0.5"), ("--runtime=openvino",)])
+def test_options_that_are_gone_name_what_to_do_instead(option, tmp_path, capsys):
+    assert calid("reconstruct", tmp_path / "a.nii", tmp_path / "b.nii", *option) == 2
+    said = capsys.readouterr().err
+    assert option[0].split("=")[0] in said
+    assert "since calid 0.2" in said

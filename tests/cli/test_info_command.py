@@ -46,7 +46,7 @@ def test_the_weights_fit_their_budget():
     assert sum(sizes) <= 40e6
 
 
-HEAVY = ["torch", "matplotlib", "openvino", "ray"]
+HEAVY = ["torch", "matplotlib", "ray"]
 
 
 @pytest.mark.slow

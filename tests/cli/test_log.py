@@ -55,9 +55,9 @@ def test_runs_are_appended_wherever_the_option_stands(tmp_path):
 def test_an_error_is_logged_with_code_and_place_but_without_its_text(tmp_path, capsys):
     log = tmp_path / "run.json"
     source = tmp_path / "Doe_Jane.nii.gz"
-    assert run("reconstruct", source, tmp_path / "out.nii", "--seed", 7, "--log-json", log) == 3
+    assert run("reconstruct", source, tmp_path / "out.nii", "--dial", 0.5, "--log-json", log) == 3
     start, error = lines(log)
-    assert start["options"].items() >= {"seed": 7, "temperature": 1.0}.items()
+    assert start["options"].items() >= {"seed": 0, "dial": 0.5}.items()
     assert all(isinstance(value, bool | int | float) for value in start["options"].values())
     assert (error["event"], error["level"]) == ("error", "error")
     assert (error["error"], error["exit_code"]) == ("InputError", 3)

@@ -11,7 +11,7 @@ import torch
 from command_line import run as calid
 
 from calid.io.sidecar import sha256
-from calid.models.store import load_interpolator, save_interpolator
+from calid.models.store import load_interpolator, save_tensors
 from calid.segmentation.segment import Segmenter
 from calid.weights import weights_path
 
@@ -85,11 +85,11 @@ def test_networks_generate_around_the_heart_unless_told_otherwise(tmp_path, monk
 def test_weights_of_ones_own_are_used_and_recorded(stack_file, tmp_path):
     own = load_interpolator(weights_path("default"), "default")
     with torch.no_grad():
-        for parameter in own.correspondence.parameters():
+        for parameter in own.tau_1.parameters():
             parameter.mul_(0.5)
     folder = tmp_path / "own"
     folder.mkdir()
-    save_interpolator(own, folder / "default.safetensors", {})
+    save_tensors(own, "interpolator", own.config, {}, folder / "default.safetensors")
     outputs = [tmp_path / "released.nii.gz", tmp_path / "own.nii.gz"]
     assert run(stack_file, outputs[0], "--factor", 2) == 0
     assert run(stack_file, outputs[1], "--factor", 2, "--weights", folder) == 0

@@ -92,10 +92,10 @@ def test_names_stand_for_paths(typed, text, expected):
 def test_the_command_has_what_was_decided_and_no_path():
     generation = Generation(spacing=2.5, samples=4, weights=Path("Mustermann"))
     reading = Reading(spacing_from="pixdim", fill=0.0)
-    settings = {"samples": 4, "temperature": 0.5, "frames_together": 6}
+    settings = {"samples": 4, "steps": 5, "frames_together": 6}
     line = again(generation, reading, settings, uncertainty=False)
     assert line == (
-        "calid reconstruct INPUT OUTPUT --spacing 2.5 --samples 4 --temperature 0.5 "
+        "calid reconstruct INPUT OUTPUT --spacing 2.5 --samples 4 --steps 5 "
         "--weights WEIGHTS --spacing-from pixdim --fill 0.0"
     )
     verb = program._parse(shlex.split(line)[1:]).verb

@@ -121,7 +121,7 @@ def test_anything_else_is_made_again(spoil, finished):
         Generation(factor=2, samples=2),
         Generation(factor=2, seed=1),
         Generation(factor=2, steps=2),
-        Generation(factor=2, temperature=0.5),
+        Generation(factor=2, dial=0.5),
         Generation(factor=2, preset="paper"),
     ],
 )
@@ -146,8 +146,8 @@ def test_other_weights_or_another_release_make_another_output(field, finished):
 @pytest.mark.parametrize(
     "options",
     [{"factor": 2, "spacing": 1.0}, {"factor": 0}, {"spacing": -1.0}, {"samples": -1}, {"seed": -1},
-     {"steps": 0}, {"temperature": -1.0}],
+     {"steps": 0}, {"dial": -1.0}],
 )  # fmt: skip
 def test_options_are_refused_before_any_stack_is_read(options):
     with pytest.raises(UsageError):
-        Generation(**options).sampling()
+        Generation(**options).answer()

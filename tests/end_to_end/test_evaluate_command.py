@@ -253,9 +253,9 @@ def test_dicom_folders_and_files_of_a_folder_are_stacks(folder, tmp_path):
 def test_uncertainty_is_measured_of_the_samples(folder, tmp_path, monkeypatch, capsys):
     """Samples about the truth-free linear answer, so that no network is needed."""
 
-    def samples(self: Model, images, positions, targets, spacing, sampling, at_once=0):
+    def samples(self: Model, images, positions, targets, spacing, answer):
         middle = linear(images, positions, targets, spacing)
-        drawn = np.random.default_rng(0).normal(size=(sampling.samples, *middle.shape))
+        drawn = np.random.default_rng(0).normal(size=(answer.samples, *middle.shape))
         return (middle + 0.1 * drawn).astype(np.float32)
 
     monkeypatch.setattr(Model, "between", samples)

@@ -14,7 +14,8 @@ from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import image_figures, load_case
 from calid.evaluation.methods import Roster
 from calid.evaluation.overlap import dice
-from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.grid import PIXEL_SPACING
+from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import BORDER, FADE
 from calid.inference.load import load_model
 from calid.io import read
@@ -90,10 +91,10 @@ def test_the_box_about_the_heart_holds_all_that_manual_labels_mark(real_data):
             continue  # files are cropped to the heart: in some the box is nearly all
         marked = read_labels(path.with_name(f"{path.name[:-7]}_label.nii.gz"), stack)
         marked = (marked > 0).any(axis=tuple(range(marked.ndim - 2)))
-        spans = region.native(NetworkGrid.of(stack.shape[2:], stack.pixel_spacing))
+        spans = region.native(PixelGrid.of(stack.shape, stack.pixel_spacing))
         for axis, (first, last) in enumerate(spans):
             there = np.flatnonzero(marked.any(axis=1 - axis))
-            room = (BORDER + FADE) * PIXEL_SPACING / stack.pixel_spacing[axis]
+            room = BORDER + FADE
             size = stack.shape[2 + axis]
             assert first == 0 or there[0] - first > room, path.name
             assert last == size or last - 1 - there[-1] > room, path.name

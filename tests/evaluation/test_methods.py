@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_model import CHANNELS, tiny_model
 
+from calid.baselines.blend import blend
 from calid.baselines.cubic import cubic
 from calid.baselines.learned import LEARNED, new_baseline, save_baseline
 from calid.baselines.linear import linear
@@ -19,27 +20,23 @@ from calid.evaluation import methods
 from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
 from calid.evaluation.methods import CLASSICAL, FRAMEWISE, NAMES, Roster
-from calid.inference.load import load_model
-from calid.inference.model import Model, Sampling
-from calid.io.sidecar import sha256
-from calid.models.interpolator import Interpolator, InterpolatorConfig, LatentFiller
-from calid.models.store import save_interpolator
+from calid.inference.answer import Answer
+from calid.inference.model import Model
 from calid.weights import weights_path
 
-OURS = ("calid-2d", "calid", "calid-mean", "calid-sample", "calid-average")
+OURS = ("calid-2d", "calid", "calid-mean", "calid-crisp", "calid-sample", "calid-average")
+PAPER = ("paper", "paper-average")
 RELEASED = [n for n in NAMES if n not in LEARNED]
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Presets that were loaded, and for which device; the networks are not real."""
+    """Presets that were loaded, and for which device; the networks are tiny."""
     seen: list[tuple[str, str]] = []
 
     def load(preset: str, device: str, weights: Path | None) -> Model:
         seen.append((preset, device))
-        steps = {"default": 7, "paper": 50}[preset]
-        filler = SimpleNamespace(default_steps=steps, reach=2, sees_films=False)
-        return Model(SimpleNamespace(), filler, preset, torch.device("cpu"))  # type: ignore[arg-type]
+        return tiny_model(preset)
 
     monkeypatch.setattr(methods, "load_model", load)
     return seen
@@ -54,7 +51,7 @@ def write(folder: Path, name: str, seed: int = 0) -> Path:
     """Weights of a tiny learned baseline."""
     torch.manual_seed(seed)
     path = folder / f"{name}.safetensors"
-    save_baseline(new_baseline(name, channels=3, widths=(8, 16)), path, {})
+    save_baseline(new_baseline(name, channels=CHANNELS, widths=(8, 16)), path, {})
     return path
 
 
@@ -68,8 +65,8 @@ def test_contenders_come_in_the_order_of_the_tables(loads):
 
 def test_classical_names_are_their_methods_and_need_no_network(loads):
     contenders = Roster(0, "cpu").contenders(CLASSICAL)
-    assert [c.method for c in contenders] == [nearest, linear, cubic, registration]
-    assert [dict(c.settings) for c in contenders] == [{}] * 4
+    assert [c.method for c in contenders] == [nearest, linear, cubic, registration, blend]
+    assert [dict(c.settings) for c in contenders] == [{}] * 5
     assert loads == []
 
 
@@ -85,7 +82,7 @@ def test_a_baseline_without_weights_says_how_to_train_it(loads, tmp_path, name):
     for folder in (None, tmp_path, tmp_path / "absent"):
         with pytest.raises(WeightsError, match=f"^{name}.safetensors") as caught:
             one(name, baselines=folder)
-        assert f"calid train baseline --method {name}" in caught.value.remedy
+        assert f"calid train {name}" in caught.value.remedy
         assert "--baselines" in caught.value.remedy
 
 
@@ -107,25 +104,6 @@ def test_damaged_weights_of_a_baseline_are_refused(loads, tmp_path):
         one("regression", baselines=tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("precision")
-def test_label_maps_come_from_the_segmentation_where_they_are_asked_for(loads, tmp_path):
-    name = "diffusion-autoencoder"
-    path = write(tmp_path, name)
-    without = one(name, baselines=tmp_path).identity
-    sizes = {"channels": 8, "widths": (8, 16)}
-    save_baseline(new_baseline(name, **sizes, morphology=True), path, {})
-    roster = Roster(0, "cpu", tmp_path)
-    roster.load = lambda preset: load_model(preset, "cpu")
-    (contender,) = roster.contenders([name])
-    assert sha256(weights_path("segmentation")) in contender.identity
-    assert sha256(weights_path("segmentation")) not in without
-    images = np.random.default_rng(0).random((2, 32, 32), np.float32)
-    answer = contender.method(images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5))
-    assert answer.shape == (1, 32, 32)
-    assert np.isfinite(answer).all()
-
-
 def test_every_network_is_loaded_once(loads, tmp_path):
     for name in LEARNED:
         write(tmp_path, name)
@@ -140,13 +118,15 @@ def test_every_network_is_loaded_once(loads, tmp_path):
 
 
 def test_settings_say_how_a_method_samples(loads):
-    contenders = {c.name: dict(c.settings) for c in Roster(5, "cpu").contenders(RELEASED)}
-    assert contenders["calid"] == {"samples": 0, "steps": 7, "temperature": 1.0, "seed": 5}
-    assert contenders["calid-mean"] == {"samples": 0, "steps": 7, "temperature": 0.0, "seed": 5}
-    assert contenders["calid-sample"] == {"samples": 1, "steps": 7, "temperature": 1.0, "seed": 5}
-    assert contenders["calid-average"] == {"samples": 8, "steps": 7, "temperature": 1.0, "seed": 5}
-    assert contenders["paper"] == {"samples": 1, "steps": 50, "temperature": 1.0, "seed": 5}
-    assert contenders["latent-linear"]["samples"] == contenders["latent-spherical"]["samples"] == 0
+    found = {c.name: dict(c.settings) for c in Roster(5, "cpu").contenders(RELEASED)}
+    config = tiny_model().interpolator.config
+    assert found["calid"] == {
+        "dial": config.dial, "samples": 0, "steps": config.transport_steps, "seed": 5
+    }  # fmt: skip
+    assert [found[n]["dial"] for n in ("calid-mean", "calid-crisp")] == [0, 1]
+    assert [found[n]["samples"] for n in ("calid-sample", "calid-average", *PAPER)] == [1, 8, 1, 8]
+    assert {found[n]["dial"] for n in ("calid-sample", "calid-average", *PAPER)} == {None}
+    assert found["latent-linear"] == found["latent-spherical"] == {"steps": 1}
 
 
 def test_identities_tell_methods_apart_and_last(loads, tmp_path):
@@ -160,7 +140,7 @@ def test_identities_tell_methods_apart_and_last(loads, tmp_path):
 
 
 def test_identities_of_samplers_change_with_the_seed(loads):
-    for name in ("paper", "calid-sample", "calid-average"):
+    for name in (*PAPER, *OURS):
         assert one(name, seed=0).identity != one(name, seed=1).identity, name
     for name in CLASSICAL:
         assert one(name, seed=0).identity == one(name, seed=1).identity, name
@@ -189,7 +169,7 @@ def test_identities_change_with_the_weights(loads, tmp_path):
             differing
             == {
                 "default": set(OURS),
-                "paper": {"paper"},
+                "paper": set(PAPER),
                 "autoencoder": set(RELEASED) - set(CLASSICAL),
             }[changed]
         )
@@ -202,11 +182,11 @@ def test_identities_change_with_the_code(monkeypatch):
 
 
 def test_answers_are_the_average_of_the_samples_that_the_name_says(loads, monkeypatch):
-    asked: list[tuple[str, Sampling]] = []
+    asked: list[tuple[str, Answer]] = []
 
-    def between(self, images, positions, targets, spacing, sampling):
-        asked.append((self.preset, sampling))
-        samples = np.arange(max(1, sampling.samples), dtype=np.float32)
+    def between(self, images, positions, targets, spacing, answer):
+        asked.append((self.preset, answer))
+        samples = np.arange(max(1, answer.samples), dtype=np.float32)
         return (
             np.ones((1, len(targets), *images.shape[1:]), np.float32) * samples[:, None, None, None]
         )
@@ -217,75 +197,67 @@ def test_answers_are_the_average_of_the_samples_that_the_name_says(loads, monkey
         ("calid", 0, "default"),
         ("calid-average", 8, "default"),
         ("paper", 1, "paper"),
-        ("latent-spherical", 0, "latent-spherical"),
+        ("paper-average", 8, "paper"),
     ):
         answer = one(name, seed=3).method(images, positions, np.array([5.0, 12.0]), (1.5, 1.5))
         assert answer.shape == (2, 4, 5)
         np.testing.assert_allclose(answer, 3.5 if samples == 8 else 0.0)
-        assert asked.pop() == (preset, Sampling(samples, seed=3))
+        used, found = asked.pop()
+        assert (used, found.samples, found.seed) == (preset, samples, 3)
 
 
-def test_latent_and_learned_methods_have_their_own_filler_and_share_the_autoencoder(
-    loads, tmp_path, monkeypatch
-):
-    write(tmp_path, "regression")
-    used: list[tuple[object, LatentFiller]] = []
-
-    def between(self, images, positions, targets, spacing, sampling):
-        used.append((self.autoencoder, self.interpolator))
-        return np.zeros((1, len(targets), *images.shape[1:]), np.float32)
-
-    monkeypatch.setattr(Model, "between", between)
+@pytest.mark.usefixtures("precision")
+def test_rules_in_latent_space_share_the_autoencoder_and_answer(loads, tmp_path):
+    for name in LEARNED:
+        write(tmp_path, name)
     roster = Roster(0, "cpu", tmp_path)
-    names = ("latent-linear", "latent-spherical", "regression", "calid")
+    images = np.random.default_rng(0).random((3, 30, 34), np.float32)
+    given = images, np.array([0.0, 10.0, 20.0]), np.array([5.0, 7.5, 12.0]), (1.5, 1.5)
+    names = ("latent-linear", "latent-spherical", *LEARNED)
     for contender in roster.contenders(names):
-        contender.method(np.zeros((2, 4, 4)), np.array([0.0, 1.0]), np.array([0.5]), (1.5, 1.5))
-    kinds = [type(filler).__name__ for _, filler in used]
-    assert kinds[:3] == ["LatentLinear", "LatentSpherical", "RegressionInterpolator"]
-    assert used[3][1] is roster.load("default").interpolator
-    assert {id(autoencoder) for autoencoder, _ in used} == {id(roster.load("default").autoencoder)}
-    assert not used[2][1].training  # type: ignore[attr-defined]
+        answer = contender.method(*given)
+        assert answer.shape == (3, 30, 34), contender.name
+        assert np.isfinite(answer).all(), contender.name
+        assert 0 <= answer.min() <= answer.max() <= 1.5, contender.name
+    assert loads == [("default", "cpu")]
+
+
+def test_a_line_between_latents_is_the_mean_of_both_at_the_middle(loads):
+    model = Roster(0, "cpu").load("default")
+    images = np.random.default_rng(0).random((2, 32, 32), np.float32)
+    found = one("latent-linear").method(images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5))
+    latents = model.encode(torch.from_numpy(images))
+    expected = model.decode(latents.mean(0, keepdim=True)).clamp(0, 1.5).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_latents_of_another_autoencoder_are_refused(loads, tmp_path):
+    path = tmp_path / "regression.safetensors"
+    save_baseline(new_baseline("regression", channels=5, widths=(8, 16)), path, {})
+    with pytest.raises(WeightsError, match="5 channels"):
+        one("regression", baselines=tmp_path)
 
 
 @pytest.mark.slow
-def test_every_method_of_networks_answers_in_either_precision(precision, tmp_path):
-    for name in LEARNED:
-        torch.manual_seed(0)
-        sizes = {"channels": 8, "widths": (8, 16)}
-        save_baseline(new_baseline(name, **sizes), tmp_path / f"{name}.safetensors", {})
-    roster = Roster(0, "cpu", tmp_path)
+def test_every_answer_of_the_presets_comes_in_either_precision(precision):
+    roster = Roster(0, "cpu")
     images = np.random.default_rng(0).random((2, 32, 32), dtype=np.float32)
     given = images, np.array([0.0, 10.0]), np.array([5.0]), (1.5, 1.5)
-    names = ("latent-linear", "latent-spherical", *LEARNED, "calid", "calid-sample")
-    for contender in roster.contenders(names):
+    for contender in roster.contenders(("paper", "calid", "calid-mean", "calid-sample")):
         answer = contender.method(*given)
         assert answer.shape == (1, 32, 32), contender.name
         assert np.isfinite(answer).all(), contender.name
         assert str(precision) in contender.identity
 
 
-def film_weights(folder: Path, heads: int = 2) -> Path:
-    """Weights of the default preset, with layers that know films unless there are no heads."""
-    torch.manual_seed(0)
-    model = Interpolator(InterpolatorConfig(8, (8, 16), temporal=heads))
-    save_interpolator(model, folder / "default.safetensors", {})
-    return folder
-
-
-def test_frame_by_frame_is_a_method_of_its_own_where_weights_know_films(tmp_path):
-    assert FRAMEWISE in Roster(0, "cpu", weights=film_weights(tmp_path)).available()
-    assert FRAMEWISE not in Roster(0, "cpu", weights=film_weights(tmp_path, heads=0)).available()
-
-
-@pytest.mark.slow
-def test_films_are_answered_together_but_for_the_framewise_row(tmp_path, monkeypatch):
+def test_films_are_answered_together_but_for_the_framewise_row(loads, monkeypatch):
     asked: list[tuple[str, int]] = []
 
-    def between(self, images, positions, targets, spacing, sampling):
+    def between(self, images, positions, targets, spacing, answer):
         asked.append(("frame", 1))
         return np.zeros((2, len(targets), *images.shape[1:]), np.float32)
 
-    def film(self, images, positions, targets, spacing, sampling):
+    def film(self, images, positions, targets, spacing, answer):
         asked.append(("film", len(images)))
         for place in range(len(targets)):
             shape = (2, len(images), 1, *images.shape[2:])
@@ -294,10 +266,7 @@ def test_films_are_answered_together_but_for_the_framewise_row(tmp_path, monkeyp
 
     monkeypatch.setattr(Model, "between", between)
     monkeypatch.setattr(Model, "film", film)
-    roster = Roster(0, "cpu", weights=film_weights(tmp_path))
-    framewise, ours, linear_ = (
-        roster.contenders([name])[0] for name in (FRAMEWISE, "calid", "linear")
-    )
+    framewise, ours, linear_ = (one(name) for name in (FRAMEWISE, "calid", "linear"))
     assert framewise.identity != ours.identity
     assert linear_.film is framewise.film is None
 

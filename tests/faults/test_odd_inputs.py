@@ -304,13 +304,12 @@ def test_reading_options_reach_every_verb(
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "1e30", "-1"])
-def test_an_impossible_temperature_is_refused(
+def test_an_impossible_dial_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     path = save(tmp_path / "a.nii", voxels(6, 5, 4))
-    options = ("--samples", 1, "--steps", 1, "--temperature", value)
-    assert reconstruct(path, tmp_path / "b.nii", *options) == 2
-    assert "--temperature" in capsys.readouterr().err
+    assert reconstruct(path, tmp_path / "b.nii", "--dial", value) == 2
+    assert "--dial" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
 
 

@@ -32,7 +32,7 @@ try:  # Ctrl-C while the program starts is no fault of it
         TrainTemporal,
     )
     from calid.cli.view import View
-    from calid.errors import CalidError
+    from calid.errors import CalidError, UsageError
 except KeyboardInterrupt:
     sys.exit(130)
 
@@ -79,6 +79,13 @@ class Command:
     verb: Verb
     log_json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Log to append to, one JSON object a line; it holds no text, no path and no name."""
+
+
+REMOVED = {
+    "--temperature": "Use --dial: 0 is the mean, 1 is as crisp as a real slice.",
+    "--runtime": "Leave it out: torch computes the networks.",
+}
+"""Options of calid 0.1, and what to do instead."""
 
 
 def _parse(arguments: Sequence[str]) -> Command:
@@ -128,6 +135,9 @@ def _run(given: Sequence[str]) -> None:
     if list(given) == ["--version"]:
         say(f"calid {calid.__version__}")
         return
+    for option in given:
+        if (name := option.split("=")[0]) in REMOVED:
+            raise UsageError(name, "There is no such option since calid 0.2.", REMOVED[name])
     command = _parse(given)
     with warnings_shown(), logged(command.verb, command.log_json):
         command.verb.run()

@@ -34,7 +34,7 @@ from calid.models.layers import channels_last
 from calid.models.store import check_latents
 from calid.weights import preset_weights
 
-__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "latent_method"]
+__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "averaged", "latent_method"]
 
 CLASSICAL = ("nearest", "linear", "cubic", "registration", "blend")
 
@@ -128,7 +128,7 @@ class Roster:
             return self._latent(name)
         model, answer, identity, settings = self._preset(name)
         film = None if name in (FRAMEWISE, "paper", "paper-average") else _films(model, answer)
-        return Contender(name, _averaged(model, answer), identity, settings, film)
+        return Contender(name, averaged(model, answer), identity, settings, film)
 
     def _preset(self, name: str) -> tuple[Model, Answer, str, dict[str, object]]:
         """Model, what it is asked for, what its answers depend on, and the record of these."""
@@ -171,7 +171,7 @@ class Roster:
         return path if path is not None and path.exists() else None
 
 
-def _averaged(model: Model, answer: Answer) -> Method:
+def averaged(model: Model, answer: Answer) -> Method:
     """A model as a benchmark method: its samples averaged in the image."""
 
     def method(
