@@ -13,7 +13,6 @@ from calid.errors import CalidWarning, UsageError
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
 from calid.inference.runtime import choose_runtime
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
-from calid.models.denoiser import Denoiser
 from calid.models.unet import UNet
 from calid.precision import VARIABLE, choose_precision, computing, exact, precision_name
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
@@ -85,16 +84,9 @@ def autoencoder() -> Autoencoder:
     return Autoencoder(AutoencoderConfig(3, (8, 8), (1, 1), (1, 1)))
 
 
-def denoised(network: nn.Module) -> Tensor:
-    pyramid = [torch.ones(2, w, 16 // s, 16 // s) for w, s in ((8, 1), (16, 2))]
-    assert isinstance(network, Denoiser)
-    return network(MAPS, TIMES, network.inject(pyramid))
-
-
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor]]] = {
     "encoder": (autoencoder, lambda network: network.encode(IMAGES)),
     "decoder": (autoencoder, lambda network: network.decode(MAPS)),
-    "denoiser": (lambda: Denoiser(3, (8, 16)), denoised),
     "unet": (
         lambda: UNet(3, 3, (8, 16), 4),
         lambda network: network(MAPS, torch.ones(2, 4))[0],

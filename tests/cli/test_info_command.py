@@ -37,13 +37,13 @@ def test_info_tells_what_runs_where(capsys, monkeypatch):
     monkeypatch.setattr(info, "LIBRARIES", ("torch", "no-such-library"))
     main(["info"])
     text = capsys.readouterr().out
-    assert "networks run on cpu, by torch in" in text
+    assert "networks run on cpu in" in text
     assert "no-such-library not installed" in text
 
 
 def test_the_weights_fit_their_budget():
     sizes = [p.stat().st_size for p in FOLDER.glob("*.safetensors")]
-    assert sum(sizes) <= 40e6
+    assert sum(sizes) <= 60e6
 
 
 HEAVY = ["torch", "matplotlib", "ray"]

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import run
+from sampled_volume import sampled_volume
 
 from calid.baselines.linear import linear
 from calid.errors import CalidWarning, WeightsError
@@ -47,7 +48,7 @@ def voxels(*shape: int, dtype: str = "i2") -> np.ndarray:
 
 def dense_of(path: Path, factor: int = 2) -> Volume:
     """The dense volume of a file by linear interpolation."""
-    return densify(read(path), linear, factor, uncertainty=False)
+    return densify(read(path), linear, factor)
 
 
 def reconstruct(*arguments: object) -> int:
@@ -215,7 +216,7 @@ def test_small_contrast_on_a_large_offset_is_kept(tmp_path: Path) -> None:
 
 def test_an_int16_header_is_not_used_for_floats(tmp_path: Path) -> None:
     stack = read(save(tmp_path / "a.nii", voxels(6, 5, 4)))
-    pair = densify(stack, lambda *a: np.stack([linear(*a), 0.9 * linear(*a)]), 2, uncertainty=True)
+    pair = sampled_volume(stack, lambda *a: np.stack([linear(*a), 0.9 * linear(*a)]), 2)
     write_volume(pair, tmp_path / "b.nii")
     write_uncertainty(pair, tmp_path / "c.nii")
     assert nib.load(tmp_path / "b.nii").get_data_dtype() == np.int16

@@ -5,10 +5,10 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from sampled_volume import sampled_volume
 from scipy.spatial.transform import Rotation
 
 from calid.baselines.linear import linear
-from calid.inference.reconstruct import densify
 from calid.io import read, write_uncertainty, write_volume
 from calid.stack import Intensity, SliceStack
 
@@ -48,7 +48,7 @@ def dense(stack, samples=1):
     def method(*given):
         return np.stack([linear(*given) + 0.01 * number for number in range(samples)])
 
-    return densify(stack, method, 4, uncertainty=samples > 1)
+    return sampled_volume(stack, method, 4, uncertainty=samples > 1)
 
 
 @pytest.mark.parametrize("mirrored", [False, True], ids=["right-handed", "left-handed"])

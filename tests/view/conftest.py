@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sampled_volume import sampled_volume
 
 from calid.baselines.linear import linear
 from calid.geometry.affine import from_spacing
-from calid.inference.reconstruct import densify
 from calid.io import write_uncertainty, write_volume
 from calid.io.labels import write_labels
 from calid.io.sidecar import sha256, sidecar_of, write_json
@@ -52,11 +52,8 @@ def film(frames: int = 3, slices: int = 4, height: int = 40, width: int = 36) ->
 
 def reconstruction(stack: SliceStack, factor: int = FACTOR) -> Volume:
     """Linear samples that differ a little: a reconstruction as far as a page is concerned."""
-    return densify(
-        stack,
-        lambda *arguments: np.stack([linear(*arguments), linear(*arguments) + 0.1]),
-        factor,
-        uncertainty=True,
+    return sampled_volume(
+        stack, lambda *asked: np.stack([linear(*asked), linear(*asked) + 0.1]), factor
     )
 
 

@@ -42,7 +42,7 @@ class Info:
         runs: dict[str, Any] = content["runs_on"]  # type: ignore[assignment]
         gpu = f"{runs['gpu']}, " if runs["gpu"] else ""
         free = f", {runs['free_memory_gb']:.1f} GB free" if runs["free_memory_gb"] else ""
-        say(f"networks run on {runs['device']}, by {runs['runtime']} in {runs['precision']}")
+        say(f"networks run on {runs['device']} in {runs['precision']}")
         say(f"  {gpu}{runs['processor']}, {runs['cores']} cores{free}")
         libraries = content["libraries"].items()  # type: ignore[attr-defined]
         say("  ".join(f"{name} {found or 'not installed'}" for name, found in libraries))

@@ -163,8 +163,14 @@ def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
     Raises
     ------
     UsageError
-        If a standard deviation is wanted of fewer than 2 samples.
+        If a standard deviation is wanted of fewer than 2 samples, or no sample of ``paper``.
     """
+    if samples == 0 and preset != "default":
+        raise UsageError(
+            "--samples",
+            f"The preset {preset} has no mean and no dial: it only draws samples.",
+            "Draw one or more, or use --preset default.",
+        )
     if samples is None:
         return 8 if uncertainty else int(preset != "default")
     if uncertainty and samples < 2:

@@ -107,8 +107,8 @@ class Generation:
     position that the weights come with."""
     samples: int | None = None
     """Posterior samples to draw and average, instead of the
-    answer at the dial. Without: none, or 8 for an uncertainty,
-    or one sample of the paper preset."""
+    answer at the dial. Without: none, or 8 for an
+    uncertainty, or one sample of the paper preset."""
     seed: int = 0
     """Same seed, same result."""
     preset: Literal["default", "paper"] = "default"
