@@ -1,119 +1,80 @@
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
+
 import pytest
 import torch
-from torch import Tensor
+from baselines.given import CHANNELS, PLACES, SIDE, neighbours, slices
 
+from calid.baselines.latent_linear import LatentLinear
 from calid.baselines.regression import RegressionConfig, RegressionInterpolator
-from calid.models.context import Acquired, Context, nearest_context
+from calid.models.interpolator import DEFAULT, LatentInterpolator
 
 pytestmark = pytest.mark.usefixtures("inside")
 
-CHANNELS, SIDE = 3, 8
-POSITIONS = np.array([0.0, 8.0, 16.0, 25.0, 33.0])
+LOW, HIGH = PLACES[1:3]
 
 
-def network(trained: bool = True, per_side: int = 2) -> RegressionInterpolator:
+def network(trained: bool = True) -> RegressionInterpolator:
     """With random weights everywhere, as after training, or as it is made."""
     torch.manual_seed(0)
-    model = RegressionInterpolator(RegressionConfig(CHANNELS, (8, 16), per_side))
+    model = RegressionInterpolator(RegressionConfig(CHANNELS, (8, 16), 16))
     generator = torch.Generator().manual_seed(1)
     if trained:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
-def slices(count: int = len(POSITIONS)) -> Acquired:
-    generator = torch.Generator().manual_seed(2)
-    images = torch.rand(count, 1, 4 * SIDE, 4 * SIDE, generator=generator)
-    latents = torch.randn(count, CHANNELS, SIDE, SIDE, generator=generator)
-    return Acquired(images, latents, lambda x: latents)
+def test_an_untrained_regression_is_the_straight_line() -> None:
+    seen = neighbours(slices(), [9.0, 13.0, 17.0])
+    torch.testing.assert_close(network(trained=False)(seen, 1), LatentLinear()(seen))
 
 
-def fill(model: RegressionInterpolator, acquired: Acquired, *targets: float) -> Tensor:
-    places = POSITIONS[: len(acquired.latents)]
-    return model.fill(acquired, places, np.array(targets), None, 1, 1.0).latents
-
-
-def test_an_untrained_regression_is_the_blend_of_the_nearest_two() -> None:
-    known = slices()
-    below, above = known.latents[2:4]
-    filled = fill(network(trained=False), known, 16.9, 20.5, 22.3)
-    for latent, share in zip(filled, (0.1, 0.5, 0.7), strict=True):
-        torch.testing.assert_close(latent, torch.lerp(below, above, share), rtol=1e-5, atol=1e-5)
-
-
-def test_a_trained_one_sees_all_four_slices_and_only_them() -> None:
+def test_a_trained_one_sees_all_four_slices() -> None:
     model, known = network(), slices()
-    base = fill(model, known, 12.0)
-    for number, seen in enumerate((True, True, True, True, False)):
-        latents = known.latents.clone()
-        latents[number] += 1
-        other = fill(model, Acquired(known.images, latents, known.encode), 12.0)
-        assert bool(torch.equal(other, base)) is not seen
+    base = model(neighbours(known, [12.0]), 1)
+    assert base.shape == (1, CHANNELS, SIDE, SIDE)
+    assert base.isfinite().all(), "registered slices are not looked at"
+    for number in range(4):
+        other = known.clone()
+        other[number] += 1
+        assert not torch.equal(model(neighbours(other, [12.0]), 1), base)
 
 
-def test_what_is_masked_has_no_influence() -> None:
+def test_a_missing_slice_is_not_a_grey_one() -> None:
     model, known = network(), slices()
-    context = nearest_context(POSITIONS, np.array([4.0, 29.0]))
-    assert (~context.mask).sum() == 2
-    latents = torch.cat([known.latents, torch.full_like(known.latents[:1], torch.nan)])
-    elsewhere = Context(
-        context.index.masked_fill(~context.mask, len(known.latents)),
-        context.distance.masked_fill(~context.mask, 3.0),
-        context.mask,
-    )
-    expected = model(known.latents, context)
-    assert expected.isfinite().all()
-    torch.testing.assert_close(model(latents, elsewhere), expected, rtol=0, atol=0)
-
-
-def test_a_missing_slice_is_not_a_black_one() -> None:
-    model, known = network(), slices()
-    latents = known.latents.clone()
-    latents[0] = 0
-    context = nearest_context(POSITIONS, np.array([12.0]))
-    mask = context.mask.clone()
-    mask[0, 0] = False
-    hidden = Context(context.index, context.distance, mask)
-    assert not torch.allclose(model(latents, context), model(latents, hidden), atol=1e-4)
+    alone = neighbours(known, [12.0], alone=True)
+    there = dataclasses.replace(alone, distance=neighbours(known, [12.0]).distance)
+    assert not torch.allclose(model(alone), model(there), atol=1e-4)
+    assert model(alone).isfinite().all()
 
 
 def test_distances_matter() -> None:
-    model, known = network(), slices()
-    context = nearest_context(POSITIONS, np.array([12.0]))
-    distance = context.distance.clone()
-    distance[:, 0] -= 4  # not of the nearest two, so that the blend stays
-    farther = Context(context.index, distance, context.mask)
-    assert not torch.allclose(
-        model(known.latents, context), model(known.latents, farther), atol=1e-4
-    )
+    model, seen = network(), neighbours(slices(), [12.0])
+    distance = seen.distance.clone()
+    distance[:, 2] -= 4  # not of the adjacent two, so that the line stays
+    farther = dataclasses.replace(seen, distance=distance)
+    assert not torch.allclose(model(seen), model(farther), atol=1e-4)
 
 
-@pytest.mark.parametrize(("place", "number"), [(8.0, 1), (16.0, 2)])
+@pytest.mark.parametrize(("place", "number"), [(LOW + 1e-4, 1), (HIGH - 1e-4, 2)])
 def test_close_to_a_slice_the_answer_is_that_slice(place: float, number: int) -> None:
     known = slices()
-    inwards = 1e-4 if number == 1 else -1e-4
-    filled = fill(network(), known, place + inwards)[0]
-    torch.testing.assert_close(filled, known.latents[number], rtol=0, atol=1e-3)
+    found = network()(neighbours(known, [place]))[0]
+    torch.testing.assert_close(found, known[number], rtol=0, atol=1e-3)
 
 
-def test_nothing_is_drawn_and_targets_do_not_depend_on_each_other() -> None:
+def test_targets_do_not_depend_on_each_other() -> None:
     model, known = network(), slices()
-
-    def draw(shape: tuple[int, ...]) -> Tensor:
-        raise AssertionError("there is no noise")
-
-    targets = np.array([18.0, 20.0, 23.0])
-    together = model.fill(known, POSITIONS, targets, draw, 7, 0.3)
-    assert together.around is None
-    apart = torch.cat([fill(model, known, t) for t in targets])
-    torch.testing.assert_close(together.latents, apart, rtol=1e-5, atol=1e-5)
+    targets = [9.0, 13.0, 16.0]
+    apart = torch.cat([model(neighbours(known, [t])) for t in targets])
+    torch.testing.assert_close(model(neighbours(known, targets)), apart, rtol=1e-4, atol=1e-4)
 
 
-def test_two_slices_are_enough() -> None:
-    assert fill(network(), slices(2), 3.0).shape == (1, CHANNELS, SIDE, SIDE)
-    assert fill(network(per_side=1), slices(2), 3.0).isfinite().all()
+def test_it_is_as_large_as_what_it_is_compared_with() -> None:
+    with torch.device("meta"):
+        model, preset = RegressionInterpolator(RegressionConfig()), LatentInterpolator(DEFAULT)
+    one, other = (sum(p.numel() for p in m.parameters()) for m in (model.unet, preset.tau_1))
+    assert one == pytest.approx(other, rel=0.02)

@@ -10,6 +10,7 @@ import pytest
 from command_line import run as calid
 
 from calid import errors
+from calid.weights import weights_path
 
 
 def write(path: Path, voxels: np.ndarray) -> None:
@@ -50,6 +51,7 @@ ON_STACKS = {
     "measure --es": ("measure", "{top}/good/p1_ED.nii.gz", "--es", STACK),
 }
 TRAINING = ("--data", "{top}/{case}", "--validation", "{top}/{case}", "--out", "{out}/run")
+STAGE_1 = ("--autoencoder", str(weights_path("autoencoder")))
 ON_FOLDERS = {
     "evaluate": ("evaluate", "{top}/{case}", "--out", "{out}/report", "--methods", "linear"),
     "evaluate downstream": (
@@ -57,8 +59,8 @@ ON_FOLDERS = {
         *("--protocol", "downstream", "--methods", "linear"),
     ),
     "train autoencoder": ("train", "autoencoder", *TRAINING),
-    "train interpolator": ("train", "interpolator", *TRAINING),
-    "train baseline": ("train", "baseline", "--method", "regression", *TRAINING),
+    "train default": ("train", "default", *TRAINING, *STAGE_1),
+    "train regression": ("train", "regression", *TRAINING, *STAGE_1),
     "train segmentation": ("train", "segmentation", *TRAINING),
 }
 CASES = {
@@ -89,18 +91,16 @@ OTHERS = {
         ("evaluate", "{top}/good", "--out", "{out}/r", "--methods", "regression"),
         "WeightsError",
     ),
-    "train, label maps": (
-        ("train", "baseline", *FILM, "--method", "regression", "--morphology"),
-        "UsageError",
-    ),
-    "train, weights to start from": (
-        ("train", "interpolator", *FILM, "--start-from", "{top}/weights.safetensors"),
+    "train, no weights of stage 1": (("train", "paper", *FILM), "UsageError"),
+    "train, absent weights of stage 1": (
+        ("train", "default", *FILM, "--autoencoder", "{top}/absent.safetensors"),
         "WeightsError",
     ),
-    "train, weights of stage 1": (
-        ("train", "interpolator", *FILM, "--autoencoder", "{top}/absent.safetensors"),
+    "train, damaged weights of stage 1": (
+        ("train", "diffusion-autoencoder", *FILM, "--autoencoder", "{top}/weights.safetensors"),
         "WeightsError",
     ),
+    "train, a former name": (("train", "interpolator", *FILM), "UsageError"),
     "train, a device": (("train", "autoencoder", *FILM, "--device", "x"), "UsageError"),
     "demo, an option": (("demo", "--out", "{out}/demo", "--samples", "-1"), "UsageError"),
     "info, an option": (("info", "--magic"), "UsageError"),

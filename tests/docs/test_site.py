@@ -38,7 +38,7 @@ def text_of(page):
     return html.unescape(re.sub(r"<[^>]+>", "", page.read_text()))
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "measure", "evaluate", "train interpolator"])
+@pytest.mark.parametrize("verb", ["reconstruct", "measure", "evaluate", "train default"])
 def test_a_verb_has_a_page_with_every_option_of_its_help(site, verb, capsys):
     with pytest.raises(SystemExit):
         main([*verb.split(), "--help"])

@@ -204,7 +204,7 @@ def test_errors_of_evaluate_have_their_codes(folder, tmp_path, monkeypatch, caps
     ):
         assert run("evaluate", *arguments) == code, arguments
     messages = capsys.readouterr().err
-    assert "calid train baseline --method regression" in messages
+    assert "calid train regression" in messages
     assert "No manual labels" in messages
     assert not (tmp_path / "out" / "summary.json").exists()
 

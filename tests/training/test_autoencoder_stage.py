@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training.test_stages import CHANNELS, CPU, SHORT, SIZE, SIZES, TRAIN, task_of
+from training.stages import CHANNELS, CPU, SIZE, SIZES, TRAIN, shown, task_of
+from training.test_stages import SHORT
 
-from calid.data.sampling import centre_stack
 from calid.models.autoencoder import Autoencoder, Posterior
 from calid.models.store import load_autoencoder
 from calid.training.autoencoder import AutoencoderObjective, SliceBatch, measure_latents
@@ -59,8 +59,22 @@ def test_exported_latents_have_mean_0_and_variance_1(tmp_path: Path) -> None:
     fit(task_of("autoencoder", path), tmp_path, SHORT, CPU, resume=False)
     model = load_autoencoder(path)
     assert float((model.std - 1).abs().max()) > 0.05, "they were measured"
-    images = torch.cat([centre_stack(f, 0, SIZE).images for f in TRAIN])[:, None]
+    images = shown(TRAIN)
     measure_latents(model, images)
     latents = model.encode(images)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(CHANNELS), rtol=0, atol=1e-3)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(CHANNELS), rtol=1e-3, atol=0)
+
+
+def test_slices_of_a_batch_come_from_the_films_in_window_units(tmp_path: Path) -> None:
+    task = task_of("autoencoder", tmp_path / "w")
+    mixed = 0
+    for step in range(24):
+        batch = task.batch(step, 0)
+        assert isinstance(batch, SliceBatch)
+        assert batch.images.shape == (4, 1, SIZE, SIZE)
+        assert batch.noise.shape == (4, CHANNELS, SIZE // 4, SIZE // 4)
+        assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1.5
+        mixed += batch.share is not None
+        assert batch.share is None or 0 <= batch.share <= 1
+    assert 1 <= mixed <= 12, "a fifth of the steps mixes latents"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import time
 from pathlib import Path
 
 import nibabel as nib
 import pytest
 import torch
 from command_line import run
+from training import small_recipes
 
+from calid.baselines.learned import LEARNED, load_baseline
+from calid.cli.train import FORMER, _Draws
 from calid.data.phantom import HeartPhantom
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
 from calid.models.store import load_tensors, save_autoencoder
 from calid.training import recipes
-from calid.training.tuples import TupleConfig
 
 CHANNELS = 2
+PRESETS = ("default", "paper")
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +38,17 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Recipes of two steps, and the weights of a tiny autoencoder."""
-    two = recipes.Recipe(
-        steps=2, batch=4, rate=1e-3, warmup=1, decay=0.9, phantoms=0, size=32, seed=0
-    )
-    monkeypatch.setattr(recipes, "AUTOENCODER", two)
-    config = InterpolatorConfig(channels=CHANNELS, widths=(8, 16), denoiser=(16, 8), embedding=16)
-    tuples = TupleConfig(draws=2, size=32)
-    paper = dataclasses.replace(config, registered=False)
-    presets = {
-        "default": recipes.InterpolatorRecipe(config, tuples, two, two),
-        "paper": recipes.InterpolatorRecipe(paper, tuples, two, None),
-    }
-    monkeypatch.setattr(recipes, "INTERPOLATORS", presets)
+    for name, recipe in small_recipes.small().items():
+        monkeypatch.setattr(recipes, name, recipe)
     torch.manual_seed(0)
     weights = tmp_path / "autoencoder.safetensors"
     save_autoencoder(Autoencoder(AutoencoderConfig(CHANNELS, (8, 8), (1, 1), (1, 1))), weights, {})
     return weights
 
 
-def train(preset: str, stacks: tuple[Path, Path], weights: Path, out: Path, *more: str) -> int:
+def train(name: str, stacks: tuple[Path, Path], weights: Path, out: Path, *more: str) -> int:
     data = "--data", stacks[0], "--validation", stacks[1], "--autoencoder", weights, "--out", out
-    return run("train", preset, *data, "--device", "cpu", *more)
+    return run("train", name, *data, "--device", "cpu", *more)
 
 
 def states(path: Path) -> dict[str, torch.Tensor]:
@@ -63,7 +56,7 @@ def states(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_one_command(
     preset: str,
     stacks: tuple[Path, Path],
@@ -86,6 +79,25 @@ def test_a_preset_is_one_command(
 
 
 @pytest.mark.slow
+def test_baselines_are_one_command_each_and_share_the_tuples(
+    stacks: tuple[Path, Path], small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for number, name in enumerate(LEARNED):
+        assert train(name, stacks, small, out) == 0
+        said = capsys.readouterr().out
+        assert ("draw 2 of 2 is there" in said) is (number > 0)
+        model = load_baseline(out / f"{name}.safetensors", name)
+        assert model.config.channels == CHANNELS
+        lines = (out / name / "log.jsonl").read_text().splitlines()
+        assert [json.loads(x)["step"] for x in lines] == [1, 2, 2]
+    before = (out / f"{LEARNED[0]}.safetensors").read_bytes()
+    assert train(LEARNED[0], stacks, small, out) == 2, "it says --resume"
+    assert train(LEARNED[0], stacks, small, out, "--resume") == 0
+    assert (out / f"{LEARNED[0]}.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_a_run_that_was_stopped_between_its_trainings_ends_as_one_that_was_not(
     stacks: tuple[Path, Path], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +107,7 @@ def test_a_run_that_was_stopped_between_its_trainings_ends_as_one_that_was_not(
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("calid.training.latent_interpolator.transport_task", stop)
+        patch.setattr("calid.training.interpolator.transport_task", stop)
         assert train("default", stacks, small, tmp_path / "out") == 130
     assert train("default", stacks, small, tmp_path / "out") == 2, "it says --resume"
     assert train("default", stacks, small, tmp_path / "out", "--resume") == 0
@@ -129,11 +141,41 @@ def test_the_autoencoder_is_one_command(
     assert state["std"].isfinite().all()
 
 
+def test_the_time_left_is_that_of_draws_that_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 2.0, 602.0, 1202.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    told = _Draws(5)
+    for done, made in ((1, False), (2, False), (3, True), (4, True)):
+        told(done, made)
+    third, fourth = capsys.readouterr().out.splitlines()[2:]
+    assert third == "draw 3 of 5, about 20 min left"
+    assert fourth == "draw 4 of 5, about 10 min left"
+
+
 def test_every_recipe_is_a_command_and_can_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--help") == 0
     shown = capsys.readouterr().out
-    for name, recipe in recipes.INTERPOLATORS.items():
-        assert name in shown
-        assert recipe.tuples.size == recipe.posterior.size
-        for training in (recipe.posterior, recipe.transport):
+    presets = [(r.tuples, [r.posterior, r.transport]) for r in recipes.INTERPOLATORS.values()]
+    baselines = [(r.tuples, [r.training]) for r in recipes.BASELINES.values()]
+    for tuples, trainings in (*presets, *baselines):
+        for training in trainings:
+            assert training is None or tuples.size == training.size
             assert training is None or training.steps * training.batch >= 990_000
+    names = {*recipes.INTERPOLATORS, *recipes.BASELINES}
+    assert names == {*PRESETS, *LEARNED}
+    assert all(name in shown for name in names)
+    assert not any(f" {name} " in shown for name in FORMER)
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_command_of_an_earlier_version_names_its_successor(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    assert run("train", name, "--data", "stacks", "--out", "out", "--log-json", log) == 2
+    said = capsys.readouterr().err
+    assert f"calid train {name}" in said
+    assert FORMER[name] in said
+    assert json.loads(log.read_text())["exit_code"] == 2

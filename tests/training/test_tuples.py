@@ -83,17 +83,20 @@ def test_a_batch_holds_the_slices_that_the_index_says(tmp_path: Path) -> None:
 def test_a_build_that_was_stopped_goes_on_and_another_process_makes_the_same(
     tmp_path: Path,
 ) -> None:
-    done: list[int] = []
+    done: list[tuple[int, bool]] = []
 
-    def stop(count: int) -> None:
+    def stop(count: int, made: bool) -> None:
         raise KeyboardInterrupt
+
+    def note(count: int, made: bool) -> None:
+        done.append((count, made))
 
     with pytest.raises(KeyboardInterrupt):
         build_tuples(FILMS, encode, "one", tmp_path / "a", CONFIG, stop)
     first = next((tmp_path / "a").iterdir())
     written = first.stat().st_mtime_ns
-    again = build_tuples(FILMS, encode, "one", tmp_path / "a", CONFIG, done.append)
-    assert done == [1, 2]
+    again = build_tuples(FILMS, encode, "one", tmp_path / "a", CONFIG, note)
+    assert done == [(1, False), (2, True)], "the first was there"
     assert first.stat().st_mtime_ns == written
     assert same(again, built(tmp_path / "b"))
     more = built(tmp_path / "a", dataclasses.replace(CONFIG, draws=3))

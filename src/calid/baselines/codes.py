@@ -1,4 +1,4 @@
-"""The encoder of a diffusion autoencoder's semantic and morphology codes."""
+"""The encoder of a diffusion autoencoder's semantic code."""
 
 from __future__ import annotations
 

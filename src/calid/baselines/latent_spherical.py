@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from calid.baselines.latent_linear import neighbours
-from calid.models.context import Acquired
-from calid.models.interpolator import Draw, Filled
+from calid.models.interpolator import Neighbours
 
 __all__ = ["LatentSpherical", "slerp"]
 
@@ -18,41 +14,14 @@ FLAT = 1e-3
 
 
 class LatentSpherical:
-    """A `LatentFiller` without weights or chance: a great circle between two latents."""
+    """A `LatentRule` without weights: a great circle between two latents."""
 
     default_steps = 1
-    reach = None
-    sees_films = False
 
-    @torch.no_grad()
-    def fill(
-        self,
-        acquired: Acquired,
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        draw: Draw | None,
-        steps: int,
-        temperature: float,
-    ) -> Filled:
-        """See `LatentFiller.fill`; there is nothing to draw, so the mean is the only answer.
-
-        Parameters
-        ----------
-        acquired
-            The slices, encoded; at least two.
-        positions, targets
-            mm; ``(slices,)`` and ``(targets,)``, increasing; targets between the outermost
-            positions.
-        draw, steps, temperature
-            Without effect.
-
-        Returns
-        -------
-        Filled
-            Latents ``(targets, channels, h, w)``; nothing else is known.
-        """
-        below, above, share = neighbours(acquired.latents, positions, targets)
-        return Filled(slerp(below, above, share))
+    def __call__(self, neighbours: Neighbours, steps: int = 1) -> Tensor:
+        """Latents ``(targets, channels, h, w)``; see `LatentRule`."""
+        below, above = neighbours.adjacent.unbind(1)
+        return slerp(below, above, neighbours.share[:, 1])
 
 
 def slerp(below: Tensor, above: Tensor, share: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def new_baseline(name: str, **sizes: Any) -> Baseline:
     if name == "diffusion-autoencoder":
         return DiffusionAutoencoder(DiffusionAutoencoderConfig(**sizes))
     raise UsageError(
-        "--method", f"{name!r} is not a learned baseline.", f"Choose from {', '.join(LEARNED)}."
+        name, "There is no learned baseline of this name.", f"Choose from {', '.join(LEARNED)}."
     )
 
 
@@ -44,7 +44,7 @@ def save_baseline(model: Baseline, path: Path, figures: Mapping[str, float]) -> 
 
 
 def load_baseline(path: Path, name: str) -> Baseline:
-    """Read a baseline, in evaluation mode, on the CPU; see also `label_with`.
+    """Read a baseline, in evaluation mode, on the CPU.
 
     Raises
     ------

@@ -1,13 +1,19 @@
-"""The signature that every interpolation method has, ours included."""
+"""The signature that every interpolation method has, ours included, and that of latent rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Method"]
+if TYPE_CHECKING:  # classical methods do without torch
+    from torch import Tensor
+
+    from calid.models.interpolator import Neighbours
+
+__all__ = ["LatentRule", "Method"]
 
 Method = Callable[
     [NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], tuple[float, float]],
@@ -29,3 +35,32 @@ Returns
 NDArray
     ``(targets, height, width)``.
 """
+
+
+class LatentRule(Protocol):
+    """A baseline in the latent space of stage 1; it draws nothing.
+
+    Parameters
+    ----------
+    default_steps
+        Steps of its sampler; 1 where it has none.
+    """
+
+    default_steps: int
+
+    def __call__(self, neighbours: Neighbours, steps: int) -> Tensor:
+        """Latents of targets.
+
+        Parameters
+        ----------
+        neighbours
+            Of all targets of one gap: `Neighbours.adjacent` holds the same pair for each. The
+            registered slices are not looked at.
+        steps
+            Of its sampler; without effect where it has none.
+
+        Returns
+        -------
+        Tensor
+            ``(targets, channels, h, w)``.
+        """

@@ -57,7 +57,7 @@ class Evaluate:
     """all, classical, or names separated by commas; uncertainty
     is that of calid-average, always."""
     baselines: Path | None = None
-    """Folder with the weights of the learned baselines (see calid train baseline)."""
+    """Folder with the weights of the learned baselines, as calid train leaves them."""
     weights: Path | None = None
     """Folder with weights of your own, as calid train leaves
     them; what it lacks is the package's. Without, the
@@ -111,7 +111,7 @@ class Evaluate:
             pictures |= {f"examples-{n + 1}.png": sheets[0], f"errors-{n + 1}.png": sheets[1]}
         self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
-            say(f"left out, no weights: {name} (calid train baseline --method {name})")
+            say(f"left out, no weights: {name} (calid train {name})")
         say(str(self.out / "table.md"))
 
     def _uncertainty(self) -> None:

@@ -23,13 +23,13 @@ try:  # Ctrl-C while the program starts is no fault of it
     from calid.cli.reconstruct import Reconstruct
     from calid.cli.segment import Segment
     from calid.cli.train import (
+        FORMER,
         TrainAutoencoder,
-        TrainBaseline,
         TrainDefault,
-        TrainInterpolator,
+        TrainDiffusionAutoencoder,
         TrainPaper,
+        TrainRegression,
         TrainSegmentation,
-        TrainTemporal,
     )
     from calid.cli.view import View
     from calid.errors import CalidError, UsageError
@@ -47,9 +47,8 @@ class Train:
         Annotated[TrainAutoencoder, tyro.conf.subcommand("autoencoder")]
         | Annotated[TrainDefault, tyro.conf.subcommand("default")]
         | Annotated[TrainPaper, tyro.conf.subcommand("paper")]
-        | Annotated[TrainInterpolator, tyro.conf.subcommand("interpolator")]
-        | Annotated[TrainTemporal, tyro.conf.subcommand("temporal")]
-        | Annotated[TrainBaseline, tyro.conf.subcommand("baseline")]
+        | Annotated[TrainRegression, tyro.conf.subcommand("regression")]
+        | Annotated[TrainDiffusionAutoencoder, tyro.conf.subcommand("diffusion-autoencoder")]
         | Annotated[TrainSegmentation, tyro.conf.subcommand("segmentation")]
     )
 
@@ -89,6 +88,12 @@ REMOVED = {
 
 
 def _parse(arguments: Sequence[str]) -> Command:
+    verb, stage = [*arguments, "", ""][:2]
+    if verb == "train" and stage in FORMER:
+        log_refusal(arguments, UsageError.exit_code)
+        raise UsageError(
+            f"calid train {stage}", "There is no such training any more.", f"Use {FORMER[stage]}."
+        )
     try:
         return tyro.cli(
             Command,

@@ -1,70 +1,70 @@
-"""Objectives of the learned baselines: the tuples of stage 2, the same slices and budget."""
+"""Training of the learned baselines: the tuples, the budget and the loop of the presets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
 from calid.baselines.learned import Baseline, save_baseline
 from calid.baselines.regression import RegressionInterpolator
 from calid.diffusion.objective import diffuse
 from calid.diffusion.schedule import variance_preserving
-from calid.training.interpolator import TupleBatch, TupleObjective
-from calid.training.latent_interpolator import noise_times
+from calid.training.interpolator import TupleBatch, noise_times, tuple_task
+from calid.training.loop import Task
+from calid.training.tuples import Tuples
 
-__all__ = ["DiffusionAutoencoderObjective", "RegressionObjective", "baseline_objective"]
+__all__ = ["DiffusionAutoencoderObjective", "RegressionObjective", "baseline_task"]
 
 
-class RegressionObjective(TupleObjective):
-    """Squared error in units of what is to be expected, as the default preset's mean."""
+class RegressionObjective(nn.Module):
+    """Squared error as of the default preset's mean, in units of the gate: ``|mu - z|^2 / g^2``."""
 
-    interpolator: RegressionInterpolator
-
-    def __init__(self, interpolator: RegressionInterpolator) -> None:
+    def __init__(self, baseline: RegressionInterpolator) -> None:
         super().__init__()
-        self.interpolator, self.per_side = interpolator, interpolator.reach
+        self.baseline = baseline
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss of a batch."""
-        latents = batch.acquired.latents
-        error = self.interpolator(latents, batch.context) - latents[batch.target]
-        return {"loss": (error / batch.context.gate[:, None, None, None]).square().mean()}
-
-    def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """Write the interpolator."""
-        save_baseline(self.interpolator, path, figures)
+        error = self.baseline(batch.neighbours) - batch.truth
+        return {"loss": (error / batch.neighbours.gate).square().mean()}
 
 
-class DiffusionAutoencoderObjective(TupleObjective):
-    """Predict the noise in a slice, given the code of that very slice; neighbours are not seen."""
+class DiffusionAutoencoderObjective(nn.Module):
+    """Predict the noise in a slice, given its own code: ``|eps_theta(x_t, t, e(z)) - eps|^2``.
 
-    interpolator: DiffusionAutoencoder
-    # At the network's own 100, inverting and rendering, validation takes longer than training.
-    validation_steps = 20
+    Neighbours are not seen (Preechakul et al., CVPR 2022).
+    """
 
-    def __init__(self, interpolator: DiffusionAutoencoder) -> None:
+    def __init__(self, baseline: DiffusionAutoencoder) -> None:
         super().__init__()
-        self.interpolator = interpolator
+        self.baseline = baseline
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss of a batch."""
-        model, target = self.interpolator, batch.target
-        data, images = batch.acquired.latents[target], batch.acquired.images[target]
         t = noise_times(batch.uniform)
-        x = diffuse(data, batch.noise, t, variance_preserving)
-        predicted = model.noise(x, t, model.code(data, images))
+        x = diffuse(batch.truth, batch.noise, t, variance_preserving)
+        predicted = self.baseline.noise(x, t, self.baseline.semantic(batch.truth))
         return {"loss": (predicted - batch.noise).square().mean()}
 
-    def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """Write the autoencoder."""
-        save_baseline(self.interpolator, path, figures)
 
-
-def baseline_objective(model: Baseline) -> TupleObjective:
-    """What a baseline is trained with."""
-    if isinstance(model, RegressionInterpolator):
-        return RegressionObjective(model)
-    return DiffusionAutoencoderObjective(model)
+def baseline_task(
+    baseline: Baseline,
+    train: Tuples,
+    held_out: Tuples,
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for a learned baseline; see `interpolator_task`."""
+    objective: nn.Module
+    if isinstance(baseline, RegressionInterpolator):
+        objective = RegressionObjective(baseline)
+    else:
+        objective = DiffusionAutoencoderObjective(baseline)
+    export = partial(save_baseline, baseline, weights)
+    return tuple_task(objective, export, train, held_out, batch, seed, device)

@@ -1,295 +1,277 @@
-"""Stage 2: train an interpolator on hidden slices, in the latent space of stage 1."""
+"""Stage 2: train a `LatentInterpolator` on tuples of latents, and then its transport.
+
+Each objective states its loss where it computes it. Errors count in units of the gate: targets
+close to an acquired slice are easy, and are not neglected for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calid.data.bank import Film
-from calid.data.sampling import StackSampler, TrainingStack, centre_stack, seeded
-from calid.data.sparsify import draw_tuple, hide_alternate
+from calid.data.sampling import seeded
 from calid.diffusion.objective import diffuse, logit_normal, velocity
 from calid.diffusion.schedule import rectified_flow, variance_preserving
-from calid.errors import DataError
-from calid.evaluation.metrics import psnr, ssim
-from calid.models.autoencoder import Autoencoder
-from calid.models.context import Acquired, Context, nearest_context
-from calid.models.correspondence import carry
-from calid.models.interpolator import Interpolator, LatentFiller, PaperInterpolator
+from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
-from calid.models.store import save_interpolator
-from calid.training.latent_interpolator import noise_times
+from calid.models.store import save_tensors
+from calid.precision import choose_precision, computing
 from calid.training.loop import Task
+from calid.training.tuples import NARROW, Tuples
 
 __all__ = [
     "NoiseObjective",
-    "RefineObjective",
+    "ResidualObjective",
+    "TransportObjective",
     "TupleBatch",
-    "TupleObjective",
     "interpolator_task",
-    "preset_objective",
+    "noise_times",
+    "transport_task",
+    "tuple_task",
 ]
 
 
 @dataclass(frozen=True)
 class TupleBatch:
-    """Whole stacks, and tuples that index into them.
+    """Some tuples and the random numbers of a step.
 
     Parameters
     ----------
-    acquired
-        Slices of all stacks, one after the other.
-    context
-        Of the targets, indices into them.
-    target
-        Shape ``(targets,)``, index of the hidden slice; of a film, in every frame.
-    noise, uniform, normal
-        Random numbers of the objective: ``(targets, channels, h, w)`` and twice ``(targets,)``.
+    truth
+        Latents of the hidden slices, ``(tuples, channels, h, w)``.
+    neighbours
+        What surrounds them.
+    noise
+        Standard normal, of ``truth``'s shape.
+    uniform
+        In ``[0, 1)``, stratified: one in each of ``tuples`` equal parts. ``(tuples,)``.
+    mean
+        Conditional means, of ``truth``'s shape, where the objective starts from them.
     """
 
-    acquired: Acquired
-    context: Context
-    target: Tensor
+    truth: Tensor
+    neighbours: Neighbours
     noise: Tensor
     uniform: Tensor
-    normal: Tensor
+    mean: Tensor | None = None
 
 
-class TupleObjective(nn.Module):
-    """What stage 2 asks of an objective, a preset's or a baseline's; its call takes a `TupleBatch`.
+class NoiseObjective(nn.Module):
+    """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2`` (Ho et al., 2020)."""
 
-    Parameters
-    ----------
-    interpolator
-        The network that is trained; also its name in checkpoints.
-    per_side
-        Context slices on either side that its batches have.
-    midway
-        It learns only slices in the middle of their gap.
-    samples
-        It is validated with one sample, having no conditional mean.
-    validation_steps
-        Sampler steps in validation; 0 for the network's own.
-    """
-
-    interpolator: LatentFiller
-    per_side: int = 2
-    midway: bool = False
-    samples: bool = False
-    validation_steps: int = 0
-
-    @property
-    def channels(self) -> int:
-        """Of the latents that it learns from."""
-        sizes: Any = self.interpolator
-        return int(sizes.config.channels)
-
-    def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """Write the interpolator's weights with the latest validation figures."""
-        raise NotImplementedError
-
-
-class RefineObjective(TupleObjective):
-    """Default preset: squared error of the mean, and rectified flow on what is left of it.
-
-    Parameters
-    ----------
-    flow, carry
-        Weights of the flow term and of the carried images' squared error, which teaches
-        where things go at the resolution of the image.
-    """
-
-    interpolator: Interpolator
-
-    def __init__(self, interpolator: Interpolator, flow: float = 0.5, carry: float = 10.0) -> None:
-        super().__init__()
-        self.interpolator, self.flow, self.carry = interpolator, flow, carry
-        self.per_side = interpolator.reach
-
-    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
-        """Loss terms of a batch."""
-        terms, loss, _ = self.terms(batch)
-        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
-
-    def terms(self, batch: TupleBatch) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-        """Terms by name, their weighted sum, and errors of mean latents and carried images.
-
-        Errors count in units of what is to be expected there, so that targets close to a slice,
-        which are easy, are not neglected.
-        """
-        model, truth = self.interpolator, batch.acquired.latents[batch.target]
-        aligned, seen = model.align(batch.acquired, batch.context)
-        expected = batch.context.gate[:, None, None, None]
-        image = batch.acquired.images[batch.target]
-        errors = {
-            "latent": (aligned.mean - truth) / expected,
-            "image": (carry(seen, aligned) - image) / expected,
-        }
-        regression, carried = (error.square().mean() for error in errors.values())
-        # The flow's target is the error of the mean, not a reason for the mean to move.
-        residual = (truth - aligned.mean.detach()) / model.residual_size(batch.context)
-        t = logit_normal(batch.normal)
-        x = diffuse(residual, batch.noise, t, rectified_flow)
-        injected = model.denoiser.inject(aligned.pyramid)
-        speed = model.denoiser(x, t, injected, batch.context.frames)
-        flow = (speed - velocity(residual, batch.noise)).square().mean()
-        terms = {"regression": regression, "flow": flow, "carried": carried}
-        return terms, regression + self.flow * flow + self.carry * carried, errors
-
-    def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """See `TupleObjective.save`."""
-        save_interpolator(self.interpolator, path, figures)
-
-
-class NoiseObjective(TupleObjective):
-    """Paper preset: predict the noise (Ho et al., NeurIPS 2020, eq. 14), T = 1000."""
-
-    interpolator: PaperInterpolator
-    midway = True
-    samples = True
-
-    def __init__(self, interpolator: PaperInterpolator) -> None:
+    def __init__(self, interpolator: LatentInterpolator) -> None:
         super().__init__()
         self.interpolator = interpolator
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
-        """Loss terms of a batch whose targets lie midway between their two neighbours."""
-        model, latents = self.interpolator, batch.acquired.latents
-        truth = latents[batch.target]
-        # The middle two of the context are the adjacent slices.
-        middle = batch.context.index.shape[1] // 2
-        below, above = (latents[batch.context.index[:, i]] for i in (middle - 1, middle))
+        """Loss terms of a batch."""
         t = noise_times(batch.uniform)
-        x = diffuse(truth, batch.noise, t, variance_preserving)
-        injected = model.denoiser.inject(model.condition(below, above))
-        predicted = model.denoiser(x, t, injected)
-        return {"loss": (predicted - batch.noise).square().mean()}
-
-    def save(self, path: Path, figures: Mapping[str, float]) -> None:
-        """See `TupleObjective.save`."""
-        save_interpolator(self.interpolator, path, figures)
+        x = diffuse(batch.truth, batch.noise, t, variance_preserving)
+        known = self.interpolator.encode(batch.neighbours)
+        error = self.interpolator.predict(x, t, known) - batch.noise
+        return {"loss": error.square().mean()}
 
 
-def preset_objective(model: Interpolator | PaperInterpolator) -> TupleObjective:
-    """What a preset is trained with."""
-    return RefineObjective(model) if isinstance(model, Interpolator) else NoiseObjective(model)
+class ResidualObjective(nn.Module):
+    """Default preset: the conditional mean, and the posterior of what is left of the latent.
+
+    ``L = |mu - z|^2 / g^2 + flow |v_theta(x_t, t, c) - (eps - r)|^2`` with the residual
+    ``r = (z - mu) / (S g)`` and ``x_t = (1 - t) r + t eps``.
+
+    Parameters
+    ----------
+    flow
+        Weight of the second term.
+    """
+
+    def __init__(self, interpolator: LatentInterpolator, flow: float = 0.5) -> None:
+        super().__init__()
+        self.interpolator, self.flow = interpolator, flow
+        if interpolator.transport is not None:
+            # It has a training of its own.
+            interpolator.transport.requires_grad_(False)
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        model, gate = self.interpolator, batch.neighbours.gate
+        known = model.encode(batch.neighbours)
+        assert known.mean is not None
+        regression = ((known.mean - batch.truth) / gate).square().mean()
+        # The residual is the target of the denoiser, and no reason for the mean to move.
+        residual = (batch.truth - known.mean.detach()) / (model.config.residual * gate)
+        t = logit_normal(torch.special.ndtri(batch.uniform.clamp(1e-4, 1 - 1e-4)))
+        x = diffuse(residual, batch.noise, t, rectified_flow)
+        error = model.predict(x, t, known) - velocity(residual, batch.noise)
+        flow = error.square().mean()
+        loss = regression + self.flow * flow
+        return {"loss": loss, "regression": regression.detach(), "flow": flow.detach()}
+
+
+class TransportObjective(nn.Module):
+    """From registered means to real latents: ``|v(x_t, t) - (z - z_0)|^2 / g^2``.
+
+    ``x_t = (1 - t) z_0 + t z`` with uniform ``t`` (Ohayon et al., ICLR 2025, eq. 4).
+    """
+
+    def __init__(self, interpolator: LatentInterpolator) -> None:
+        super().__init__()
+        assert interpolator.transport is not None
+        self.config, self.transport = interpolator.config, interpolator.transport
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        assert batch.mean is not None
+        first = start(batch.neighbours, batch.mean, batch.noise, self.config)
+        x = diffuse(first, batch.truth, batch.uniform, rectified_flow)
+        error = self.transport(x, batch.uniform) - velocity(first, batch.truth)
+        return {"loss": (error / batch.neighbours.gate).square().mean()}
+
+
+def noise_times(uniform: Tensor) -> Tensor:
+    """The 1000 training times of noise prediction, from numbers in ``[0, 1)``; never 0."""
+    return torch.ceil(uniform * 1000).clamp(min=1) / 1000
 
 
 def interpolator_task(
-    objective: TupleObjective,
-    autoencoder: Autoencoder,
-    train: Sequence[Film],
-    held_out: Sequence[Film],
+    interpolator: LatentInterpolator,
+    train: Tuples,
+    held_out: Tuples,
     weights: Path,
-    size: int,
-    stacks: int,
-    targets: int,
+    batch: int,
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Everything the loop needs for stage 2.
+    """Everything the loop needs for tau_1, tau_2 and the denoiser of either preset.
+
+    Parameters
+    ----------
+    train, held_out
+        Tuples of different subjects. The paper's preset learns from those midway in their gap.
+    weights
+        File that the averaged network is written to.
+    batch
+        Tuples a step and process.
+    """
+    registered = interpolator.config.registered
+    objective = ResidualObjective(interpolator) if registered else NoiseObjective(interpolator)
+    train, held_out = (t if registered else _midway(t) for t in (train, held_out))
+    export = partial(_save, interpolator, weights)
+    return tuple_task(objective, export, train, held_out, batch, seed, device)
+
+
+def transport_task(
+    interpolator: LatentInterpolator,
+    train: Tuples,
+    held_out: Tuples,
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for the transport, given a trained rest; see `interpolator_task`.
+
+    The means of all tuples are computed once, here.
+    """
+    interpolator.requires_grad_(False)
+    objective = TransportObjective(interpolator)
+    objective.transport.requires_grad_(True)
+    means = [_means(interpolator, tuples, device) for tuples in (train, held_out)]
+    export = partial(_save, interpolator, weights)
+    return tuple_task(objective, export, train, held_out, batch, seed, device, means)
+
+
+def tuple_task(
+    objective: nn.Module,
+    export: Callable[[Mapping[str, float]], None],
+    train: Tuples,
+    held_out: Tuples,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    means: list[Tensor] | None = None,
+) -> Task:
+    """A training on tuples: every network of stage 2, preset's or baseline's.
+
+    Validation gives the objective's terms on all held-out tuples, and on those of narrow and of
+    wide gaps alone.
 
     Parameters
     ----------
     objective
-        A preset's or a baseline's.
-    autoencoder
-        Frozen, of stage 1.
+        Module whose call takes a `TupleBatch`.
+    export
+        As `Task.export`.
     train, held_out
-        Films of different subjects.
-    weights
-        File that the objective saves.
-    size
-        Crop in pixels.
-    stacks, targets
-        Stacks a step and process, and hidden slices drawn from each.
+        Tuples of different subjects.
+    batch
+        Tuples a step and process.
+    means
+        Conditional means of ``train`` and ``held_out``, for `TupleBatch.mean`.
     """
-    usable = [f for f in train if len(f.positions) >= 3]
-    sampler = StackSampler(usable, size, seed, most_slices=14)
     channels_last(objective)
-
-    def encode(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return autoencoder.encode(images)
-
-    def enter(images: Tensor) -> Acquired:
-        batch = images[:, None].to(device, memory_format=torch.channels_last)
-        return Acquired.of(batch, encode)
+    train_means, held_out_means = means or (None, None)
 
     def draw(step: int, rank: int) -> TupleBatch:
-        generator = seeded(seed, step, 4, rank)
-        drawn = sampler.draw(step, rank, stacks)
-        contexts, hidden, offset = [], [], 0
-        for stack in drawn:
-            for _ in range(targets):
-                choice = draw_tuple(stack.positions, generator, objective.midway)
-                place = stack.positions[[choice.target]]
-                context = nearest_context(stack.positions[choice.kept], place, objective.per_side)
-                index = torch.from_numpy(choice.kept)[context.index] + offset
-                contexts.append(Context(index, context.distance, context.mask))
-                hidden.append(choice.target + offset)
-            offset += len(stack.images)
-        acquired = enter(torch.cat([s.images for s in drawn]))
-        count, shape = len(hidden), acquired.latents.shape[1:]
-        return TupleBatch(
-            acquired,
-            Context.concatenate(contexts).to(device),
-            torch.tensor(hidden, device=device),
-            torch.randn((count, *shape), generator=generator).to(device),
-            torch.rand(count, generator=generator).to(device),
-            torch.randn(count, generator=generator).to(device),
-        )
-
-    shown = [centre_stack(f, 0, size) for f in held_out if len(f.positions) >= 3][::4]
-    if not usable or not shown:
-        raise DataError(
-            "training data",
-            "Stage 2 needs stacks of at least 3 slices to train and to validate on.",
-            "Add longer stacks.",
-        )
+        generator = seeded(seed, step, 9, rank)
+        picks = torch.randint(len(train), (batch,), generator=generator)
+        return _batch(train, picks, train_means, generator, device)
 
     def validate() -> Mapping[str, float]:
-        return _hidden_slices(objective, autoencoder, shown, enter)
+        figures: dict[str, float] = {}
+        wide = held_out.gap > NARROW[1]
+        for name, chosen in (("", wide | ~wide), ("narrow_", ~wide), ("wide_", wide)):
+            if not chosen.any():
+                continue
+            rows = []
+            for picks in torch.nonzero(chosen)[:, 0].split(batch):
+                # The same noise and times at every validation.
+                part = _batch(held_out, picks, held_out_means, seeded(seed, 10), device)
+                terms = objective(part)
+                rows.append(torch.stack([x.float() for x in terms.values()]).cpu() * len(picks))
+            total = torch.stack(rows).sum(0) / chosen.sum()
+            figures |= {f"{name}{k}": v for k, v in zip(terms, total.tolist(), strict=True)}
+        return figures
 
-    export = partial(objective.save, weights)
-    return Task(objective, draw, validate, export, stacks * targets, "tuples")
+    return Task(objective, draw, validate, export, batch, "tuples")
 
 
-def _hidden_slices(
-    objective: TupleObjective,
-    autoencoder: Autoencoder,
-    stacks: Sequence[TrainingStack],
-    enter: Callable[[Tensor], Acquired],
-) -> dict[str, float]:
-    """PSNR and SSIM of hidden slices, linear beside them.
+def _save(interpolator: LatentInterpolator, path: Path, figures: Mapping[str, float]) -> None:
+    save_tensors(interpolator, "interpolator", interpolator.config, figures, path)
 
-    The model answers with one sample, or else with its conditional mean.
-    """
-    model = objective.interpolator
-    rows = []
-    for number, stack in enumerate(stacks):
-        kept, hidden = hide_alternate(len(stack.positions))
-        acquired = enter(stack.images[kept])
-        for target in hidden:
-            filled = model.fill(
-                acquired,
-                stack.positions[kept],
-                stack.positions[[target]],
-                draw=partial(torch.randn, generator=seeded(number)) if objective.samples else None,
-                steps=objective.validation_steps or model.default_steps,
-                temperature=1.0,
-            )
-            image = autoencoder.decode(filled.latents).cpu().clamp(0, 1)[0, 0]
-            truth = stack.images[target].clamp(0, 1)
-            linear = stack.images[[target - 1, target + 1]].mean(0).clamp(0, 1)
-            rows.append([float(f(x, truth)) for x in (image, linear) for f in (psnr, ssim)])
-    figures = np.mean(rows, axis=0)
-    names = ("psnr", "ssim", "linear_psnr", "linear_ssim")
-    return dict(zip(names, figures.tolist(), strict=True))
+
+def _batch(
+    tuples: Tuples,
+    picks: Tensor,
+    means: Tensor | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> TupleBatch:
+    truth, neighbours = tuples.batch(picks, device)
+    count = len(picks)
+    noise = torch.randn(truth.shape, generator=generator).to(device)
+    offset = torch.rand((), generator=generator)
+    uniform = ((torch.arange(count) + offset) / count).to(device)
+    mean = None if means is None else means[picks].to(device).float()
+    return TupleBatch(truth, neighbours, noise, uniform, mean)
+
+
+def _midway(tuples: Tuples) -> Tuples:
+    """The tuples whose target lies in the middle of its gap."""
+    off = tuples.distance[:, :2].sum(1).abs()
+    return tuples.chosen(torch.nonzero(off < 0.05 * tuples.gap)[:, 0])
+
+
+@torch.no_grad()
+def _means(interpolator: LatentInterpolator, tuples: Tuples, device: torch.device) -> Tensor:
+    """Conditional means of all tuples, float16, in the precision of the training."""
+    found = []
+    for picks in torch.arange(len(tuples)).split(256):
+        _, neighbours = tuples.batch(picks, device)
+        with computing(device, choose_precision(device)):
+            found.append(interpolator.mean(neighbours).half().cpu())
+    return torch.cat(found)

@@ -52,16 +52,23 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[bool]:
-    """Whether there are several processes; if so, they can talk to each other meanwhile."""
+    """Whether there are several processes; if so, they can talk to each other meanwhile.
+
+    Whoever needs the group more than once holds it open: a second one would meet the addresses
+    that the first has left behind, and might wait for good.
+    """
     if process_count() < 2:
         yield False
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    inner = dist.is_initialized()
+    if not inner:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield True
         dist.barrier()
     finally:
-        dist.destroy_process_group()
+        if not inner:
+            dist.destroy_process_group()
 
 
 @contextmanager

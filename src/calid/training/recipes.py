@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calid.baselines.diffusion_autoencoder import DiffusionAutoencoderConfig
+from calid.baselines.regression import RegressionConfig
 from calid.models.interpolator import DEFAULT, PAPER, InterpolatorConfig
 from calid.training.tuples import TupleConfig
 
-__all__ = ["AUTOENCODER", "INTERPOLATORS", "InterpolatorRecipe", "Recipe"]
+__all__ = [
+    "AUTOENCODER",
+    "BASELINES",
+    "INTERPOLATORS",
+    "BaselineRecipe",
+    "InterpolatorRecipe",
+    "Recipe",
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,25 @@ class InterpolatorRecipe:
     transport: Recipe | None
 
 
+@dataclass(frozen=True)
+class BaselineRecipe:
+    """A learned baseline.
+
+    Parameters
+    ----------
+    config
+        What is trained.
+    tuples
+        What it is trained on.
+    training
+        How.
+    """
+
+    config: RegressionConfig | DiffusionAutoencoderConfig
+    tuples: TupleConfig
+    training: Recipe
+
+
 AUTOENCODER = Recipe(
     steps=2200, batch=32, rate=1.5e-3, warmup=175, decay=0.998, phantoms=60, size=80
 )
@@ -77,3 +105,9 @@ INTERPOLATORS = {
     "default": InterpolatorRecipe(DEFAULT, TupleConfig(), STAGE_2, STAGE_2),
     "paper": InterpolatorRecipe(PAPER, TupleConfig(), STAGE_2, None),
 }
+
+BASELINES = {
+    "regression": BaselineRecipe(RegressionConfig(), TupleConfig(), STAGE_2),
+    "diffusion-autoencoder": BaselineRecipe(DiffusionAutoencoderConfig(), TupleConfig(), STAGE_2),
+}
+"""On the tuples of the presets, and as many of them."""

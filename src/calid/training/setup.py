@@ -29,10 +29,8 @@ def gather_films(
     validation: Sequence[Path],
     phantoms: int,
     cache: Path,
-    frames: int = 1,
-    own_pixels: bool = False,
 ) -> tuple[list[Film], list[Film]]:
-    """Training and held-out films, never of the same subject.
+    """Training and held-out films in pixels of their own, never of the same subject.
 
     Parameters
     ----------
@@ -42,10 +40,6 @@ def gather_films(
         Number of synthetic hearts, added to the training films.
     cache
         Folder for the uint8 copies.
-    frames
-        Of each synthetic heart.
-    own_pixels
-        Keep the pixels of the images, as `calid.geometry.pixels.PixelGrid`; else 1.5 mm.
 
     Raises
     ------
@@ -61,15 +55,15 @@ def gather_films(
     films = load_bank(
         data,
         cache / "train.safetensors",
-        extra=phantom_films(phantoms, frames),
-        extra_key=f"phantoms={phantoms}" + (f" frames={frames}" if frames > 1 else ""),
+        extra=phantom_films(phantoms),
+        extra_key=f"phantoms={phantoms}",
         on_skip=warn,
-        own_pixels=own_pixels,
+        own_pixels=True,
     )
     held_out: list[Film] = []
     if validation:
         held_out = load_bank(
-            validation, cache / "validation.safetensors", on_skip=warn, own_pixels=own_pixels
+            validation, cache / "validation.safetensors", on_skip=warn, own_pixels=True
         )
     films, held_out = _split(films, held_out, validation)
     if not films or not held_out:
@@ -113,23 +107,14 @@ def _split(
     return list(train), list(held_out)
 
 
-def phantom_films(count: int, frames: int = 1) -> Iterator[Film]:
-    """Thick-slice films of synthetic hearts, so that many positions have a truth.
+def phantom_films(count: int) -> Iterator[Film]:
+    """Stacks of so many synthetic hearts, 2.5 mm apart, so that many positions have a truth.
 
-    Parameters
-    ----------
-    count
-        How many hearts.
-    frames
-        Of each. Single frames lie 2.5 mm apart, at another phase in every heart: many hearts at
-        one phase each teach more anatomy than few at many. Whole cycles have a quarter of the
-        slices, 10 mm apart.
+    Each heart is at another phase: many at one phase each teach more anatomy than few at many.
     """
     for seed in _seeds(count):
-        first = 0.37 * seed % 1.0
-        phases = tuple((first + frame / frames) % 1.0 for frame in range(frames))
-        gap = GAP / 4 if frames == 1 else GAP
-        stack = HeartPhantom(seed).acquire(gap=gap, phases=phases, noise=0.01)
+        phase = 0.37 * seed % 1.0
+        stack = HeartPhantom(seed).acquire(gap=GAP / 4, phases=(phase,), noise=0.01)
         yield to_film(stack, f"phantom{seed}")
 
 

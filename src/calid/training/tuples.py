@@ -100,6 +100,11 @@ class Tuples:
         return len(self.index)
 
     @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return self.latents.shape[1]
+
+    @property
     def gap(self) -> Tensor:
         """Width in mm of every tuple's gap, ``(tuples,)``."""
         return self.distance[:, 1] - self.distance[:, 0]
@@ -146,7 +151,7 @@ def build_tuples(
     encoder: str,
     folder: Path,
     config: TupleConfig,
-    on_draw: Callable[[int], None] = lambda done: None,
+    on_draw: Callable[[int, bool], None] = lambda done, made: None,
 ) -> Tuples:
     """Read the draws that are in a folder, and make those that are not.
 
@@ -161,7 +166,7 @@ def build_tuples(
     folder
         One file a draw. A build that was stopped goes on with the draw it was in.
     on_draw
-        Told how many draws are done.
+        Told after each draw how many are done, and whether it was made now or was there.
 
     Raises
     ------
@@ -181,10 +186,11 @@ def build_tuples(
     parts = []
     for draw in range(config.draws):
         path = folder / f"draw-{draw:03}.safetensors"
-        if not path.exists():
+        missing = not path.exists()
+        if missing:
             _write(path, _draw(usable, encode, config, draw), key)
         parts.append(_read(path, key))
-        on_draw(draw + 1)
+        on_draw(draw + 1, missing)
     return Tuples.joined(parts)
 
 

@@ -1,0 +1,112 @@
+"""What is to train in the tests of trainings: every network, tiny, on data made up here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calid.baselines.learned import LEARNED, new_baseline
+from calid.data.augment import crop
+from calid.data.bank import Film, window_units
+from calid.models.autoencoder import Autoencoder, AutoencoderConfig
+from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator
+from calid.training.autoencoder import autoencoder_task
+from calid.training.baselines import baseline_task
+from calid.training.interpolator import interpolator_task, transport_task
+from calid.training.loop import Task
+from calid.training.tuples import Tuples
+
+CPU = torch.device("cpu")
+SIZE, CHANNELS = 32, 2
+SIZES = AutoencoderConfig(CHANNELS, (8, 16), (1, 1), (1, 1))
+SMALL = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
+ON_TUPLES = ("default", "transport", "paper", *LEARNED)
+STAGES = ("autoencoder", *ON_TUPLES)
+
+
+def film(name: str, seed: int, slices: int = 9) -> Film:
+    """A bright disc on a grey ground that drifts and shrinks along the stack."""
+    rng = np.random.default_rng(seed)
+    x, y, dx, dy = rng.uniform(16, 24, 2).tolist() + rng.uniform(-1, 1, 2).tolist()
+    rows, columns = np.mgrid[:40, :40]
+    k = np.arange(slices)[:, None, None]
+    radius = 12 - k + np.arange(2)[:, None, None, None]
+    distance = np.hypot(columns - x - dx * k, rows - y - dy * k)
+    image = 0.2 + 0.7 / (1 + np.exp(distance - radius)) + 0.03 * rng.random((2, slices, 40, 40))
+    return Film(name, np.rint(170 * image).astype(np.uint8), 8.0 * np.arange(slices))
+
+
+TRAIN, HELD_OUT = [film("a", 0), film("b", 1), film("c", 2)], [film("d", 3)]
+
+
+def shown(films: list[Film]) -> torch.Tensor:
+    """Centres of all slices of the first frames, ``(slices, 1, size, size)``."""
+    images = [crop(window_units(f.frames[0]), SIZE, torch.eye(2, 3)) for f in films]
+    return torch.cat(images)[:, None]
+
+
+def tuples(count: int = 24, seed: int = 0) -> Tuples:
+    """Targets that are the mean of their neighbours plus a pattern, so that there is to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    pair = torch.randn(count, 2, CHANNELS, 8, 8, generator=generator)
+    pattern = torch.linspace(-1, 1, 8).expand(CHANNELS, 8, 8)
+    target = pair.mean(1, keepdim=True) + pattern
+    latents = torch.cat([target, pair], 1).flatten(0, 1).half()
+    first = 3 * torch.arange(count)[:, None]
+    index = torch.cat([first, first + 1, first + 2, *2 * [torch.full_like(first, -1)]], 1)
+    half = torch.where(torch.arange(count) % 2 == 0, 5.0, 10.0)
+    none = torch.zeros(count)
+    return Tuples(latents, pair.half(), index, torch.stack([-half, half, none, none], 1))
+
+
+def model(stage: str, seed: int = 0) -> LatentInterpolator:
+    torch.manual_seed(seed)
+    return LatentInterpolator(dataclasses.replace(PAPER if stage == "paper" else DEFAULT, **SMALL))
+
+
+def task_of(
+    stage: str,
+    weights: Path,
+    seed: int = 0,
+    train: Tuples | None = None,
+    held_out: Tuples | None = None,
+) -> Task:
+    """A fresh task; ``seed`` is that of the initial weights, not of the data."""
+    given = train or tuples(), held_out or tuples(12, 1), weights, 8, 0, CPU
+    torch.manual_seed(seed)
+    if stage == "autoencoder":
+        network = Autoencoder(SIZES)
+        return autoencoder_task(
+            network, TRAIN, HELD_OUT, weights, SIZE, batch=4, seed=0, device=CPU
+        )
+    if stage in LEARNED:
+        return baseline_task(new_baseline(stage, channels=CHANNELS, widths=(8, 16)), *given)
+    # What the transport starts from is trained already: it does not depend on the seed.
+    whole = model(stage, 0 if stage == "transport" else seed)
+    if stage == "transport":
+        torch.manual_seed(seed)
+        whole.transport = model(stage, seed).transport
+        return transport_task(whole, *given)
+    return interpolator_task(whole, *given)
+
+
+def perturb(network: torch.nn.Module, seed: int) -> None:
+    """Random numbers on all parameters, as if they had been trained."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def log_of(folder: Path) -> list[dict[str, object]]:
+    """Lines of a log without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    clock = ("seconds", "left")
+    return [
+        {k: v for k, v in line.items() if k not in clock and not k.endswith("_per_second")}
+        for line in lines
+    ]
