@@ -117,8 +117,8 @@ def verbs(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
         "cost": ("evaluate", "phantoms", "--protocol", "cost", "--out", out),
         "demo": ("demo", "--out", out),
         "autoencoder": ("train", "autoencoder", *folders),
-        "interpolator": ("train", "interpolator", *folders),
-        "baseline": ("train", "baseline", "--method", "regression", *folders),
+        "default": ("train", "default", *folders),
+        "regression": ("train", "regression", *folders),
         "segmentation": ("train", "segmentation", *folders),
     }
 

@@ -140,9 +140,9 @@ def test_our_model_is_asked_for_the_whole_heart_with_its_settings(model):
     found = measure(method, SMALL, "cpu")
     first, heart, counted = model.asked
     # One sample more to count the operations of each; there are none in this model.
-    assert counted == ((1, 3, 32, 32), {"factor": 2, "samples": 1, "steps": 5})
+    assert counted == ((1, 3, 32, 32), {"factor": 2, "dial": None, "samples": 1, "steps": 5})
     assert found["operations"] == 0
-    assert heart == ((1, 3, 32, 32), {"factor": 2, "samples": 3, "steps": 5})
+    assert heart == ((1, 3, 32, 32), {"factor": 2, "dial": None, "samples": 3, "steps": 5})
     assert first[0][1] == 2  # the tiny run that loading counts
     assert not found["extrapolated"]
     assert found["basis"] == ""

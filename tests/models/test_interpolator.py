@@ -60,7 +60,7 @@ def test_every_answer_goes_to_the_acquired_slice(near: float) -> None:
     answers = (mean, model.crisp(seen, mean, 0 * noise, 3), model.sample(seen, noise, 3))
     mean_error, _, sample_error = ((a - seen.moved[:, 0]).abs().max() for a in answers)
     assert max(mean_error, sample_error) < 50 * near
-    begin = start(seen, mean, noise, model.config)
+    begin = start(seen, mean, noise, model.config.approach, model.config.answer_noise)
     assert (begin - seen.moved[:, 0]).abs().max() < 50 * near
 
 
@@ -120,11 +120,11 @@ def test_the_transport_sees_its_state_and_the_time_alone() -> None:
 
 def test_the_start_lies_on_the_way_from_the_mean_to_the_blend() -> None:
     config, seen, mean = PRESETS[0], neighbours(), random(2, CHANNELS, 8, 8)
-    begin = start(seen, mean, torch.zeros_like(mean), config)
+    begin = start(seen, mean, torch.zeros_like(mean), config.approach, 0.3)
     share = (begin - mean) / (seen.blend - mean)
     torch.testing.assert_close(share, torch.full_like(share, config.approach), rtol=0, atol=1e-3)
-    spread = start(seen, mean, torch.ones_like(mean), config) - begin
-    wanted = (config.start_noise * seen.gate).expand_as(spread)
+    spread = start(seen, mean, torch.ones_like(mean), config.approach, 0.3) - begin
+    wanted = (0.3 * seen.gate).expand_as(spread)
     torch.testing.assert_close(spread, wanted, rtol=1e-3, atol=1e-5)
 
 

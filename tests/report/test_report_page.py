@@ -22,10 +22,6 @@ from calid.report.volumes import Volumes
 from calid.segmentation.measures import Chamber, Function, Measurement
 
 
-def method(*asked):
-    return linear(*asked)[None]
-
-
 RECORD = {
     "software": {"name": "calid", "version": "0.0"},
     "input": {"sha256": "1f" * 32},
@@ -40,7 +36,7 @@ RECORD = {
 def report(small_stack):
     return Report(
         stack=small_stack,
-        volume=densify(small_stack, method, 3),
+        volume=densify(small_stack, linear, 3),
         record=RECORD,
         files={"output": "3d" * 32},
         command="calid reconstruct INPUT OUTPUT --seed 0",
@@ -179,7 +175,7 @@ def test_the_ruler_has_a_tick_a_slice_and_few_words(small_stack, slices):
     stack = replace(
         small_stack, data=data, positions=np.arange(slices) * 10.0, frame_times=np.zeros(1)
     )
-    drawn = ruler(densify(stack, method, 4))
+    drawn = ruler(densify(stack, linear, 4))
     generated, acquired = drawn.split('class="acquired"')
     assert generated.count("<line") == 3 * (slices - 1)
     assert acquired.count("<line") == slices

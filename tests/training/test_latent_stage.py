@@ -49,7 +49,8 @@ def test_the_transport_is_asked_for_the_way_from_its_start_to_the_truth() -> Non
     batch = batch_of(mean=batch_of().neighbours.blend + 0.5)
     network = model("default")
     assert batch.mean is not None
-    begin = start(batch.neighbours, batch.mean, batch.noise, network.config)
+    config = network.config
+    begin = start(batch.neighbours, batch.mean, batch.noise, config.approach, config.start_noise)
     wanted = ((batch.truth - begin) / batch.neighbours.gate).square().mean()
     loss = TransportObjective(network)(batch)["loss"]
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)

@@ -105,11 +105,14 @@ class _RecipeTraining(_Training):
 
     steps: int = 0
     """Optimiser steps of each training; 0 for the recipe's."""
+    phantoms: int | None = None
+    """Synthetic hearts beside the data. Without, the recipe's number."""
 
-    def films(self, phantoms: int) -> tuple[list[Film], list[Film]]:
+    def films(self, recipe: Recipe) -> tuple[list[Film], list[Film]]:
         """Training and held-out films in pixels of their own."""
         from calid.training.setup import gather_films
 
+        phantoms = recipe.phantoms if self.phantoms is None else self.phantoms
         return gather_films(self.data, self.validation, phantoms, self.out)
 
     def batch(self, recipe: Recipe) -> int:
@@ -138,7 +141,7 @@ class TrainAutoencoder(_RecipeTraining):
         from calid.training.recipes import AUTOENCODER as RECIPE
 
         device = self.begin(self.out, RECIPE.seed)
-        train, held_out = self.films(RECIPE.phantoms)
+        train, held_out = self.films(RECIPE)
         task = autoencoder_task(
             Autoencoder(AutoencoderConfig()).to(device),
             train,
@@ -186,7 +189,7 @@ class _TupleTraining(_RecipeTraining):
         config = replace(config, draws=self.draws or config.draws)
         channels, key = autoencoder.config.latent_channels, digest(weights)
         with first_process_first(device):
-            train, held_out = self.films(recipe.phantoms)
+            train, held_out = self.films(recipe)
             say(f"Tuples take up to {size_on_disk(train, channels, config) / 1e9:.1f} GB of disk.")
             cache = self.out / "tuples"
             seen = build_tuples(train, encode, key, cache, config, _Draws(config.draws))

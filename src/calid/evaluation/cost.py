@@ -75,8 +75,8 @@ class Costed:
         Of its row.
     kind
         What it is.
-    preset, samples, steps
-        Of ``calid``; no steps takes the preset's own.
+    preset, dial, samples, steps
+        Of ``calid``; no dial and no steps take those of the weights.
     region
         Of ``calid``: networks around the heart, finding it included, or everywhere.
     encode_steps, render_steps
@@ -90,7 +90,8 @@ class Costed:
     name: str
     kind: Literal["linear", "regression", "calid", "pixel-diffusion"]
     preset: Literal["default", "paper"] = "default"
-    samples: int = 1
+    dial: float | None = None
+    samples: int = 0
     steps: int | None = None
     region: Literal["heart", "whole"] = "whole"
     encode_steps: int = 100
@@ -106,10 +107,11 @@ FILM = Workload("film", frames=30, timed_frames=2)
 METHODS = (
     Costed("linear", "linear"),
     Costed("regression", "regression"),
-    Costed("calid", "calid", samples=0, region="heart"),
-    Costed("calid, whole field", "calid", samples=0),
+    Costed("calid", "calid", region="heart"),
+    Costed("calid, whole field", "calid"),
+    Costed("calid-mean", "calid", dial=0.0),
     Costed("calid-sample", "calid", samples=1),
-    Costed("calid-average", "calid", samples=8),
+    Costed("paper", "calid", preset="paper", samples=1),
     Costed("pixel diffusion", "pixel-diffusion"),
 )
 

@@ -175,6 +175,7 @@ def _calid(method: Costed, workload: Workload, device: str) -> Reconstruct:
     model = load_model(method.preset, device)
     options: dict[str, Any] = {
         "factor": workload.factor,
+        "dial": method.dial,
         "samples": method.samples,
         "steps": method.steps,
     }

@@ -126,7 +126,10 @@ class TransportObjective(nn.Module):
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch."""
         assert batch.mean is not None
-        first = start(batch.neighbours, batch.mean, batch.noise, self.config)
+        config = self.config
+        first = start(
+            batch.neighbours, batch.mean, batch.noise, config.approach, config.start_noise
+        )
         x = diffuse(first, batch.truth, batch.uniform, rectified_flow)
         error = self.transport(x, batch.uniform) - velocity(first, batch.truth)
         return {"loss": (error / batch.neighbours.gate).square().mean()}
