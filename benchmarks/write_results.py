@@ -1,25 +1,22 @@
 """Write every figure that README, model card and docs/results quote.
 
-    python benchmarks/write_results.py DATA [--publish]
+    python benchmarks/write_results.py DATA [--publish] [--only PART ...]
 
 DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `calid evaluate` on
 the weights in the package and those of the learned baselines in ``benchmarks/baselines``; the
 text between a pair of markers is replaced, nothing else is touched. ``--publish`` also evaluates
-``acdc/test``, which is done once per released model.
+``acdc/test``, which is done once per released model. Parts are ``slices``, ``coarse``,
+``tradeoff``, ``films``, ``dense``, ``cost`` and ``papers``; without ``--only`` all are made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -43,48 +40,116 @@ NOTICE = (
 """Stands beside every table and picture of ACDC's people."""
 
 
+PARTS = ("slices", "coarse", "tradeoff", "films", "dense", "cost", "papers")
+
+
 def main() -> None:
     """Evaluate, time, and put the figures where they belong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--publish", action="store_true", help="evaluate acdc/test as well")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
-    splits = ("val", "test") if options.publish else ("val",)
-    for split in splits:
-        evaluate(options.data / "acdc" / split)
-    tradeoff = ("--baselines", str(BASELINES), str(options.data / "acdc" / "val"))
-    script("tradeoff.py", *tradeoff, str(RESULTS / "tradeoff"))
-    mark(RESULTS / "tradeoff" / "table.md")
-    films(options.data / "acdc_cine" / "val")
-    dense_truth(options.data / "isotropic")
-    quote(splits[-1])
+    splits, only = ("val", "test") if options.publish else ("val",), options.only
+    folders = [options.data / "acdc" / split for split in splits]
+    for folder in folders:
+        if "slices" in only:
+            evaluate(folder)
+        if "coarse" in only:
+            coarse(folder)
+    if "tradeoff" in only:
+        given = ("--baselines", str(BASELINES), str(folders[0]))
+        script("tradeoff.py", *given, str(RESULTS / "tradeoff"))
+        mark(RESULTS / "tradeoff" / "table.md")
+    if "films" in only:
+        films(options.data / "acdc_cine" / "val")
+    if "dense" in only:
+        dense_truth(options.data / "isotropic")
+    if "cost" in only:
+        cost = ("--protocol", "cost", "--out", str(RESULTS / "cost-heart"))
+        calid("evaluate", "phantoms", *cost)
+    if "papers" in only:
+        papers(folders)
+
+
+def papers(folders: list[Path]) -> None:
+    """README, model card and the baselines' page."""
     card = ROOT / "src/calid/weights/MODEL_CARD.md"
+    put(ROOT / "README.md", "results", noted(headline(folders[-1])))
+    put(card, "results", noted(headline(folders[-1])))
     put(card, "weights", weights(card.parent))
+    put(card, "segmentation", noted(segmentation(folders)))
     put(BASELINES / "README.md", "weights", weights(BASELINES))
-    put(card, "segmentation", noted(segmentation([options.data / "acdc" / s for s in splits])))
-    put(ROOT / "README.md", "timing", timing(options.data))
-    put(ROOT / "README.md", "cost", cost())
     put(ROOT / "README.md", "demo", demo())
 
 
+SHARED = (
+    *("--baselines", str(BASELINES)),
+    *("--predictions", str(ROOT / "runs" / "predictions")),
+)
+"""What methods answered is shared and kept."""
+
+
 def evaluate(data: Path) -> None:
-    """All protocols on one folder; what methods answered is shared and kept under runs/."""
-    extra = ("--baselines", str(BASELINES), "--predictions", str(ROOT / "runs" / "predictions"))
+    """All protocols of hidden slices on one folder."""
     for protocol in PROTOCOLS:
         out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
-        calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *extra)
+        calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *SHARED)
         mark(out / "table.md")
-    # As figures were published before: to compare with those.
-    coarse = RESULTS / f"{PROTOCOLS[0]}-{data.parent.name}-{data.name}-1.5mm"
-    calid("evaluate", str(data), "--out", str(coarse), "--grid", "1.5mm", *extra)
-    mark(coarse / "table.md")
     leave_out(RESULTS / f"downstream-{data.parent.name}-{data.name}")  # the same answers again
+
+
+def coarse(data: Path) -> None:
+    """Hidden slices in pixels of 1.5 mm, to compare with figures of earlier versions."""
+    out = RESULTS / f"{PROTOCOLS[0]}-{data.parent.name}-{data.name}-1.5mm"
+    calid("evaluate", str(data), "--out", str(out), "--grid", "1.5mm", *SHARED)
+    mark(out / "table.md")
+    leave_out(out)
+
+
+ROWS = (
+    *("linear", "registration", "diffusion-autoencoder", "paper"),
+    *("calid", "calid-mean", "calid-crisp", "calid-sample", "real slice"),
+)
+COLUMNS = {
+    "psnr": ("hidden-slices", "PSNR", 2),
+    "ssim": ("hidden-slices", "SSIM", 3),
+    "sharpness": ("hidden-slices", "sharpness", 2),
+    "dice": ("downstream", "Dice", 3),
+    "hd95": ("downstream", "HD95", 1),
+    "lv_error_ml": ("downstream", "LV, ml", 1),
+    "rv_error_ml": ("downstream", "RV, ml", 1),
+}
+
+
+def headline(data: Path) -> str:
+    """Means over the subjects of a split, of the rows that most readers ask for."""
+    name = f"{data.parent.name}-{data.name}"
+    read = {
+        protocol: json.loads((RESULTS / f"{protocol}-{name}" / "summary.json").read_text())
+        for protocol in PROTOCOLS[:2]
+    }
+    found = {protocol: summary["methods"] for protocol, summary in read.items()}
+    known = [row for row in ROWS if any(row in methods for methods in found.values())]
+    lines = [
+        f"| {data.parent.name}/{data.name}, {read['hidden-slices']['n_subjects']} subjects | "
+        + " | ".join(label for _, label, _ in COLUMNS.values())
+        + " |",
+        "|---" * (1 + len(COLUMNS)) + "|",
+    ]
+    for row in known:
+        cells = []
+        for metric, (protocol, _, digits) in COLUMNS.items():
+            figure = found[protocol].get(row, {}).get(metric)
+            cells.append(f"{figure['mean']:.{digits}f}" if figure else "")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def films(data: Path) -> None:
     """Hidden slices of whole films, without the slowest methods."""
     out = RESULTS / f"film-{data.parent.name}-{data.name}"
-    methods = "linear,registration,calid,calid-2d,calid-mean"
+    methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
     kept = ("--predictions", str(ROOT / "runs" / "predictions"))
     calid(
         "evaluate", str(data), "--out", str(out), "--protocol", "film", "--methods", methods, *kept
@@ -93,10 +158,8 @@ def films(data: Path) -> None:
 
 
 def dense_truth(scanned: Path) -> None:
-    """Hearts that are known everywhere, synthetic ones and a real one; what a whole heart costs."""
-    methods = "nearest,linear,cubic,registration,calid,calid-mean"
-    cost = ("--protocol", "cost", "--out", str(RESULTS / "cost-heart"))
-    calid("evaluate", "phantoms", *cost)
+    """Hearts that are known everywhere, synthetic ones and a real one."""
+    methods = "nearest,linear,cubic,registration,blend,calid,calid-mean,calid-crisp"
     dense: tuple[str, ...] = ("--protocol", "dense", "--max-subjects", "10", "--methods", methods)
     dense += ("--predictions", str(ROOT / "runs" / "predictions"))
     calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
@@ -140,25 +203,6 @@ def segmentation(folders: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def quote(split: str) -> None:
-    """Put the tables of one split into README and model card."""
-    card = ROOT / "src/calid/weights/MODEL_CARD.md"
-    hidden, downstream = (
-        (RESULTS / f"{protocol}-acdc-{split}" / "table.md").read_text()
-        for protocol in PROTOCOLS[:2]
-    )
-    put(ROOT / "README.md", "results", part(hidden, 0))
-    put(ROOT / "README.md", "differences", noted(part(hidden, 1)))
-    put(card, "results", part(hidden, 0))
-    put(card, "downstream", part(downstream, 0))
-
-
-def part(text: str, number: int) -> str:
-    """One table of a results page: the main one, differences, then splits."""
-    parts = re.split(r"\n\n(?=By )", text)
-    return parts[number].rstrip() + "\n"
-
-
 def calid(*arguments: str) -> str:
     """Run the command line and return what it prints."""
     command = [sys.executable, "-m", "calid", *arguments]
@@ -182,48 +226,6 @@ def weights(folder: Path) -> str:
             f"| `{f['sha256'][:16]}` | {figures} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def timing(data: Path) -> str:
-    """Wall time of one whole command on a real full field of view."""
-    stack = data / "raw_full_fov" / "patient005_frame01.nii.gz"
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        calid("reconstruct", str(stack), f"{folder}/out.nii.gz", "--factor", "7")
-        seconds = time.perf_counter() - started
-        record = json.loads(Path(folder, "out.json").read_text())
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    count, (_, slices, height, width) = (
-        len(record["output"]["acquired_slices"]),
-        record["output"]["shape"],
-    )
-    settings = record["settings"]
-    drawn = f"{settings['samples']} samples of {settings['steps']} steps"
-    how = drawn if settings["samples"] else "in one pass"
-    return (
-        f"{count} slices of {height} x {width} to {slices}, {how}, everything included: "
-        f"{seconds:.0f} s, peak {peak:.1f} GiB, on {settings['device']} "
-        f"({platform.machine()}, {settings['precision']}, "
-        f"{len(os.sched_getaffinity(0))} cores).\n"
-    )
-
-
-def cost() -> str:
-    """How much longer pixel-space diffusion takes than the default answer and one sample."""
-    found = json.loads((RESULTS / "cost-heart" / "summary.json").read_text())
-    rows = {row["method"]: row for row in found["results"]}
-    pixels, ours, sample = (rows[n] for n in ("pixel diffusion", "calid", "calid-sample"))
-    seconds, operations = (
-        [f"{float(f'{pixels[key] / row[key]:.2g}'):,.0f}" for row in (ours, sample)]
-        for key in ("seconds", "operations")
-    )
-    return (
-        f"A pixel-space diffusion autoencoder of DMCVR's published size takes {seconds[0]} "
-        f"times as long and {operations[0]} times the floating-point operations of the "
-        f"default answer, and {seconds[1]} and {operations[1]} times those of one "
-        "sample, which is drawn in the whole field ([table](docs/results/cost-heart/table.md); "
-        "its time is extrapolated from a few evaluations).\n"
-    )
 
 
 def demo() -> str:

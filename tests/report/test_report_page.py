@@ -41,7 +41,7 @@ def report(small_stack):
         files={"output": "3d" * 32},
         command="calid reconstruct INPUT OUTPUT --seed 0",
         warnings=[],
-        check=self_check(small_stack, method),
+        check=self_check(small_stack, linear),
         volumes=Volumes(Measurement(100.0, 90.5, 80.0), Measurement(101.0, 91.5, 81.0)),
     )
 

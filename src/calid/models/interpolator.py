@@ -84,7 +84,7 @@ class InterpolatorConfig:
 
 DEFAULT = InterpolatorConfig()
 PAPER = InterpolatorConfig(
-    registered=False, widths=(64, 112, 160), denoiser=(96, 160, 224), sampler_steps=50
+    registered=False, widths=(64, 112, 160), denoiser=(96, 160, 224), sampler_steps=25
 )
 
 
