@@ -77,7 +77,7 @@ class InterpolatorConfig:
     approach: float = 0.7
     start_noise: float = 0.2
     answer_noise: float = 0.1
-    dial: float = 0.7
+    dial: float = 0.75
     transport_steps: int = 12
     sampler_steps: int = 12
 
