@@ -18,6 +18,7 @@ from command_line import run
 
 from calid.io.sidecar import sha256
 from calid.training import recipes
+from calid.weights import weights_path
 
 HARNESS = Path(__file__).parents[2] / "benchmarks" / "kill.py"
 NOWHERE = Path("/proc/calid")  # refuses even root
@@ -109,6 +110,7 @@ def verbs(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
     """A command for every verb that writes, with all of its files in ``out``."""
     stack = data / "p1_ED.nii.gz"
     folders = ("--data", data, "--validation", data, "--out", out)
+    stage_1 = ("--autoencoder", weights_path("autoencoder"))
     return {
         "reconstruct": ("reconstruct", stack, out / "dense.nii.gz"),
         "segment": ("segment", stack, out / "labels.nii.gz"),
@@ -117,8 +119,8 @@ def verbs(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
         "cost": ("evaluate", "phantoms", "--protocol", "cost", "--out", out),
         "demo": ("demo", "--out", out),
         "autoencoder": ("train", "autoencoder", *folders),
-        "default": ("train", "default", *folders),
-        "regression": ("train", "regression", *folders),
+        "default": ("train", "default", *folders, *stage_1),
+        "regression": ("train", "regression", *folders, *stage_1),
         "segmentation": ("train", "segmentation", *folders),
     }
 
@@ -168,9 +170,14 @@ def test_a_disk_that_fills_up_on_the_way_is_an_output_error(
     assert "could not be written" in capsys.readouterr().err
 
 
-def test_training_does_not_walk_over_an_earlier_one(stack_file, tmp_path, capsys):
-    old = tmp_path / "checkpoint.safetensors"
+@pytest.mark.parametrize(
+    ("verb", "folder"),
+    [("autoencoder", ""), ("default", "posterior"), ("regression", "regression")],
+)
+def test_training_does_not_walk_over_an_earlier_one(verb, folder, stack_file, tmp_path, capsys):
+    old = tmp_path / folder / "checkpoint.safetensors"
+    old.parent.mkdir(exist_ok=True)
     old.write_bytes(b"hours of work")
-    assert run(*verbs(stack_file.parent, tmp_path)["autoencoder"]) == 2
+    assert run(*verbs(stack_file.parent, tmp_path)[verb]) == 2
     assert "--resume" in capsys.readouterr().err
     assert old.read_bytes() == b"hours of work"

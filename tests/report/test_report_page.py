@@ -21,7 +21,6 @@ from calid.report.spread import spread_figure
 from calid.report.volumes import Volumes
 from calid.segmentation.measures import Chamber, Function, Measurement
 
-
 RECORD = {
     "software": {"name": "calid", "version": "0.0"},
     "input": {"sha256": "1f" * 32},

@@ -85,13 +85,13 @@ def task_of(
         )
     if stage in LEARNED:
         return baseline_task(new_baseline(stage, channels=CHANNELS, widths=(8, 16)), *given)
-    # What the transport starts from is trained already: it does not depend on the seed.
-    whole = model(stage, 0 if stage == "transport" else seed)
+    first, second = model(stage, seed), model(stage)
+    # What a training leaves alone does not depend on the seed.
     if stage == "transport":
-        torch.manual_seed(seed)
-        whole.transport = model(stage, seed).transport
-        return transport_task(whole, *given)
-    return interpolator_task(whole, *given)
+        second.transport = first.transport
+        return transport_task(second, *given)
+    first.transport = second.transport
+    return interpolator_task(first, *given)
 
 
 def perturb(network: torch.nn.Module, seed: int) -> None:
