@@ -91,7 +91,6 @@ OTHERS = {
         ("evaluate", "{top}/good", "--out", "{out}/r", "--methods", "regression"),
         "WeightsError",
     ),
-    "train, no weights of stage 1": (("train", "paper", *FILM), "UsageError"),
     "train, absent weights of stage 1": (
         ("train", "default", *FILM, "--autoencoder", "{top}/absent.safetensors"),
         "WeightsError",

@@ -147,9 +147,9 @@ def _fit(
             if not norm.isfinite():
                 # One such step would stay in the moving average for good.
                 raise UsageError(
-                    "--rate",
+                    folder,
                     f"Training has diverged: the gradient of step {step + 1} is not finite.",
-                    "Give a lower rate; --resume goes on from the last checkpoint.",
+                    "Train with a lower rate; --resume goes on from the last checkpoint.",
                 )
             optimizer.step()
             average.update(module, step)
