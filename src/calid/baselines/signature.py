@@ -40,7 +40,7 @@ NDArray
 class LatentRule(Protocol):
     """A baseline in the latent space of stage 1; it draws nothing.
 
-    Parameters
+    Attributes
     ----------
     default_steps
         Steps of its sampler; 1 where it has none.
