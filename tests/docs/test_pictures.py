@@ -34,7 +34,7 @@ def test_every_picture_is_drawn(tmp_path):
 
 
 def test_every_committed_picture_is_light():
-    assert len(shown()) > 20
+    assert len(shown()) > 10
     heavy = {p.name: p.stat().st_size for p in shown() if p.stat().st_size > 200_000}
     assert heavy == {}
     for path in shown():
@@ -46,11 +46,11 @@ def test_what_is_made_of_acdc_carries_its_licence():
     pages = [ROOT / "README.md", ROOT / "src/calid/weights/MODEL_CARD.md"]
     pages += DOCS.rglob("*.md")
     made = [p for p in pages if ACDC.search(p.read_text()) and FIGURES.search(p.read_text())]
-    assert len(made) > 7
+    assert len(made) > 4
     assert [p.name for p in made if RESULTS["NOTICE"] not in p.read_text()] == []
     # Rows, summaries and pictures have theirs in the table of their folder.
     folders = {p.parent for p in (DOCS / "results").glob("*acdc*/*")}
-    assert len(folders) > 4
+    assert len(folders) > 3
     assert folders <= {p.parent for p in made}
     notices = (ROOT / "LICENSE-DATA").read_text()
     assert all(f"docs/results/{p.parent.name}/" in notices for p in made if p.name == "table.md")
