@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 def cases(real_data: Path) -> list[Case]:
     """Every fifth stack of the validation split."""
     files = sorted((real_data / "acdc" / "val").glob("*_E?.nii.gz"))[::5]
-    return [load_case(path) for path in files]
+    return [load_case(path, own_pixels=True) for path in files]
 
 
 @pytest.fixture(scope="module")
