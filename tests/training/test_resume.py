@@ -347,7 +347,7 @@ def test_a_run_that_diverges_stops_before_it_spoils_what_was_saved(tmp_path):
     run.batch = lambda step, rank: batch(step, rank) / (0.0 if step == 4 else 1.0)  # type: ignore[method-assign]
     with pytest.raises(UsageError, match="gradient of step 5 is not finite") as caught:
         run.fit(tmp_path, resume=False)
-    assert caught.value.subject == tmp_path
+    assert caught.value.subject == str(tmp_path)
     saved = load_file(tmp_path / "checkpoint.safetensors")
     assert all(t.isfinite().all() for t in saved.values())
     assert len(log_of(tmp_path)) == 5  # four steps and the validation of the fourth
