@@ -35,8 +35,8 @@ class Inspect:
     json: Path | None = None
     """File to write the same to, as JSON."""
     shifts: bool = False
-    """Look for slices whose heart lies off its neighbours too, as
-    reconstruct does; a network does that, in seconds."""
+    """Look for slices whose heart lies off its neighbours, as
+    reconstruct does: a network's work of some seconds."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:

@@ -451,7 +451,8 @@ class TrainSegmentation(_Training):
     start_from: Path | None = None
     """Weights to begin with, to fine-tune them; without, from scratch."""
     label_map: str | None = None
-    """Which values the labels have, if they are others: LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
+    """Which values the labels have, if they are others:
+    LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
 
     def run(self) -> None:
         """Train and leave OUT/segmentation.safetensors."""
