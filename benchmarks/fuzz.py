@@ -1,12 +1,14 @@
 """Feed damaged files to the readers: whatever comes in, a stack or a typed error comes out.
 
-Sound NIfTI and DICOM inputs are mutated at random (bits, bytes, numbers in the header, pieces
-cut out, doubled or exchanged, before and after compression) and read with a small budget, under
-a cap on memory and with a watchdog. What is read is written and read again.
+Sound inputs (NIfTI, DICOM, and DICOM with compressed pixels) are mutated at random (bits, bytes,
+numbers in the header, pieces cut out, doubled or exchanged, before and after compression) and
+read with a small budget, under a cap on memory and with a watchdog. What is read is written and
+read again.
 
 An input fails if anything but `calid.errors.CalidError` comes out, if it takes longer than
-5 seconds of CPU time, if it needs more memory than the cap, if a library's own warning reaches
-the user, or if what was read is not finite, too large, or changed by writing.
+5 seconds of CPU time, if it needs more memory than the cap, if a library's own warning or log
+reaches the user, or if what was read is not finite, too large, other than what is inspected, or
+changed by writing.
 
     python benchmarks/fuzz.py --minutes 10
     python benchmarks/fuzz.py --kind nifti --only 1234    # one input again, with its traceback
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import logging
 import random
 import resource
 import shutil
@@ -32,6 +35,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,7 @@ from fuzz_inputs import makers
 
 from calid.errors import CalidError, CalidWarning, ResourceError
 from calid.io import read, write_volume
+from calid.io.inspect import inspect_input
 from calid.stack import SliceStack, Volume
 
 MAX_BYTES = 16 * 2**20  # asked of the reader
@@ -129,12 +134,17 @@ def attempt(path: Path, tally: Tally) -> str | None:
     tally.inputs += 1
     started = time.process_time()
     found = None
+    heard = BufferingHandler(1000)
+    logging.root.addHandler(heard)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with watched():
+                looked = inspect_input(path, max_bytes=MAX_BYTES)
                 stack = read(path, max_bytes=MAX_BYTES)
                 examine(stack, path.parent)
+                if looked.stack is None or looked.stack.data.tobytes() != stack.data.tobytes():
+                    raise BrokenError("inspect sees another stack than read")
             tally.read += 1
         except ResourceError as error:
             found = f"More memory than {CAP} bytes: {error}"
@@ -149,6 +159,9 @@ def attempt(path: Path, tally: Tally) -> str | None:
         if not issubclass(warning.category, CalidWarning):
             place = f"{Path(warning.filename).name}:{warning.lineno}"
             found = found or f"{warning.category.__name__} at {place}: {warning.message}"
+    for record in heard.buffer:
+        found = found or f"Logged by {record.name}: {record.getMessage()}"
+    logging.root.removeHandler(heard)
     tally.slowest = max(tally.slowest, time.process_time() - started)
     return found
 
@@ -187,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--inputs", type=int, default=2**62, help="stop after this many")
-    parser.add_argument("--kind", choices=("nifti", "dicom", "all"), default="all")
+    parser.add_argument("--kind", choices=("nifti", "dicom", "packed", "all"), default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="try this one input and show its traceback")
     parser.add_argument("--keep", type=Path, help="folder for the inputs that fail")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
+import importlib
 import io
 import random
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +30,12 @@ SOUND: tuple[tuple[type[nib.Nifti1Header], Literal["<", ">"], str, tuple[int, ..
     (nib.Nifti2Header, ">", "u2", (3, 4, 3, 1)),
 )
 """Header, byte order, type and shape of the sound files."""
+
+JPEG = "JPEGLosslessSV1"
+PACKED = ("RLELossless", "JPEGLSLossless", "JPEG2000Lossless", JPEG)
+"""Transfer syntaxes of the compressed seeds."""
+PIXELS = b"\xe0\x7f\x10\x00"
+"""Tag of the pixels."""
 
 Bytes = bytes | bytearray
 
@@ -57,12 +64,20 @@ def nifti_seeds() -> list[bytes]:
     return made
 
 
-def dicom_seed() -> dict[str, bytes]:
-    """A film of three slices and two frames, one file an image."""
+def dicom_seed(syntax: str = "") -> dict[str, bytes]:
+    """A film of three slices and two frames, one file an image.
+
+    Parameters
+    ----------
+    syntax
+        Keyword of the transfer syntax that pixels are compressed in; none if empty.
+    """
+    from pydicom import uid
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
     study, series, frame = (generate_uid(entropy_srcs=[name]) for name in ("a", "b", "c"))
+    matrix = (34, 32) if syntax else (8, 6)  # JPEG 2000 has no smaller images
     files = {}
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -79,7 +94,7 @@ def dicom_seed() -> dict[str, bytes]:
         image.Modality, image.SeriesDescription = "MR", "cine_sax"
         image.SeriesNumber, image.InstanceNumber = 5, number + 1
         image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
-        image.Rows, image.Columns = 8, 6
+        image.Rows, image.Columns = matrix
         image.PixelSpacing, image.SliceThickness = [1.4, 1.4], 8
         image.SpacingBetweenSlices = 10
         image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
@@ -89,11 +104,37 @@ def dicom_seed() -> dict[str, bytes]:
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
         image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
         image.PixelRepresentation = 0
-        image.PixelData = rng.integers(0, 900, (8, 6)).astype("<u2").tobytes()
+        image.PixelData = rng.integers(0, 900, matrix).astype("<u2").tobytes()
         buffer = io.BytesIO()
+        if syntax and syntax != JPEG:
+            image.compress(getattr(uid, syntax), generate_instance_uid=False)
         image.save_as(buffer, enforce_file_format=True)
-        files[f"IM{number:03d}.dcm"] = buffer.getvalue()
+        content = buffer.getvalue()
+        files[f"IM{number:03d}.dcm"] = lossless_jpeg(content) if syntax == JPEG else content
     return files
+
+
+def lossless_jpeg(content: bytes) -> bytes:
+    """A DICOM file with its pixels compressed by GDCM, which works on disk only."""
+    gdcm: Any = importlib.import_module("gdcm")  # which carries no types
+    with tempfile.TemporaryDirectory() as folder:
+        raw, packed = Path(folder, "raw"), Path(folder, "packed")
+        raw.write_bytes(content)
+        reader, writer = gdcm.ImageReader(), gdcm.ImageWriter()
+        reader.SetFileName(str(raw))
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        if not reader.Read():
+            raise RuntimeError("GDCM does not read its input")
+        change.SetInput(reader.GetImage())
+        if not change.Change():
+            raise RuntimeError("GDCM does not compress")
+        writer.SetFileName(str(packed))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        if not writer.Write():
+            raise RuntimeError("GDCM does not write")
+        return packed.read_bytes()
 
 
 # Mutations ----------------------------------------------------------------------------------
@@ -208,17 +249,21 @@ def nifti_maker() -> Maker:
     return make
 
 
-def dicom_maker() -> Maker:
-    """Damage in one file, in a folder or zip of files, or in the zip itself."""
-    seed = dicom_seed()
+def dicom_maker(syntaxes: tuple[str, ...] = ()) -> Maker:
+    """Damage in one file, in a folder or zip of files, or in the zip itself.
+
+    Of compressed files, half of the damage is to the pixels alone.
+    """
+    seeds = [dicom_seed(syntax) for syntax in syntaxes or ("",)]
 
     def make(folder: Path, rng: random.Random) -> Path:
-        files = dict(seed)
+        files = dict(rng.choice(seeds))
         way = rng.randrange(4)
         if way < 3:
             names = sorted(files)
             for name in rng.sample(names, rng.choice((1, 1, 2, len(names)))):
-                files[name] = mutated(files[name], rng)
+                start = rng.choice((0, files[name].find(PIXELS) if syntaxes else 0))
+                files[name] = files[name][:start] + mutated(files[name][start:], rng)
         if way == 0:
             path = folder / "IM.dcm"
             path.write_bytes(files[rng.choice(sorted(files))])
@@ -241,10 +286,12 @@ def dicom_maker() -> Maker:
 
 
 def makers(kind: str) -> dict[str, Maker]:
-    """Makers of the kinds that this version reads, by name."""
+    """Makers by the kind of input."""
     made: dict[str, Maker] = {}
     if kind in ("nifti", "all"):
         made["nifti"] = nifti_maker()
-    if kind in ("dicom", "all") and importlib.util.find_spec("calid.io.dicom"):
+    if kind in ("dicom", "all"):
         made["dicom"] = dicom_maker()
+    if kind in ("packed", "all"):
+        made["packed"] = dicom_maker(PACKED)
     return made

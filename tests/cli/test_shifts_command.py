@@ -41,11 +41,12 @@ def moved(sound: SliceStack) -> SliceStack:
 @pytest.mark.slow
 def test_inspect_tells_the_slice_and_the_size(sound, moved, tmp_path, capsys):
     out = tmp_path / "found.json"
-    assert calid("inspect", write(moved, tmp_path / "a.nii"), "--json", out) == 0
+    path = write(moved, tmp_path / "a.nii")
+    assert calid("inspect", path, "--shifts", "--json", out) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"slice {NUMBER} (counted from 0) by 7." in told
     assert any(f"slice {NUMBER} " in note for note in json.loads(out.read_text())["warnings"])
-    assert calid("inspect", write(sound, tmp_path / "b.nii")) == 0
+    assert calid("inspect", write(sound, tmp_path / "b.nii"), "--shifts") == 0
     assert "lies off" not in capsys.readouterr().out
 
 

@@ -65,6 +65,6 @@ def test_help_does_without_the_large_libraries() -> None:
 
 
 @pytest.mark.slow
-def test_inspecting_a_stack_does_without_what_draws(stack: str) -> None:
-    libraries = ("scipy.spatial", "matplotlib")
+def test_inspecting_a_stack_does_without_what_draws_and_learns(stack: str) -> None:
+    libraries = ("scipy.ndimage", "scipy.spatial", "matplotlib", "torch")
     assert imported([["inspect", stack]], *libraries) == {"inspect": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -53,6 +54,29 @@ def test_without_them_it_begins_anew(folders, tmp_path):
     found = load_file(tmp_path / "segmentation.safetensors")
     given = load_file(weights_path("segmentation"))
     assert not all(found[name].equal(given[name]) for name in given)
+
+
+@pytest.mark.slow
+def test_labels_of_another_order_are_told_and_mapped(folders, tmp_path, capsys):
+    places = tuple(tmp_path / folder.name for folder in folders)
+    for folder, place in zip(folders, places, strict=True):
+        shutil.copytree(folder, place)
+        for path in place.glob("*_label.nii.gz"):
+            labels = nib.load(path)
+            other = np.array([0, 3, 2, 1], np.uint8)[np.asarray(labels.dataobj)]
+            nib.save(nib.Nifti1Image(other, labels.affine), path)
+    found = []
+    for name, source, more in (
+        ("usual", folders, ()),
+        ("mapped", places, ("--label-map", "LV=1,MYO=2,RV=3")),
+    ):
+        out = tmp_path / "out" / name
+        assert train(source, out, "--steps", 1, *more) == 0
+        assert "another order" not in capsys.readouterr().err
+        found.append(load_file(out / "segmentation.safetensors"))
+    assert all(found[0][name].equal(found[1][name]) for name in found[0])
+    assert train(places, tmp_path / "out" / "warned", "--steps", 1) == 0
+    assert "--label-map LV=1,MYO=2,RV=3 reads them so" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

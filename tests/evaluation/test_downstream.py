@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run as calid
 from numpy.typing import NDArray
 
 from calid.baselines.linear import linear
@@ -21,6 +23,7 @@ from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Evaluation, Protocol, evaluate
 from calid.evaluation.tables import markdown, summarise
 from calid.geometry.affine import from_spacing
+from calid.io.labels import parse_label_map
 
 GAP, PIXEL, SLICES = 8.0, 1.5, 5
 ML = GAP * PIXEL**2 / 1000
@@ -242,3 +245,25 @@ def test_stacks_of_one_name_are_labelled_each_for_itself(tmp_path):
     protocol = downstream(by_brightness, None)
     for case in cases:
         assert protocol.score(case, case.truth)["lv_error_ml"] == [0.0]
+
+
+def test_labels_of_another_order_are_told_and_mapped(files, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / files[0].name
+    save(other, painted(10).astype(np.int16) * 100)
+    save(other.with_name("p1_ED_label.nii"), np.array([0, 3, 2, 1], np.uint8)[painted(10)])
+    with pytest.warns(CalidWarning, match="--label-map LV=1,MYO=2,RV=3 reads them so"):
+        downstream(by_brightness, None).load(other)
+    known = parse_label_map("LV=1,MYO=2,RV=3")
+    case = downstream(by_brightness, None, label_map=known).load(other)
+    usual = downstream(by_brightness, None).load(files[0])
+    assert case.labels is not None
+    np.testing.assert_array_equal(case.labels, usual.labels)
+    np.testing.assert_array_equal(case.truth_labels, usual.truth_labels)
+    command = ("evaluate", other.parent, "--out", tmp_path / "out", "--methods", "linear")
+    assert calid(*command, "--label-map", "LV=1,MYO=2,RV=3") == 0
+    assert "another order" not in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["label_map"] == "LV=1,MYO=2,RV=3"
+    assert calid(*command, "--protocol", "film", "--label-map", "LV=1,MYO=2,RV=3") == 2
+    assert "film reads no labels" in " ".join(capsys.readouterr().err.split())

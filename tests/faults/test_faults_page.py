@@ -15,7 +15,7 @@ import pytest
 from command_line import run
 from faults.dicom_writer import OBLIQUE, late_enhancement, long_axis, short_axis
 from faults.dicom_writer import save as save_dicom
-from faults.test_dicom_encodings import LOSSLESS, exam
+from faults.test_dicom_encodings import HIGH_THROUGHPUT, LOSSLESS, LOSSY, UNREAD, cut_off, exam
 from faults.test_dicom_faults import ODD, two_stacks
 from faults.test_dicom_file_faults import evil_zip
 from faults.test_dicom_images import CLASSES, COPIES, PARTS, Change, changed, fields, resent
@@ -221,9 +221,17 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             ),
         ],
         "links to files and folders, also in a circle": [linked],
-        "JPEG Lossless, JPEG-LS, JPEG 2000, RLE": [
+        "JPEG Lossless, JPEG-LS, JPEG 2000, high-throughput JPEG 2000, RLE, lossy JPEG of 8 bits": [
             lambda folder, encode=encode: exam(encode, folder)  # type: ignore[misc]
-            for encode in LOSSLESS.values()
+            for encode in (LOSSLESS | LOSSY | HIGH_THROUGHPUT).values()
+        ],
+        "other encodings: lossy JPEG of 12 bits, JPEG XL": [
+            lambda folder, encode=encode: exam(encode, folder)  # type: ignore[misc]
+            for encode in UNREAD.values()
+        ],
+        "compressed pixels that are cut off": [
+            lambda folder, syntax=syntax: cut_off(syntax, 0.5, folder)  # type: ignore[misc]
+            for syntax in LOSSLESS
         ],
         "archives that point outside or hold symbolic links, zip bombs": [
             lambda folder: evil_zip(folder / "a.zip", "../escaped.dcm"),

@@ -18,8 +18,10 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
     [
         pytest.param("nifti", 500, marks=pytest.mark.slow),
         pytest.param("dicom", 80, marks=pytest.mark.slow),
+        pytest.param("packed", 40, marks=pytest.mark.slow),
         pytest.param("nifti", 10_000, marks=pytest.mark.nightly),
         pytest.param("dicom", 1_000, marks=pytest.mark.nightly),
+        pytest.param("packed", 1_000, marks=pytest.mark.nightly),
     ],
 )
 def test_damaged_files_give_a_stack_or_a_typed_error(kind: str, inputs: int) -> None:

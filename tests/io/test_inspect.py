@@ -120,3 +120,14 @@ def test_json_is_not_written_over_the_input(tmp_path):
     save(short_axis(), tmp_path / "exam")
     assert run(tmp_path / "exam", "--json", tmp_path / "missing" / "a.json") == 6
     assert run(tmp_path / "exam", "--json", tmp_path / "a.txt") == 6
+
+
+def test_an_odd_header_is_no_matter_for_a_library_to_speak_of(tmp_path, caplog):
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([1, 1, 8, 1]))
+    image.to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[252:254] = (16).to_bytes(2, "little")  # qform_code, of which there are five
+    path.write_bytes(content)
+    assert inspect_input(path).stack is not None
+    assert caplog.messages == []

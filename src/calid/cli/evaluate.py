@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from calid.evaluation.contender import Contender
     from calid.evaluation.methods import Roster
     from calid.evaluation.protocol import Evaluation, Protocol
+    from calid.io.labels import LabelMap
 
 __all__ = ["Evaluate"]
 
 ON_PIXELS = ("hidden-slices", "downstream", "film")
 """Protocols that compare in pixels of the images, or of 1.5 mm if asked to."""
+
+LABELLED = ("hidden-slices", "downstream", "uncertainty")
+"""Protocols that read manual labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,9 @@ class Evaluate:
     grid: Literal["own", "1.5mm"] = "own"
     """Pixels in which hidden slices are compared: those of the
     images, as a user gets them, or 1.5 mm."""
+    label_map: str | None = None
+    """Which values manual labels have, if they are others:
+    LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
     max_subjects: int | None = None
     """Stop after this many subjects."""
     seed: int = 0
@@ -79,6 +86,10 @@ class Evaluate:
         """Evaluate and print the table."""
         from calid.io.atomic import check_folder
 
+        if self.label_map is not None and self.protocol not in LABELLED:
+            raise UsageError(
+                "--label-map", f"{self.protocol} reads no labels.", "Leave the option out."
+            )
         check_folder(self.out)
         if self.predictions is not None:
             check_folder(self.predictions)
@@ -126,7 +137,7 @@ class Evaluate:
             )
         files = self._files()
         sampler = Roster(self.seed, self.device, self.baselines, self.weights).sampler()
-        protocol = uncertainty(self.reading.read)
+        protocol = uncertainty(self.reading.read, self._labels())
         found, results, summary = self._evaluated(protocol, files, [sampler])
         rows, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
         figures["rank"] = vars(rank_correlation(rows))
@@ -173,6 +184,7 @@ class Evaluate:
             "n_images": targets,
             "seed": self.seed,
             "grid": self.grid if self.protocol in ON_PIXELS else None,
+            "label_map": self.label_map,
             "reading": self.reading.facts(),
             **record(contenders, self.baselines, self.weights, device=self.device),
         }
@@ -209,11 +221,18 @@ class Evaluate:
         autoencoder = roster.load("default") if ceiling else None
         reader, own = self.reading.read, self.grid == "own"
         if self.protocol == "downstream":
-            return downstream(load_segmenter(self.device).label_slices, autoencoder, reader, own)
+            label = load_segmenter(self.device).label_slices
+            return downstream(label, autoencoder, reader, own, self._labels())
         if self.protocol == "dense":
             return dense(load_segmenter(self.device).label_slices, autoencoder, reader=reader)
-        protocol = film if self.protocol == "film" else hidden_slices
-        return protocol(autoencoder, reader, own)
+        if self.protocol == "film":
+            return film(autoencoder, reader, own)
+        return hidden_slices(autoencoder, reader, own, self._labels())
+
+    def _labels(self) -> LabelMap | None:
+        from calid.io.labels import parse_label_map
+
+        return parse_label_map(self.label_map)
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say

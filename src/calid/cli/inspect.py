@@ -34,6 +34,9 @@ class Inspect:
     """NIfTI stack, or a DICOM folder, zip or file."""
     json: Path | None = None
     """File to write the same to, as JSON."""
+    shifts: bool = False
+    """Look for slices whose heart lies off its neighbours, as
+    reconstruct does: a network's work of some seconds."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
@@ -46,7 +49,9 @@ class Inspect:
 
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
-        found = _with_shifts(self.reading.inspect(self.input))
+        found = self.reading.inspect(self.input)
+        if self.shifts:
+            found = _with_shifts(found)
         say(_headline(self.input, found))
         console = Console(highlight=False, markup=False)
         if found.stack is not None:

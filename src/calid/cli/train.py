@@ -316,9 +316,13 @@ class TrainSegmentation(_Training):
     """Slices a step."""
     start_from: Path | None = None
     """Weights to begin with, to fine-tune them; without, from scratch."""
+    label_map: str | None = None
+    """Which values the labels have, if they are others:
+    LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
 
     def run(self) -> None:
         """Train and leave OUT/segmentation.safetensors."""
+        from calid.io.labels import parse_label_map
         from calid.segmentation.network import (
             SegmentationConfig,
             SegmentationNetwork,
@@ -329,7 +333,8 @@ class TrainSegmentation(_Training):
         from calid.training.setup import gather_labelled
 
         device = self.begin(self.out, self.seed)
-        train, held_out = gather_labelled(self.data, self.validation, self.phantoms)
+        known = parse_label_map(self.label_map)
+        train, held_out = gather_labelled(self.data, self.validation, self.phantoms, known)
         if self.start_from is None:
             network = SegmentationNetwork(SegmentationConfig())
         else:

@@ -16,7 +16,7 @@ from calid.geometry.grid import NetworkGrid
 from calid.geometry.resample import resample
 from calid.io import read, read_stack
 from calid.io.find import plain_stem
-from calid.io.labels import as_labels
+from calid.io.labels import LabelMap, as_labels
 from calid.stack import SliceStack
 
 __all__ = ["LabelledStack", "label_file", "labels_on_grid", "load_labelled"]
@@ -54,8 +54,15 @@ def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | Non
     return next((file for file in beside if file.exists()), None)
 
 
-def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) -> NDArray[np.uint8]:
+def labels_on_grid(
+    beside: Path,
+    stack: SliceStack,
+    own_pixels: bool = False,
+    label_map: LabelMap | None = None,
+) -> NDArray[np.uint8]:
     """Labels of the first frame of a stack, from their file, at 1.5 mm or in own pixels.
+
+    ``label_map`` is that of `calid.io.labels.parse_label_map`.
 
     Raises
     ------
@@ -71,12 +78,14 @@ def labels_on_grid(beside: Path, stack: SliceStack, own_pixels: bool = False) ->
             f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
             "Give labels on the grid of the images.",
         )
-    labels = as_labels(mask, beside)[0]
+    labels = as_labels(mask, beside, label_map)[0]
     return labels if own_pixels else to_network_grid(labels, stack.pixel_spacing)
 
 
-def load_labelled(folder: Path) -> list[LabelledStack]:
+def load_labelled(folder: Path, label_map: LabelMap | None = None) -> list[LabelledStack]:
     """All stacks below a folder that have a label file of the same shape beside them.
+
+    ``label_map`` is that of `calid.io.labels.parse_label_map`.
 
     Raises
     ------
@@ -89,7 +98,7 @@ def load_labelled(folder: Path) -> list[LabelledStack]:
         if beside is None:
             continue
         stack = read(path)
-        labels = labels_on_grid(beside, stack)
+        labels = labels_on_grid(beside, stack, label_map=label_map)
         film = to_film(stack, subject_of(path))
         images = film.frames[0].astype(np.float32) / LEVELS
         found.append(LabelledStack(film.subject, plain_stem(path.name), images, labels))

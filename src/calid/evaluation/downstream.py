@@ -17,6 +17,7 @@ from calid.evaluation.overlap import dice, hausdorff95
 from calid.evaluation.protocol import Figures, Protocol
 from calid.inference.model import Model
 from calid.io import Reader, read
+from calid.io.labels import LabelMap
 from calid.labels import CLASSES, LV, RV
 from calid.segmentation.measures import slab_widths
 
@@ -27,7 +28,11 @@ Labeller = Callable[[NDArray[np.float32], tuple[float, float]], NDArray[np.uint8
 
 
 def downstream(
-    label: Labeller, autoencoder: Model | None, reader: Reader = read, own_pixels: bool = False
+    label: Labeller,
+    autoencoder: Model | None,
+    reader: Reader = read,
+    own_pixels: bool = False,
+    label_map: LabelMap | None = None,
 ) -> Protocol:
     """The protocol.
 
@@ -43,7 +48,7 @@ def downstream(
         Model whose autoencoder gives a ceiling row; none leaves it out.
     reader
         Reads the stacks.
-    own_pixels
+    own_pixels, label_map
         As `calid.evaluation.hidden_slices.hidden_slices`.
     """
     ceilings: dict[str, Callable[[Case], NDArray[np.float32]]] = {}
@@ -60,7 +65,7 @@ def downstream(
 
     return Protocol(
         name="downstream",
-        load=partial(_load, reader=reader, own_pixels=own_pixels),
+        load=partial(_load, reader=reader, own_pixels=own_pixels, label_map=label_map),
         score=score,
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
@@ -85,8 +90,8 @@ class _KeptSlices:
         return self._latest[1]
 
 
-def _load(path: Path, reader: Reader, own_pixels: bool) -> Case:
-    case = load_case(path, reader, own_pixels)
+def _load(path: Path, reader: Reader, own_pixels: bool, label_map: LabelMap | None) -> Case:
+    case = load_case(path, reader, own_pixels, label_map)
     if case.truth_labels is None:
         raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
     return case

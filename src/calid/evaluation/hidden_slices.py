@@ -27,6 +27,7 @@ from calid.geometry.resample import resample
 from calid.inference.model import Model
 from calid.io import Reader, read, read_stack
 from calid.io.find import plain_stem
+from calid.io.labels import LabelMap
 
 __all__ = ["hidden_slices", "image_figures", "load_case", "recoded"]
 
@@ -35,7 +36,10 @@ REGION = 192.0
 
 
 def hidden_slices(
-    autoencoder: Model | None, reader: Reader = read, own_pixels: bool = False
+    autoencoder: Model | None,
+    reader: Reader = read,
+    own_pixels: bool = False,
+    label_map: LabelMap | None = None,
 ) -> Protocol:
     """The protocol.
 
@@ -47,10 +51,12 @@ def hidden_slices(
         Reads the stacks.
     own_pixels
         Compare in the pixels of the images, as a user gets them; else in pixels of 1.5 mm.
+    label_map
+        Of manual labels, as `calid.io.labels.parse_label_map` gives it.
     """
     return Protocol(
         name="hidden-slices",
-        load=partial(load_case, reader=reader, own_pixels=own_pixels),
+        load=partial(load_case, reader=reader, own_pixels=own_pixels, label_map=label_map),
         score=lambda case, answer: image_figures(answer[0], case.truth[0]),
         columns=("psnr", "ssim", "hfen", "sharpness"),
         headline=("psnr", "ssim"),
@@ -77,7 +83,12 @@ def image_figures(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -
     return {name: metric(shown, wanted).double().numpy() for name, metric in metrics.items()}
 
 
-def load_case(path: Path, reader: Reader = read, own_pixels: bool = False) -> Case:
+def load_case(
+    path: Path,
+    reader: Reader = read,
+    own_pixels: bool = False,
+    label_map: LabelMap | None = None,
+) -> Case:
     """Read the first frame of a stack, hide slices, and cut the region around the heart.
 
     The centre is that of the bounding box of the labels beside the file (``_label`` or
@@ -98,7 +109,9 @@ def load_case(path: Path, reader: Reader = read, own_pixels: bool = False) -> Ca
     centre = _label_centre(path) or (0.5, 0.5)
     cut = region(fine.shape[-2:], centre, spacing)
     beside = label_file(path)
-    labels = None if beside is None else labels_on_grid(beside, stack, own_pixels)[cut]
+    labels = None
+    if beside is not None:
+        labels = labels_on_grid(beside, stack, own_pixels, label_map)[cut]
     positions = stack.positions
     gaps = positions[hidden + 1] - positions[hidden - 1]
     return Case(

@@ -20,6 +20,7 @@ from calid.evaluation.hidden_slices import load_case
 from calid.evaluation.protocol import Figures, Protocol, Row
 from calid.evaluation.statistics import Interval
 from calid.io import Reader, read
+from calid.io.labels import LabelMap
 
 __all__ = ["LEVELS", "calibration", "rank_correlation", "uncertainty"]
 
@@ -27,14 +28,14 @@ LEVELS = (50, 60, 70, 80, 90, 95)
 """Nominal percentages of the prediction intervals."""
 
 
-def uncertainty(reader: Reader = read) -> Protocol:
+def uncertainty(reader: Reader = read, label_map: LabelMap | None = None) -> Protocol:
     """The protocol, of contenders that answer with samples in place of frames.
 
-    ``reader`` reads the stacks.
+    ``reader`` reads the stacks; ``label_map`` is that of `calid.io.labels.parse_label_map`.
     """
     return Protocol(
         name="uncertainty",
-        load=partial(load_case, reader=reader),
+        load=partial(load_case, reader=reader, label_map=label_map),
         score=_score,
         columns=("inside_50", "inside_90", "error", "spread", "error_over_spread", "rank"),
         headline=("inside_90",),

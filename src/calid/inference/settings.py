@@ -76,8 +76,7 @@ class Reading:
         """Read the labels of a stack that was read with the same options."""
         from calid.io.labels import parse_label_map, read_labels
 
-        known = None if label_map is None else parse_label_map(label_map)
-        return read_labels(path, like, label_map=known, **self._common())
+        return read_labels(path, like, label_map=parse_label_map(label_map), **self._common())
 
     def facts(self) -> dict[str, Any]:
         """The options that shape the result, for the record."""

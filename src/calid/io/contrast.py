@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from calid.stack import SliceStack
 
@@ -75,6 +74,8 @@ def contrast(data: NDArray[Any]) -> Contrast:
     inside = (data >= least) & (data <= most)
     outside, padded = ~inside, np.isin(data, padding)
     if data.ndim > 1:
+        from scipy import ndimage  # slow to load, and few images are padded
+
         # Pixels beside padding are mixed with it; what else is larger than a speck is tissue.
         square = np.ones((1,) * (data.ndim - 2) + (3, 3), bool)
         beside = ndimage.binary_dilation(padded, square, iterations=2)

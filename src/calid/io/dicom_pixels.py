@@ -157,11 +157,13 @@ def _array(dataset: Dataset, image: Image, path: Path, decoder: Decoder) -> NDAr
             raise InputError(
                 path, f"The pixels of {label} are cut off or damaged.", "Copy or export it again."
             ) from error
+        # Only names from the standard: a UID of somebody's own may name them.
+        name = syntax.name if syntax.startswith("1.2.840.10008.") else "unknown encoding"
         raise InputError(
             path,
-            f"The pixels of {label} cannot be decoded "
-            f"({syntax.name if syntax.is_transfer_syntax else 'unknown encoding'}).",
-            "Copy it again, or export it uncompressed or in a lossless encoding.",
+            f"The pixels of {label} cannot be decoded ({name}).",
+            "Copy it again. If no file of this encoding is read, export it uncompressed or in a "
+            "lossless encoding, for example with gdcmconv --raw.",
         ) from error
     if array.shape != image.matrix:
         raise InputError(

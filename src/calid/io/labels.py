@@ -21,6 +21,7 @@ from calid.labels import CLASSES
 from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = [
+    "LabelMap",
     "as_labels",
     "check_same_grid",
     "doubtful_order",
@@ -164,14 +165,18 @@ def as_labels(
     return labels
 
 
-def parse_label_map(text: str) -> LabelMap:
+def parse_label_map(text: str | None) -> LabelMap | None:
     """Values of a file to labels, of ``LV=1,MYO=2,RV=3``; a name may come more than once.
+
+    None of none, which reads the package's own labels.
 
     Raises
     ------
     UsageError
         If it is anything else, or one value is to be two labels.
     """
+    if text is None:
+        return None
     pairs = re.findall(r"(\w+)=(\d+)", text)
     names = {name.upper() for name, _ in pairs}
     values = [int(value) for _, value in pairs]

@@ -31,7 +31,7 @@ from calid.io.heartbeat import header_times
 from calid.io.nifti_write import SUFFIXES, is_gz
 from calid.stack import Intensity, SliceStack
 
-__all__ = ["MAX_BYTES", "read_stack"]
+__all__ = ["MAX_BYTES", "open_file", "read_header", "read_stack"]
 
 MAX_BYTES = 4 * 2**30
 """Largest size of the voxels in memory, in bytes, that is read unless asked otherwise."""
@@ -115,11 +115,11 @@ def read_stack(
     try:
         _check_file(path)
         with (
-            cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb")) as stream,
+            open_file(path) as stream,
             # Numbers that overflow are refused by name below; numpy need not warn of them.
             np.errstate(over="ignore", invalid="ignore"),
         ):
-            header = _read_header(stream, path)
+            header = read_header(stream, path)
             shape, rank = _shape(header, path)
             dtype = _dtype(header, path)
             size = math.prod(shape) * dtype.itemsize
@@ -195,8 +195,19 @@ def _padded(path: Path) -> bool:
         return not any(file.read(MAX_TRAILING))
 
 
-def _read_header(stream: BinaryIO, path: Path) -> Any:
-    """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs."""
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read, decompressed if its name says that it is compressed."""
+    return cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb"))
+
+
+def read_header(stream: BinaryIO, path: Path) -> Any:
+    """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     block = stream.read(348)
     sizes = {order: int.from_bytes(block[:4], order) for order in ("little", "big")}
     for order, code in (("little", "<"), ("big", ">")):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any
-
-import nibabel as nib
 
 from calid.errors import CalidWarning, InputError
-from calid.io.nifti_write import MADE, SUFFIXES
+from calid.io.nifti import open_file, read_header
+from calid.io.nifti_write import MADE
 
 __all__ = ["doubt_reconstruction", "refuse_reconstruction"]
 
@@ -47,12 +46,8 @@ def doubt_reconstruction(path: Path) -> None:
 
 
 def _made(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES) and _description(path) == MADE
-
-
-def _description(path: Path) -> str:
     try:
-        header: Any = nib.load(path).header
-        return bytes(header["descrip"].item()).decode(errors="replace")
-    except Exception:  # nibabel raises many things
-        return ""
+        with open_file(path) as stream:
+            return bytes(read_header(stream, path)["descrip"].item()) == MADE.encode()
+    except (InputError, OSError, EOFError, zlib.error):
+        return False

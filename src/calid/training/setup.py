@@ -14,6 +14,7 @@ from calid.data.bank import LEVELS, Film, load_bank, split_subjects, to_film
 from calid.data.labelled import LabelledStack, load_labelled
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.errors import CalidError, CalidWarning, DataError, UsageError
+from calid.io.labels import LabelMap
 from calid.stack import SliceStack
 
 __all__ = ["gather_films", "gather_labelled", "labelled_phantoms"]
@@ -74,17 +75,22 @@ def gather_films(
 
 
 def gather_labelled(
-    data: Sequence[Path], validation: Sequence[Path], phantoms: int
+    data: Sequence[Path],
+    validation: Sequence[Path],
+    phantoms: int,
+    label_map: LabelMap | None = None,
 ) -> tuple[list[LabelledStack], list[LabelledStack]]:
     """Training and held-out stacks with labels; parameters as in `gather_films`.
+
+    ``label_map`` is that of `calid.io.labels.parse_label_map`.
 
     Raises
     ------
     DataError
         If a folder has no labels, or a subject is on both sides.
     """
-    train = [stack for folder in data for stack in load_labelled(folder)]
-    held_out = [stack for folder in validation for stack in load_labelled(folder)]
+    train = [stack for folder in data for stack in load_labelled(folder, label_map)]
+    held_out = [stack for folder in validation for stack in load_labelled(folder, label_map)]
     train, held_out = _split(train, held_out, validation)
     return [*train, *labelled_phantoms(phantoms)], held_out
 

@@ -160,7 +160,7 @@ def _overlays(
                 f"Its {spread.n_frames} frames do not go with {stack.n_frames}.",
                 "Give the uncertainty of the first volume.",
             )
-    known = None if label_map is None else parse_label_map(label_map)
+    known = parse_label_map(label_map)
     return spread, None if labels is None else read_labels(labels, stack, label_map=known)
 
 
