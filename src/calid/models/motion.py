@@ -1,7 +1,7 @@
 """How anatomy moves through-plane, estimated from the two nearest slices without learning.
 
-tau_1 sees the slices moved by it: finding out how slices 20 mm apart correspond takes a network hours
-of training, and a few least-squares steps find most of it.
+tau_1 sees the slices moved by it: finding out how slices 20 mm apart correspond takes a network
+hours of training, and a few least-squares steps find most of it.
 """
 
 from __future__ import annotations
