@@ -174,7 +174,7 @@ def test_downstream_compares_with_the_labels_beside_the_stacks(
     assert summary["ceilings"] == ["real slice"]
     assert summary["splits"] == {}
     figures = summary["methods"]
-    assert set(figures) == {"nearest", "linear", "cubic", "registration", "real slice"}
+    assert set(figures) == {"nearest", "linear", "cubic", "registration", "blend", "real slice"}
     for method, own in figures.items():
         perfect = method == "real slice"
         for name in ("dice", "dice_RV", "dice_MYO", "dice_LV"):
