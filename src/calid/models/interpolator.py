@@ -199,6 +199,11 @@ class LatentInterpolator(nn.Module):
         state = x if known.mean is None else torch.cat([x, known.mean.detach()], 1)
         state = state.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.denoiser(state, embedding, known.injected)[0]
+        if known.mean is None:
+            # eps_theta = sigma x + alpha F: where there is little but noise, x itself is the answer,
+            # and the estimate of the latent, alpha x - sigma F, divides by nothing small.
+            alpha, sigma = (c[:, None, None, None] for c in variance_preserving(t))
+            out = sigma * x + alpha * out
         return out
 
     def sample(self, neighbours: Neighbours, noise: Tensor, steps: int) -> Tensor:

@@ -62,7 +62,12 @@ class TupleBatch:
 
 
 class NoiseObjective(nn.Module):
-    """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2`` (Ho et al., 2020)."""
+    """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2 / alpha^2``.
+
+    Without the weight this is the loss of Ho et al. (2020), which hardly counts times of little but
+    noise, where the neighbours matter most. With it errors count as errors of the velocity
+    ``alpha eps - sigma z`` do (Salimans and Ho, ICLR 2022), at all times alike.
+    """
 
     def __init__(self, interpolator: LatentInterpolator) -> None:
         super().__init__()
@@ -74,7 +79,8 @@ class NoiseObjective(nn.Module):
         x = diffuse(batch.truth, batch.noise, t, variance_preserving)
         known = self.interpolator.encode(batch.neighbours)
         error = self.interpolator.predict(x, t, known) - batch.noise
-        return {"loss": error.square().mean()}
+        alpha = variance_preserving(t)[0][:, None, None, None]
+        return {"loss": (error / alpha).square().mean()}
 
 
 class ResidualObjective(nn.Module):
