@@ -200,7 +200,7 @@ class LatentInterpolator(nn.Module):
         state = state.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.denoiser(state, embedding, known.injected)[0]
         if known.mean is None:
-            # eps_theta = sigma x + alpha F: where there is little but noise, x itself is the answer,
+            # eps_theta = sigma x + alpha F: x itself is the answer where there is little but noise,
             # and the estimate of the latent, alpha x - sigma F, divides by nothing small.
             alpha, sigma = (c[:, None, None, None] for c in variance_preserving(t))
             out = sigma * x + alpha * out
