@@ -7,6 +7,8 @@ else in the package decides an exit code.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -32,6 +34,21 @@ class CalidError(Exception):
     def __reduce__(self) -> tuple[type[CalidError], tuple[str, str, str]]:
         # Exceptions are pickled by their message alone; these travel between processes whole.
         return type(self), (self.subject, self.rule, self.remedy)
+
+    @classmethod
+    @contextmanager
+    def of_system(cls, subject: object, rule: str, remedy: str) -> Iterator[None]:
+        """Raise this error in place of an `OSError` of the block.
+
+        Parameters
+        ----------
+        rule
+            Begins the sentence; what the system says ends it.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise cls(subject, f"{rule}: {error.strerror or error}.", remedy) from error
 
 
 class UsageError(CalidError):

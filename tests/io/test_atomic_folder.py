@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from calid.errors import OutputError
-from calid.io.atomic_folder import atomic_folder, check_new_folder
+from calid.io.atomic import atomic_folder, check_new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_files_that_came_meanwhile_are_kept(tmp_path: Path) -> None:
 def test_killed_while_filling(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from calid.io.atomic_folder import atomic_folder\n"
+        "from calid.io.atomic import atomic_folder\n"
         "with atomic_folder(sys.argv[1]) as folder:\n"
         "    (folder / 'a').write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -86,7 +86,7 @@ def test_check_accepts(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         folder = tmp_path / name
-        assert check_new_folder(folder, [tmp_path / "in"], [tmp_path / "out.nii"]) == folder
+        check_new_folder(folder, [tmp_path / "in"], [tmp_path / "out.nii"])
     assert names(tmp_path) == ["empty", "in"]
 
 

@@ -189,7 +189,7 @@ class Reconstruct(Generation):
         if self.report is not None:
             check_output(self.report, [self.input], PAGES)
         if self.dicom is not None:
-            from calid.io.atomic_folder import check_new_folder
+            from calid.io.atomic import check_new_folder
 
             others = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
             check_new_folder(self.dicom, [self.input], [path for path in others if path])

@@ -100,15 +100,13 @@ def read_with_headers(
     Headers hold everything that the files hold but pixels, the patient's name included.
     """
     path, headers = Path(path), None
-    if not is_dicom(path):
-        refuse_dicom_options(path, series)
+    if not check_format(path, spacing_from, fill, series):
         stack = read_stack(
             path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
         )
     else:
         from calid.io.dicom import read_dicom
 
-        refuse_nifti_options(path, spacing_from, fill)
         found = read_dicom(
             path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
         )
@@ -118,30 +116,24 @@ def read_with_headers(
     return stack, headers
 
 
-def refuse_nifti_options(path: Path, spacing_from: SpacingFrom, fill: float | None) -> None:
-    """Refuse options that DICOM leaves no use for.
+def check_format(
+    path: Path, spacing_from: SpacingFrom, fill: float | None, series: Sequence[int]
+) -> bool:
+    """Whether an input is DICOM, as `is_dicom`; options that it leaves no use for are refused.
 
     Raises
     ------
     UsageError
         If one of them is given.
     """
-    if spacing_from != "auto" or fill is not None:
+    dicom = is_dicom(path)
+    if dicom and (spacing_from != "auto" or fill is not None):
         raise UsageError(
             path, "DICOM has one spacing and no voxels to fill.", "Drop --spacing-from and --fill."
         )
-
-
-def refuse_dicom_options(path: Path, series: Sequence[int]) -> None:
-    """Refuse an option that NIfTI leaves no use for.
-
-    Raises
-    ------
-    UsageError
-        If it is given.
-    """
-    if series:
+    if series and not dicom:
         raise UsageError(path, "NIfTI has no series.", "Drop --series.")
+    return dicom
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:

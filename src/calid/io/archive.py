@@ -16,15 +16,18 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 from calid.errors import InputError
 
 __all__ = ["Limits", "Member", "Walk", "files_below", "members"]
 
+
+T = TypeVar("T")
 
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -117,20 +120,17 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], Walk]]:
     """
     if path.is_dir():
         walk = files_below(path, limits.files)
-        count = len(walk.files)
-        yield [_on_disk(path, *pair, count, limits) for pair in enumerate(walk.files, 1)], walk
+        yield [_on_disk(path, label, file, limits) for label, file in _labelled(walk.files)], walk
     elif not path.is_file():
         raise InputError(path, "There is no such file or folder.", "Check the path.")
     elif _starts_like_zip(path):
         with _open_zip(path) as archive:
-            infos = sorted(
-                (i for i in archive.infolist() if not i.filename.endswith("/")), key=_name
-            )
+            there = (info for info in archive.infolist() if not info.filename.endswith("/"))
+            infos = sorted(there, key=lambda info: info.filename)
             _check_zip(infos, path, limits)
-            count = len(infos)
-            yield [_in_zip(path, archive, *pair, count) for pair in enumerate(infos, 1)], Walk()
+            yield [_in_zip(path, archive, label, info) for label, info in _labelled(infos)], Walk()
     else:
-        yield [_on_disk(path, 1, path, 1, limits)], Walk()
+        yield [_on_disk(path, label, file, limits) for label, file in _labelled([path])], Walk()
 
 
 def files_below(folder: Path, most: float = math.inf) -> Walk:
@@ -185,56 +185,46 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _on_disk(path: Path, number: int, file: Path, count: int, limits: Limits) -> Member:
-    label = f"file {number} of {count}"
+def _labelled(items: Sequence[T]) -> Iterator[tuple[str, T]]:
+    return ((f"file {number} of {len(items)}", item) for number, item in enumerate(items, 1))
+
+
+def _on_disk(path: Path, label: str, file: Path, limits: Limits) -> Member:
     size = file.stat().st_size
 
     def read(limit: int = -1) -> bytes:
         if limit < 0 and size > limits.total:
             raise _too_large(path, label, size, limits)
-        try:
-            with file.open("rb") as stream:
-                return stream.read(limit)
-        except OSError as error:
-            raise InputError(
-                path, f"{label} cannot be read: {error.strerror}.", "Check its permissions."
-            ) from error
+        with (
+            InputError.of_system(path, f"{label} cannot be read", "Check its permissions."),
+            file.open("rb") as stream,
+        ):
+            return stream.read(limit)
 
     return Member(label, size, read)
 
 
 def _starts_like_zip(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            packed = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    except OSError as error:
-        raise InputError(path, f"It cannot be read: {error.strerror}.", "Check it.") from error
+    with InputError.of_system(path, "It cannot be read", "Check it."), path.open("rb") as file:
+        packed = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     if path.suffix.lower() == ".zip" and not packed:
         raise InputError(path, "The content is not a zip.", "Copy or download the file again.")
     return packed
 
 
-@contextmanager
-def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(path)
+        return zipfile.ZipFile(path)
     except DAMAGE as error:
         raise InputError(
             path, "The zip is damaged or cut off.", "Copy or download the file again."
         ) from error
-    with archive:
-        yield archive
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    return info.filename
 
 
 def _check_zip(infos: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
     """Refuse what leads out of the zip, and what is larger than it has any reason to be."""
     _check_count(len(infos), path, limits.files)
-    for number, info in enumerate(infos, 1):
-        label = f"file {number} of {len(infos)}"
+    for label, info in _labelled(infos):
         # The central directory keeps the name as it was written, slashes of any kind included.
         parts = PurePosixPath(info.orig_filename.replace("\\", "/"))
         drive = PureWindowsPath(info.orig_filename).drive
@@ -261,9 +251,7 @@ def _check_zip(infos: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None
         raise _bomb(path, "The files unpack", limits)
 
 
-def _in_zip(
-    path: Path, archive: zipfile.ZipFile, number: int, info: zipfile.ZipInfo, count: int
-) -> Member:
+def _in_zip(path: Path, archive: zipfile.ZipFile, label: str, info: zipfile.ZipInfo) -> Member:
     def read(limit: int = -1) -> bytes:
         try:
             with archive.open(info) as stream:
@@ -271,11 +259,11 @@ def _in_zip(
         except DAMAGE as error:
             raise InputError(
                 path,
-                f"File {number} of {count} in the zip is damaged or packed in an unknown way.",
+                f"{label.capitalize()} in the zip is damaged or packed in an unknown way.",
                 "Copy or download the zip again.",
             ) from error
 
-    return Member(f"file {number} of {count}", info.file_size, read)
+    return Member(label, info.file_size, read)
 
 
 def _check_count(count: int, path: Path, most: float) -> None:

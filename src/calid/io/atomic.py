@@ -1,4 +1,4 @@
-"""Files appear under their final name complete, or not at all."""
+"""Files and folders of files appear under their final name complete, or not at all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from calid.errors import OutputError
 
 __all__ = [
     "atomic",
+    "atomic_folder",
+    "check_distinct",
     "check_folder",
+    "check_new_folder",
     "check_output",
     "make_folder",
     "new_name",
     "sync_folder",
-    "try_writing",
 ]
 
 LEFTOVER_AGE = 3600.0
@@ -58,7 +60,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # Not tempfile.mkstemp: its files are private to the user, ours follow the umask.
     temporary = new_name(target.parent)
     _remove_leftovers(target.parent)
-    try:
+    remedy = "Free some space or choose another folder; a file that was there is unchanged."
+    with OutputError.of_system(path, "It could not be written", remedy):
         try:
             with temporary.open("xb") as file:
                 yield file
@@ -70,19 +73,55 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
-    except OSError as error:
-        raise OutputError(
-            path,
-            f"It could not be written: {error.strerror or error}.",
-            "Free some space or choose another folder; a file that was there is unchanged.",
-        ) from error
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fill a folder so that no reader ever sees half of it, as `atomic` does with a file.
+
+    Parameters
+    ----------
+    path
+        The final name: a folder that does not exist yet, or is empty.
+
+    Yields
+    ------
+    Path
+        The temporary folder. Put files in it, no folders.
+
+    Raises
+    ------
+    OutputError
+        If the target holds files, or the disk refuses (`OSError` from anything in the block:
+        keep only writing in it).
+    """
+    target = Path(os.path.realpath(path))
+    temporary = new_name(target.parent)
+    remedy = "Free some space or choose another folder; nothing was written there."
+    with OutputError.of_system(path, "The folder could not be written", remedy):
+        try:
+            temporary.mkdir()
+            yield temporary
+            for name in temporary.iterdir():
+                # Opened for writing: some systems flush nothing through a handle that only reads.
+                with name.open("rb+") as file:
+                    os.fsync(file.fileno())
+            sync_folder(temporary)
+            # Not every system renames over an empty folder; none removes one that holds files.
+            with suppress(FileNotFoundError):
+                target.rmdir()
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(target.parent)
 
 
 def check_output(
     path: str | os.PathLike[str],
     inputs: Iterable[str | os.PathLike[str]] = (),
     suffixes: Iterable[str] = (),
-) -> Path:
+) -> None:
     """Refuse an output that cannot or must not be written, before any work is done.
 
     Parameters
@@ -93,11 +132,6 @@ def check_output(
         Files that must survive; the output may be none of them, by whatever name.
     suffixes
         Allowed endings such as ``(".nii", ".nii.gz")``; any if empty. Case does not matter.
-
-    Returns
-    -------
-    Path
-        The same path.
 
     Raises
     ------
@@ -110,18 +144,19 @@ def check_output(
         raise OutputError(
             path, "The name has the wrong ending.", f"Use one of: {', '.join(endings)}."
         )
-    if _folder_at(path):
-        raise OutputError(path, "This is a folder.", "Give the name of a file in it.")
+    # A name that is too long, a folder that may not be entered.
+    with OutputError.of_system(path, "There can be no such file", "Choose another name."):
+        if path.is_dir():
+            raise OutputError(path, "This is a folder.", "Give the name of a file in it.")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise OutputError(path, f"The folder {folder} does not exist.", "Create it first.")
     for source in map(Path, inputs):
-        if source.resolve() == path.resolve() or _same(source, path):
+        if _same(source, path):
             raise OutputError(
                 path, "The output is also the input.", "Choose another name: inputs are kept."
             )
-    try_writing(folder, path)
-    return path
+    _try_writing(folder, path)
 
 
 def check_distinct(outputs: Iterable[Path]) -> None:
@@ -134,23 +169,18 @@ def check_distinct(outputs: Iterable[Path]) -> None:
     """
     seen: list[Path] = []
     for path in outputs:
-        if any(path.resolve() == other.resolve() or _same(path, other) for other in seen):
+        if any(_same(path, other) for other in seen):
             raise OutputError(path, "Two outputs have this name.", "Give each its own.")
         seen.append(path)
 
 
-def check_folder(path: str | os.PathLike[str]) -> Path:
+def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder for outputs that cannot be used or made, before any work is done.
 
     Parameters
     ----------
     path
         It may be missing, and so may the folders above it: nothing is made here.
-
-    Returns
-    -------
-    Path
-        The same path.
 
     Raises
     ------
@@ -163,11 +193,62 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         there = there.parent
     if not there.is_dir():
         raise OutputError(path, f"{there} is a file, not a folder.", "Choose another folder.")
-    try_writing(there, path)
-    return path
+    _try_writing(there, path)
 
 
-def make_folder(path: Path) -> Path:
+def check_new_folder(
+    path: str | os.PathLike[str],
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    outputs: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Refuse a folder that `atomic_folder` could not make, before any work is done.
+
+    Parameters
+    ----------
+    path
+        The folder. It may exist if it is empty.
+    inputs
+        Files and folders that are read; the folder may not lie in one of them.
+    outputs
+        Other files that are written; none may lie in the folder.
+
+    Raises
+    ------
+    OutputError
+        If it is a file, holds files, is the root of a disk, lies in an input, or its parent is
+        missing or refuses new folders.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise OutputError(path, "This is a file; a folder is needed.", "Choose another name.")
+    if not target.parent.is_dir():
+        raise OutputError(path, f"The folder {target.parent} does not exist.", "Create it first.")
+    for source in map(Path, inputs):
+        if target.is_relative_to(source.resolve()):
+            raise OutputError(
+                path, "The folder lies in the input.", "Choose one outside: inputs are kept."
+            )
+    for other in map(Path, outputs):
+        if Path(os.path.realpath(other)).is_relative_to(target):
+            raise OutputError(
+                path, f"{other} would lie in this folder too.", "Choose a folder of its own."
+            )
+    with OutputError.of_system(path, "The folder cannot be searched", "Choose a new folder."):
+        if target.is_dir() and any(target.iterdir()):
+            raise OutputError(
+                path, "The folder is not empty.", "Choose a new folder, or empty this one."
+            )
+        if os.path.ismount(target):
+            raise OutputError(
+                path,
+                "This is the root of a disk and cannot appear as a whole.",
+                "Choose a folder in it.",
+            )
+    _try_writing(target.parent, path)
+
+
+def make_folder(path: Path) -> None:
     """Make a folder and those above it, if they are missing.
 
     Raises
@@ -175,15 +256,9 @@ def make_folder(path: Path) -> Path:
     OutputError
         If that is refused, or a file stands in the way.
     """
-    try:
+    remedy = "Choose a place that you may write to."
+    with OutputError.of_system(path, "The folder cannot be made", remedy):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            path,
-            f"The folder cannot be made: {error.strerror or error}.",
-            "Choose a place that you may write to.",
-        ) from error
-    return path
 
 
 def new_name(folder: Path, ending: str = ".part") -> Path:
@@ -201,40 +276,21 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def try_writing(folder: Path, path: Path) -> None:
-    """Refuse ``path`` if ``folder``, in which it is to lie, refuses new files.
-
-    Raises
-    ------
-    OutputError
-        If it does.
-    """
-    # Permission bits do not stop root, and read-only disks have none: try it.
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            path,
-            f"The folder {folder} refuses new files: {error.strerror or error}.",
-            "Choose a folder that you may write to.",
-        ) from error
-
-
-def _folder_at(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise OutputError(
-            path, f"There can be no such file: {error.strerror or error}.", "Choose another name."
-        ) from error
+def _try_writing(folder: Path, path: Path) -> None:
+    """Refuse ``path`` if ``folder``, in which it is to lie, refuses new files."""
+    remedy = "Choose a folder that you may write to."
+    with (
+        OutputError.of_system(path, f"The folder {folder} refuses new files", remedy),
+        # Permission bits do not stop root, and read-only disks have none: try it.
+        tempfile.TemporaryFile(dir=folder),
+    ):
+        pass
 
 
 def _same(one: Path, two: Path) -> bool:
-    try:
-        return one.samefile(two)
-    except OSError:  # one of them is not there
-        return False
+    with suppress(OSError):  # one of them is not there
+        return one.resolve() == two.resolve() or one.samefile(two)
+    return False
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from calid.errors import CalidError, CalidWarning, GeometryError, InputError, UsageError
 from calid.geometry.dense_grid import usual_gap
 from calid.io.archive import Limits, members
-from calid.io.dicom_choose import Choice, Odd, choose, unshifted
+from calid.io.dicom_choose import choose, unshifted
 from calid.io.dicom_fields import number, text
-from calid.io.dicom_group import Plane, in_words
+from calid.io.dicom_group import TOLD, in_words, numbers_of
 from calid.io.dicom_pixels import check_budget, read_pixels
-from calid.io.dicom_read import Image, Scan, scan
+from calid.io.dicom_read import Image, of_series, scan
 from calid.io.dicom_report import DicomReport, LeftOut, Slice
-from calid.io.dicom_takes import Takes, best_takes
+from calid.io.dicom_takes import best_takes
 from calid.io.dicom_time import Film, film
 from calid.stack import SliceStack
 from calid.words import count, span
@@ -43,9 +43,6 @@ OddSlices = Literal["refuse", "leave-out"]
 
 OPTION = "--odd-slices"
 """Where users choose it."""
-
-_UNEVEN = 0.1
-"""mm by which gaps may differ before it is said."""
 
 _OVERLAP = 2.05
 """Slices of this many gaps' thickness would overlap more than any scanner's do."""
@@ -203,8 +200,9 @@ def open_dicom(
     if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
         raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
     with members(path, Limits(total=max_bytes)) as (files, walk):
-        found = scan(files, path, walk).of(series, path)
-        yield _survey(found, path, odd_slices, thickness, max_bytes)
+        report = DicomReport(len(files))
+        images = of_series(scan(files, path, walk, report), series, report, path)
+        yield _survey(images, report, path, odd_slices, thickness, max_bytes)
 
 
 def _affine(first: Image, heights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -218,100 +216,70 @@ def _affine(first: Image, heights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _survey(
-    found: Scan, path: Path, odd_slices: OddSlices, thickness: float | None, max_bytes: int
+    images: Sequence[Image],
+    report: DicomReport,
+    path: Path,
+    odd_slices: OddSlices,
+    thickness: float | None,
+    max_bytes: int,
 ) -> Exam:
     """From images to slices in order, with everything that has to be said about it."""
-    choice = choose(found.images)
-    odd, notes, planes = list(choice.odd), [*found.notes, *choice.notes], choice.planes
-    takes = best_takes(planes) if planes else Takes([])
-    notes += takes.notes
-    left_out = [*found.left_out, *choice.left_out, *takes.left_out]
-    cine: Film | None = None
+    report.images = len(images)
+    error = _no_stack(images, report, path)
+    chosen, rivals = choose(images, report)
+    planes, twice = best_takes(chosen, report) if chosen else ([], ())
     if planes:
-        planes, shifted, shift = unshifted(takes.planes)
-        odd += shifted
-        if shift > _UNEVEN:
-            notes.append(f"slices are shifted in-plane by up to {shift:.2g} mm, which is ignored")
-    if planes:
-        cine = film(planes)
-        odd += cine.odd
-        notes += cine.notes
-    error = _problem(found, choice, takes, cine, path)
-    sentences = [f"{o.what}." for o in odd]
-    if odd and odd_slices == "leave-out":
-        left_out += [LeftOut(o.what, len(o.images)) for o in odd]
-        notes += [f"left out: {o.what}" for o in odd]
-        sentences = []
-    elif odd and error is None:
-        error = _odd_error(odd, path)
-    if error is not None and not sentences:
-        sentences = [error.rule]
-    kept: list[Slice] = []
+        planes = unshifted(planes, report)
+    cine = film(planes, report) if planes else None
+    if error is None and rivals:
+        sizes = f"{span(len(group.planes) for group in rivals)} slices"
+        groups = [numbers_of(group.images) for group in rivals]
+        error = _several(sizes, list(map(str, rivals)), groups, path)
+    elif error is None and twice:
+        error = _several(f"{len(chosen)} slices", list(map(in_words, twice)), twice, path)
+    elif error is None and (cine is None or len(cine.heights) < 2):
+        error = GeometryError(
+            path,
+            "Interpolation needs at least 2 parallel slices at different places, and fewer fit "
+            "together here.",
+            "Give the whole short-axis stack; calid inspect lists what was found.",
+        )
+    if report.odd and odd_slices == "leave-out":
+        report.left_out += report.odd
+        report.warnings += [f"left out: {odd.reason}" for odd in report.odd]
+    elif report.odd:
+        report.problems = [f"{odd.reason}." for odd in report.odd]
+        error = error or _odd_error(report.odd, path)
+    if error is not None and not report.problems:
+        report.problems = [error.rule]
     own = 0.0
     if cine is not None and len(cine.heights):
-        own, more = _thickness(cine, thickness)
-        notes += [
-            *more,
-            *_said_spacing(cine, own),
-            *_gaps(cine.heights),
-            *_frames_of_reference(cine),
+        own = _thickness(cine, thickness, report.warnings)
+        report.warnings += _doubts(cine, own)
+        report.kept = [
+            Slice(round(float(h - cine.heights[0]), 4), len(frames), numbers_of(frames))
+            for h, frames in zip(cine.heights, cine.images, strict=True)
         ]
-        kept = [
-            Slice(round(float(h - cine.heights[0]), 4), len(images), Plane(h, tuple(images)).series)
-            for h, images in zip(cine.heights, cine.images, strict=True)
-        ]
-    report = DicomReport(
-        files=found.files,
-        images=len(found.images),
-        kept=kept,
-        left_out=left_out,
-        problems=sentences,
-        warnings=notes,
-        decision=choice.why,
-        time_from=cine.clock if cine else "",
-        time_spread_s=cine.spread if cine else 0.0,
-    )
     return Exam(path, report, error, cine, own, max_bytes)
 
 
-def _problem(
-    found: Scan, choice: Choice, takes: Takes, cine: Film | None, path: Path
-) -> CalidError | None:
-    """Why there is no stack, if there is none."""
-    if not found.images:
-        reasons = "; ".join(f"{left.images} {left.reason}" for left in found.left_out)
+def _no_stack(images: Sequence[Image], report: DicomReport, path: Path) -> CalidError | None:
+    """Why images cannot be searched for a stack, if they cannot."""
+    if not images:
+        reasons = "; ".join(f"{left.images} {left.reason}" for left in report.left_out)
         return InputError(
             path,
-            f"There is no DICOM slice in {count(found.files, 'file')}"
+            f"There is no DICOM slice in {count(report.files, 'file')}"
             f"{f' ({reasons})' if reasons else ''}.",
             "Give the folder, zip or file of a short-axis series.",
         )
-    studies = {text(i.header, "StudyInstanceUID") for i in found.images}
-    people = {text(i.header, "PatientID") for i in found.images}
+    studies = {text(i.header, "StudyInstanceUID") for i in images}
+    people = {text(i.header, "PatientID") for i in images}
     if len(studies) > 1 or len(people) > 1:
         return InputError(
             path,
             f"The images are of {max(len(studies), len(people))} exams.",
             "Give the folder of one exam.",
-        )
-    if choice.rivals:
-        sizes = span(len(group.planes) for group in choice.rivals)
-        return _several(
-            f"{sizes} slices",
-            list(map(str, choice.rivals)),
-            [g.series for g in choice.rivals],
-            path,
-        )
-    if takes.twice:
-        return _several(
-            f"{len(choice.planes)} slices", list(map(in_words, takes.twice)), takes.twice, path
-        )
-    if cine is None or len(cine.heights) < 2:
-        return GeometryError(
-            path,
-            "Interpolation needs at least 2 parallel slices at different places, and fewer fit "
-            "together here.",
-            "Give the whole short-axis stack; calid inspect lists what was found.",
         )
     return None
 
@@ -334,8 +302,8 @@ def _several(
     )
 
 
-def _odd_error(odd: Sequence[Odd], path: Path) -> GeometryError:
-    first = ". ".join(o.what for o in odd[:3])
+def _odd_error(odd: Sequence[LeftOut], path: Path) -> GeometryError:
+    first = ". ".join(o.reason for o in odd[:3])
     more = f" And {len(odd) - 3} more." if len(odd) > 3 else ""
     return GeometryError(
         path,
@@ -345,52 +313,47 @@ def _odd_error(odd: Sequence[Odd], path: Path) -> GeometryError:
     )
 
 
-def _thickness(cine: Film, given: float | None) -> tuple[float, list[str]]:
+def _thickness(cine: Film, given: float | None, notes: list[str]) -> float:
     usual = usual_gap(cine.heights) if len(cine.heights) > 1 else 1.0
     if given is not None:
-        return given, []
+        return given
     found = [number(images[0].header, "SliceThickness") for images in cine.images]
     known = [t for t in found if t is not None and t > 0]
     if len(known) < len(found):
-        return usual, ["slice thickness is missing; slices are taken to touch"]
+        notes.append("slice thickness is missing; slices are taken to touch")
+        return usual
     middle = float(np.median(known))
     if middle > _OVERLAP * usual:
-        return usual, [
+        notes.append(
             f"SliceThickness says {middle:.4g} mm, yet slices are {usual:.4g} mm apart; "
             f"{usual:.4g} mm is used"
-        ]
+        )
+        return usual
     if max(known) > 1.01 * min(known):
-        return middle, [f"slices are {span(known)} mm thick; {middle:.4g} mm is used"]
-    return middle, []
+        notes.append(f"slices are {span(known)} mm thick; {middle:.4g} mm is used")
+    return middle
 
 
-def _said_spacing(cine: Film, thickness: float) -> list[str]:
-    """Whether the headers' distance of slices is another than that of their positions.
-
-    Some write the space that is left between two slices instead.
-    """
-    said = {number(images[0].header, "SpacingBetweenSlices") for images in cine.images}
-    if len(cine.heights) < 2 or len(said) > 1 or (one := said.pop()) is None:
-        return []
-    usual = usual_gap(cine.heights)
-    if min(abs(abs(one) - usual), abs(abs(one) + thickness - usual)) <= max(_UNEVEN, 0.01 * usual):
-        return []
-    return [
-        f"SpacingBetweenSlices says {abs(one):.4g} mm, yet slices are {usual:.4g} mm apart by "
-        "their positions, which count"
-    ]
-
-
-def _gaps(heights: NDArray[np.float64]) -> list[str]:
-    gaps = np.diff(heights)
-    if len(gaps) < 2 or np.ptp(gaps) <= _UNEVEN:
-        return []
-    missing = " Is a slice missing?" if gaps.max() > 1.5 * gaps.min() else ""
-    return [f"gaps between slices are {span(gaps)} mm.{missing}"]
-
-
-def _frames_of_reference(cine: Film) -> list[str]:
+def _doubts(cine: Film, thickness: float) -> list[str]:
+    """What the headers and places of slices contradict each other in."""
+    notes = []
+    if len(cine.heights) > 1:
+        usual, gaps = usual_gap(cine.heights), np.diff(cine.heights)
+        said = {number(images[0].header, "SpacingBetweenSlices") for images in cine.images}
+        if len(said) == 1 and (one := said.pop()) is not None:
+            # Some write the space that is left between two slices.
+            off = min(abs(abs(one) - usual), abs(abs(one) + thickness - usual))
+            if off > max(TOLD, 0.01 * usual):
+                notes.append(
+                    f"SpacingBetweenSlices says {abs(one):.4g} mm, yet slices are {usual:.4g} mm "
+                    "apart by their positions, which count"
+                )
+        if np.ptp(gaps) > TOLD:
+            missing = " Is a slice missing?" if gaps.max() > 1.5 * gaps.min() else ""
+            notes.append(f"gaps between slices are {span(gaps)} mm.{missing}")
     uids = {text(images[0].header, "FrameOfReferenceUID") for images in cine.images}
-    if len(uids) == 1:
-        return []
-    return [f"slices have {len(uids)} frames of reference: the patient may have moved between them"]
+    if len(uids) > 1:
+        notes.append(
+            f"slices have {len(uids)} frames of reference: the patient may have moved between them"
+        )
+    return notes

@@ -30,65 +30,47 @@ Odd slices are for the user to decide about: without them the stack has a hole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.io.dicom_group import NEAR, Group, Plane, covers, in_words, make_groups, turn
+from calid.io.dicom_group import (
+    NEAR,
+    TOLD,
+    Group,
+    Plane,
+    covers,
+    in_words,
+    make_groups,
+    numbers_of,
+    turn,
+)
 from calid.io.dicom_read import Image
-from calid.io.dicom_report import LeftOut
+from calid.io.dicom_report import DicomReport, LeftOut
 from calid.words import count
 
-__all__ = ["Choice", "Odd", "choose", "unshifted"]
+__all__ = ["choose", "unshifted"]
 
 _CONTRAST = "another contrast"
 _NEVER = frozenset({"a map", "a localizer", "a projection"})
 """Contrasts that no user means, so that they need no question."""
 
 
-@dataclass(frozen=True, eq=False)
-class Odd:
-    """Slices or images that do not fit the stack, and what is the matter with them."""
+def choose(images: Sequence[Image], report: DicomReport) -> tuple[list[Plane], list[Group]]:
+    """Find the short-axis stack, and report what becomes of all other images.
 
-    what: str
-    images: tuple[Image, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The short-axis stack, and what became of all other images.
-
-    Parameters
-    ----------
+    Returns
+    -------
     planes
         Of the stack, in the order of height; empty if no two planes are parallel.
-    left_out
-        Other views and stacks.
-    odd
-        Slices that would be missing from the stack.
     rivals
-        Groups of which each may be meant, the chosen one among them; empty if one is.
-    why
-        The decision in sentences.
-    notes
-        What of it has to be said.
+        Groups of which each may be meant, the chosen one first; empty if one is.
     """
-
-    planes: list[Plane]
-    left_out: list[LeftOut] = field(default_factory=list)
-    odd: list[Odd] = field(default_factory=list)
-    rivals: list[Group] = field(default_factory=list)
-    why: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def choose(images: Sequence[Image]) -> Choice:
-    """Find the short-axis stack."""
-    groups = sorted(make_groups(images), key=_size, reverse=True)
+    groups = sorted(make_groups(images), key=lambda g: (len(g.planes), len(g.images)), reverse=True)
     candidates = [group for group in groups if len(group.planes) > 1]
     if not candidates:
-        return Choice([], [_describe(group, "no plane is parallel to it") for group in groups])
+        report.left_out += [_describe(group, "no plane is parallel to it") for group in groups]
+        return [], []
     left, reasons = candidates, []
     for rule, passes in _RULES:
         kept = [group for group in left if passes(group, left)]
@@ -101,56 +83,53 @@ def choose(images: Sequence[Image]) -> Choice:
         # It has won as a film or by its contrast, yet short-axis stacks are oblique.
         others = (g for g in candidates if g.oblique and g.kind not in _NEVER and g not in left)
         rivals += [group for group in others if _tilt(stack, group) > NEAR]
-    if rivals:
-        choice = Choice(stack.planes, rivals=[stack, *rivals])
-    else:
+    if not rivals:
         because = "; ".join(reasons) or "no other images are a stack"
-        choice = Choice(stack.planes, why=[f"The short axis is {stack}: {because}."])
+        report.decision.append(f"The short axis is {stack}: {because}.")
+    left_out: list[LeftOut] = []
+    films: list[str] = []
     for other in (group for group in groups if group is not stack):
-        _judge(other, stack, choice)
-    choice.notes[:0] = _views(choice.left_out)
+        reason, tilt = _reason(stack, other), _tilt(stack, other)
+        if not reason:
+            what = f"{_count(other.planes)} {_difference(stack.images[0], other.images[0])}"
+            report.odd.append(LeftOut(what, len(other.images)))
+            continue
+        left_out.append(_describe(other, reason, tilt))
+        if not rivals:
+            told = f"Left out: {other}, {reason}, {tilt:.0f} degrees off the stack."
+            report.decision.append(told)
+            films += [f"the short axis is {stack}, not {other}"] * other.film
+    report.left_out += left_out
+    report.warnings += [*_views(left_out), *films]
     if stack.processing and not rivals:
-        choice.notes.append("the images of the stack are processed (DERIVED), not as acquired")
-    return choice
+        report.warnings.append("the images of the stack are processed (DERIVED), not as acquired")
+    return stack.planes, [stack, *rivals] if rivals else []
 
 
-def _judge(other: Group, stack: Group, choice: Choice) -> None:
-    """Say what becomes of a group that is not the stack."""
-    tilt = _tilt(stack, other)
-    if tilt > NEAR:
-        reason = "another view"
-    elif other.kind != stack.kind or not stack.fits(other):
-        reason = f"{_CONTRAST} ({other.kind})" if other.kind else _CONTRAST
-    elif other.processing > stack.processing:
-        reason = "processed images (DERIVED)"
-    elif covers(other.planes, stack.planes):
-        reason = "another stack"
-    elif _lacking(stack, other):
-        what = f"{_count(other.planes)} {_difference(stack.images[0], other.images[0])}"
-        choice.odd.append(Odd(what, other.images))
-        return
-    else:
-        reason = "other images near the stack"
-    choice.left_out.append(_describe(other, reason, tilt))
-    if not choice.rivals:
-        choice.why.append(f"Left out: {other}, {reason}, {tilt:.0f} degrees off the stack.")
-        if other.film:
-            choice.notes.append(f"the short axis is {stack}, not {other}")
+def _reason(stack: Group, other: Group) -> str:
+    """Why a group is left out that is not the stack; empty if it is odd."""
+    if _tilt(stack, other) > NEAR:
+        return "another view"
+    if other.kind != stack.kind or not stack.fits(other):
+        return f"{_CONTRAST} ({other.kind})" if other.kind else _CONTRAST
+    if other.processing > stack.processing:
+        return "processed images (DERIVED)"
+    if covers(other.planes, stack.planes):
+        return "another stack"
+    return "" if _lacking(stack, other) else "other images near the stack"
 
 
 def _views(others: Sequence[LeftOut]) -> list[str]:
     """How many groups are left out, in one sentence for views and one for contrasts."""
     notes = []
-    for what, part in (
-        ("view", [o for o in others if not o.reason.startswith(_CONTRAST)]),
-        ("contrast", [o for o in others if o.reason.startswith(_CONTRAST)]),
-    ):
+    for what in ("view", "contrast"):
+        part = [o for o in others if o.reason.startswith(_CONTRAST) == (what == "contrast")]
         if part:
-            many = f"{what} is" if len(part) == 1 else f"{what}s are"
             images = sum(group.images for group in part)
             kinds = sorted({o.reason.removeprefix(_CONTRAST).strip(" ()") for o in part} - {""})
             named = f": {', '.join(kinds)}" if what == "contrast" and kinds else ""
-            notes.append(f"{len(part)} other {many} left out ({images} images){named}")
+            many = f"{count(len(part), f'other {what}')} {'is' if len(part) == 1 else 'are'}"
+            notes.append(f"{many} left out ({images} images){named}")
     return notes
 
 
@@ -174,10 +153,6 @@ _RULES: tuple[tuple[str, Callable[[Group, Sequence[Group]], bool]], ...] = (
     ),
 )
 """What decides between groups, the first first: how to say so, and whether a group passes."""
-
-
-def _size(group: Group) -> tuple[int, int]:
-    return len(group.planes), len(group.images)
 
 
 def _lacking(stack: Group, other: Group) -> bool:
@@ -204,21 +179,27 @@ def _centre(image: Image) -> NDArray[np.float64]:
     return np.asarray(image.corner + image.axes[:, :2] @ half)
 
 
-def unshifted(planes: list[Plane]) -> tuple[list[Plane], list[Odd], float]:
-    """Planes that lie above one another, those that do not, and the largest shift kept in mm.
+def unshifted(planes: list[Plane], report: DicomReport) -> list[Plane]:
+    """Planes that lie above one another; others are odd, and a small shift is told.
 
     A grid has one in-plane origin; half a pixel is what it can pass over.
     """
-    shifts = np.array([np.median([_in_plane(i) for i in p.images], axis=0) for p in planes])
+    shifts = np.array(
+        [np.median([i.corner @ i.axes[:, :2] for i in p.images], axis=0) for p in planes]
+    )
     away = np.linalg.norm(shifts - np.median(shifts, axis=0), axis=1)
     limit = min(planes[0].images[0].spacing) / 2
-    odd = [
-        Odd(f"{_count([p])} is shifted by {mm:.3g} mm within its plane", p.images)
+    report.odd += [
+        LeftOut(f"{_count([p])} is shifted by {mm:.3g} mm within its plane", len(p.images))
         for p, mm in zip(planes, away, strict=True)
         if mm > limit
     ]
-    kept = [p for p, mm in zip(planes, away, strict=True) if mm <= limit]
-    return kept, odd, float(away[away <= limit].max(initial=0.0))
+    shift = float(away[away <= limit].max(initial=0.0))
+    if shift > TOLD:
+        report.warnings.append(
+            f"slices are shifted in-plane by up to {shift:.2g} mm, which is ignored"
+        )
+    return [p for p, mm in zip(planes, away, strict=True) if mm <= limit]
 
 
 def _describe(group: Group, reason: str, tilt: float | None = None) -> LeftOut:
@@ -231,17 +212,13 @@ def _describe(group: Group, reason: str, tilt: float | None = None) -> LeftOut:
         matrix=group.images[0].matrix,
         pixel_spacing_mm=group.images[0].spacing,
         angle_deg=None if tilt is None else round(tilt, 2),
-        series=group.series,
+        series=numbers_of(group.images),
     )
 
 
 def _tilt(one: Group, other: Group) -> float:
     """Angle in degrees between two planes, 0 to 90."""
     return float(np.degrees(np.arccos(np.clip(abs(one.normal @ other.normal), 0, 1))))
-
-
-def _in_plane(image: Image) -> NDArray[np.float64]:
-    return np.asarray(image.corner @ image.axes[:, :2])
 
 
 def _difference(stack: Image, odd: Image) -> str:
@@ -255,8 +232,8 @@ def _difference(stack: Image, odd: Image) -> str:
 
 
 def _count(places: Sequence[Plane]) -> str:
-    images = count(sum(len(p.images) for p in places), "image")
-    series = sorted({s for p in places for s in p.series})
+    images = [image for place in places for image in place.images]
+    series = numbers_of(images)
     named = f", {in_words(series)}" if series else ""
     slices = "1 slice" if len(places) == 1 else f"A group of {len(places)} slices"
-    return f"{slices} ({images}{named})"
+    return f"{slices} ({count(len(images), 'image')}{named})"

@@ -11,16 +11,34 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, DT, TM
 
-__all__ = ["Contrast", "moment", "number", "numbers", "part", "processing", "quiet", "text"]
+__all__ = [
+    "TRIGGERS",
+    "Contrast",
+    "first_number",
+    "moment",
+    "number",
+    "numbers",
+    "part",
+    "processing",
+    "quiet",
+    "text",
+]
+
+TRIGGERS = ("TriggerTime", "NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime")
+"""Fields of the time after the R wave, in ms."""
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _SAME_CONTRAST = 0.25
 """Share by which the echo or inversion times of one contrast may differ from slice to slice."""
@@ -83,12 +101,11 @@ class Contrast:
         """Read the fields of the standard, of Philips, GE and Siemens."""
         sequence = next(filter(None, _sequences(header)), "")
         variant = _words(header, "SequenceVariant")
-        echo = number(header, "EchoTime")
         return cls(
             kind=_kind(header, sequence),
             sequence=sequence.partition("_")[0],
             prepared="MP" in variant if variant else None,
-            echo=number(header, "EffectiveEchoTime") if echo is None else echo,
+            echo=first_number(header, "EchoTime", "EffectiveEchoTime"),
             inversion=_inversion(header),
         )
 
@@ -170,7 +187,7 @@ def _image_type(header: Dataset) -> list[str]:
 def moment(header: Dataset) -> float | None:
     """Seconds from the year 1 to the acquisition; none if the header does not tell."""
     for keyword in ("FrameAcquisitionDateTime", "AcquisitionDateTime"):
-        with suppress(Exception):  # as in `numbers`
+        with suppress(Exception):  # as in `_tried`
             return _seconds(DT(text(header, keyword)))
     with suppress(Exception):
         day = DA(text(header, "AcquisitionDate") or "00010101")
@@ -188,45 +205,44 @@ def number(header: Dataset, keyword: str) -> float | None:
     return None if found is None else found[0]
 
 
+def first_number(header: Dataset, *keywords: str) -> float | None:
+    """The first of several fields that holds one finite number."""
+    return next((v for k in keywords if (v := number(header, k)) is not None), None)
+
+
 def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     """``count`` finite numbers of a header, or none."""
-    try:
-        with quiet():
-            value = header.get(keyword)
-            if value is None:
-                return None
-            many = [value] if isinstance(value, str | int | float) else list(value)
-            found = [float(v) for v in many]
-    except Exception:  # a value of the wrong kind: pydicom raises many things
-        return None
-    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+    def read() -> list[float]:
+        value = header[keyword].value
+        return [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
+
+    found = _tried(read, None)
+    return found if found and len(found) == count and all(map(math.isfinite, found)) else None
 
 
 def text(header: Dataset, keyword: str) -> str:
     """A field as text; empty if it is absent or cannot be read."""
-    try:
-        with quiet():
-            return str(header.get(keyword, ""))
-    except Exception:  # as in `numbers`
-        return ""
+    return _tried(lambda: str(header.get(keyword, "")), "")
 
 
 def _words(header: Dataset, keyword: str) -> list[str]:
     """The values of a field in capitals."""
-    try:
-        with quiet():
-            return _capitals(header.get(keyword))
-    except Exception:  # as in `numbers`
-        return []
+    return _tried(lambda: _capitals(header.get(keyword)), [])
 
 
 def _private(header: Dataset, group: int, creator: str, element: int) -> list[str]:
     """The values of a vendor's field in capitals, also where its type is not said."""
+    return _tried(lambda: _capitals(header.private_block(group, creator)[element].value), [])
+
+
+def _tried(read: Callable[[], T], otherwise: U) -> T | U:
+    """What a field holds, if it is there and of the right kind: pydicom raises many things."""
     try:
         with quiet():
-            return _capitals(header.private_block(group, creator)[element].value)
-    except Exception:  # KeyError if it is absent, and as in `numbers`
-        return []
+            return read()
+    except Exception:
+        return otherwise
 
 
 def _capitals(value: object) -> list[str]:

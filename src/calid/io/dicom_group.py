@@ -9,11 +9,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.io.dicom_fields import number
+from calid.io.dicom_fields import TRIGGERS, first_number, number
 from calid.io.dicom_read import Image
 from calid.words import count
 
-__all__ = ["NEAR", "SAME_PLACE", "Group", "Plane", "covers", "in_words", "make_groups", "turn"]
+__all__ = [
+    "NEAR",
+    "SAME_PLACE",
+    "TOLD",
+    "Group",
+    "Plane",
+    "covers",
+    "in_words",
+    "make_groups",
+    "numbers_of",
+    "turn",
+]
 
 SAME = 0.2
 """Degrees by which the axes of two images may differ and count as the same."""
@@ -23,7 +34,8 @@ SAME_PLACE = 0.1
 """Distance in mm up to which two images have the same place, whatever their thickness."""
 SAME_SHARE = 0.2
 """The same as a share of the slice thickness: nobody plans two slices that close."""
-_TRIGGERS = ("TriggerTime", "NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime")
+TOLD = 0.1
+"""mm by which gaps may differ, or slices be shifted in-plane, before it is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +52,6 @@ class Plane:
 
     height: float
     images: tuple[Image, ...]
-
-    @property
-    def series(self) -> tuple[int, ...]:
-        """Series numbers."""
-        return tuple(sorted({s for image in self.images if (s := image.series) is not None}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +75,6 @@ class Group:
         return self.images[0].axes[:, 2]
 
     @property
-    def series(self) -> tuple[int, ...]:
-        """Series numbers."""
-        return tuple(sorted({s for plane in self.planes for s in plane.series}))
-
-    @property
     def frames(self) -> int:
         """Images of the median plane."""
         return sorted(len(plane.images) for plane in self.planes)[len(self.planes) // 2]
@@ -91,10 +93,12 @@ class Group:
         """
         kind = self.images[0].contrast.kind
         plane = max(self.planes, key=lambda p: len(p.images))
-        times = [t for i in plane.images if (t := _first(i, *_TRIGGERS)) is not None]
+        read = (first_number(image.header, *TRIGGERS) for image in plane.images)
+        times = [time for time in read if time is not None]
         if kind or len(times) < max(2, len(plane.images)):
             return kind
-        beat = _first(plane.images[0], "NominalInterval", "RRIntervalTimeNominal") or np.inf
+        header = plane.images[0].header
+        beat = first_number(header, "NominalInterval", "RRIntervalTimeNominal") or np.inf
         return "" if 0 < max(times) - min(times) <= 2 * beat else "a film over many heartbeats"
 
     @property
@@ -123,7 +127,7 @@ class Group:
         angle, plane = self.tilt
         kinds = [self.kind] * bool(self.kind) + ["DERIVED"] * bool(self.processing)
         return (
-            f"{in_words(self.series)} ({count(len(self.planes), 'slice')} of "
+            f"{in_words(numbers_of(self.images))} ({count(len(self.planes), 'slice')} of "
             f"{count(self.frames, 'frame')}, {angle:.0f} degrees off the {plane} plane"
             f"{''.join(f', {kind}' for kind in kinds)})"
         )
@@ -149,11 +153,6 @@ def _alike(one: Image, other: Image) -> bool:
         and turn(one.axes, other.axes) <= SAME
         and one.contrast.fits(other.contrast)
     )
-
-
-def _first(image: Image, *keywords: str) -> float | None:
-    found = (number(image.header, keyword) for keyword in keywords)
-    return next((value for value in found if value is not None), None)
 
 
 def turn(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -191,6 +190,11 @@ def covers(places: Sequence[Plane], planes: Sequence[Plane]) -> bool:
     depth = planes[-1].height - planes[0].height
     fewest = min(len(planes), max(3, len(planes) / 2))
     return len(places) >= fewest and extent >= 0.5 * depth
+
+
+def numbers_of(images: Sequence[Image]) -> tuple[int, ...]:
+    """Series numbers of images."""
+    return tuple(sorted({s for image in images if (s := image.series) is not None}))
 
 
 def in_words(series: Sequence[int]) -> str:

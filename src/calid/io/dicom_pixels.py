@@ -24,7 +24,6 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from calid.errors import InputError, IntensityError
-from calid.io.archive import Member
 from calid.io.dicom_decode import Decoder
 from calid.io.dicom_fields import number, quiet, text
 from calid.io.dicom_read import Image, parse
@@ -88,8 +87,7 @@ def read_pixels(
     images = [image for frames in slices for image in frames]
     scales = _scales(images, path)
     with quiet():
-        decoded = _decode(images, path)
-    arrays = [decoded[image.member.label, image.frame] for image in images]
+        arrays = _decode(images, path)
     if len(set(scales)) == 1:
         intensity = Intensity(*scales[0])
     else:
@@ -103,34 +101,27 @@ def read_pixels(
     return data, intensity
 
 
-def _decode(images: Sequence[Image], path: Path) -> dict[tuple[str, int], NDArray[Any]]:
-    """Arrays by file and frame; every file is opened once."""
-    files: dict[str, tuple[Member, list[Image]]] = {}
+def _decode(images: Sequence[Image], path: Path) -> list[NDArray[Any]]:
+    """Arrays of images; every file is opened once."""
+    files: dict[str, list[Image]] = {}
     for image in images:
-        files.setdefault(image.member.label, (image.member, []))[1].append(image)
-    out = {}
+        files.setdefault(image.member.label, []).append(image)
+    arrays: dict[Image, NDArray[Any]] = {}
     with Decoder() as decoder:
-        for label, (member, wanted) in files.items():
-            for image, array in zip(wanted, _arrays(member, wanted, path, decoder), strict=True):
-                out[label, image.frame] = array
-    return out
-
-
-def _arrays(
-    member: Member, images: Sequence[Image], path: Path, decoder: Decoder
-) -> list[NDArray[Any]]:
-    """Arrays of one file's frames."""
-    dataset = parse(member, path, pixels=True)
-    assert dataset is not None  # it has been parsed before
-    if text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
-        raise IntensityError(
-            path,
-            f"{member.label.capitalize()} does not hold grey values that grow brighter "
-            "(MONOCHROME2).",
-            "Export magnitude images in grey values.",
-        )
-    _complete(dataset)
-    return [_array(dataset, image, path, decoder) for image in images]
+        for wanted in files.values():
+            member = wanted[0].member
+            dataset = parse(member, path, pixels=True)
+            assert dataset is not None  # it has been parsed before
+            if text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
+                raise IntensityError(
+                    path,
+                    f"{member.label.capitalize()} does not hold grey values that grow brighter "
+                    "(MONOCHROME2).",
+                    "Export magnitude images in grey values.",
+                )
+            _complete(dataset)
+            arrays |= {image: _array(dataset, image, path, decoder) for image in wanted}
+    return [arrays[image] for image in images]
 
 
 def _complete(dataset: Dataset) -> None:

@@ -11,7 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 from calid.errors import CalidError, GeometryError, InputError
 from calid.io.archive import Member, Walk
 from calid.io.dicom_fields import Contrast, number, numbers, part, processing, quiet, text
-from calid.io.dicom_report import LeftOut
+from calid.io.dicom_report import DicomReport, LeftOut
 from calid.words import count
 
-__all__ = ["Image", "Scan", "parse", "scan"]
+__all__ = ["Image", "of_series", "parse", "scan"]
 
 _GROUPS = (
     "PixelMeasuresSequence",
@@ -134,52 +134,33 @@ class Image:
         )
 
 
-@dataclass
-class Scan:
-    """Everything that was found.
+def of_series(
+    images: Sequence[Image], series: Sequence[int], report: DicomReport, path: Path
+) -> Sequence[Image]:
+    """The images of some series, by number; all of them if no number is given.
 
-    Parameters
-    ----------
-    files
-        How many were looked at.
-    images
-        Images with a place in space.
-    left_out
-        Files that show no slice of a heart, and why.
-    notes
-        The same in sentences, and what else has to be said.
+    Raises
+    ------
+    InputError
+        If there is no image of one of them.
     """
-
-    files: int
-    images: list[Image] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def of(self, series: Sequence[int], path: Path) -> Scan:
-        """The images of some series, by number; of all of them if no number is given.
-
-        Raises
-        ------
-        InputError
-            If there is no image of one of them.
-        """
-        if not series:
-            return self
-        there = {n for image in self.images if (n := image.series) is not None}
-        if absent := sorted(set(series) - there):
-            raise InputError(
-                path,
-                f"There is no image of series {', '.join(map(str, absent))}.",
-                f"Series with images: {', '.join(map(str, sorted(there))) or 'none'}.",
-            )
-        kept = [image for image in self.images if image.series in series]
-        others = len(self.images) - len(kept)
-        left_out = [LeftOut("of another series", others)] if others else []
-        return Scan(self.files, kept, self.left_out + left_out, self.notes)
+    if not series:
+        return images
+    there = {n for image in images if (n := image.series) is not None}
+    if absent := sorted(set(series) - there):
+        raise InputError(
+            path,
+            f"There is no image of series {', '.join(map(str, absent))}.",
+            f"Series with images: {', '.join(map(str, sorted(there))) or 'none'}.",
+        )
+    kept = [image for image in images if image.series in series]
+    if others := len(images) - len(kept):
+        report.left_out.append(LeftOut("of another series", others))
+    return kept
 
 
-def scan(files: Sequence[Member], path: Path, walk: Walk) -> Scan:
-    """Look at every file.
+def scan(files: Sequence[Member], path: Path, walk: Walk, report: DicomReport) -> list[Image]:
+    """Images with a place in space, and why other files show no slice of a heart.
 
     Parameters
     ----------
@@ -191,7 +172,7 @@ def scan(files: Sequence[Member], path: Path, walk: Walk) -> Scan:
     InputError
         If a DICOM file is damaged within its header or lacks a field that a slice needs.
     """
-    found = Scan(len(files))
+    found: list[Image] = []
     reasons = Counter(walk.left_out)
     seen: dict[str, Sequence[object]] = {}
     contradictions = 0
@@ -213,17 +194,17 @@ def scan(files: Sequence[Member], path: Path, walk: Walk) -> Scan:
                     reasons["another copy of an image (by its SOPInstanceUID)"] += 1
                     continue
                 contradictions += 1
-            found.images += (kept := [image for image in images if image is not None])
+            found += (kept := [image for image in images if image is not None])
             if len(kept) < len(images):
                 reasons[_PART] += len(images) - len(kept)
-    found.left_out += [LeftOut(reason, many) for reason, many in reasons.items()]
     for reason, many in reasons.items():
+        report.left_out.append(LeftOut(reason, many))
         what = "item" if reason in walk.left_out else "image" if reason == _PART else "file"
-        found.notes.append(f"{_are(many, what)} left out: {reason}")
+        report.warnings.append(f"{_are(many, what)} left out: {reason}")
     if walk.links:
-        found.notes.append(f"{_are(walk.links, 'link')} followed out of the folder")
+        report.warnings.append(f"{_are(walk.links, 'link')} followed out of the folder")
     if contradictions:
-        found.notes.append(
+        report.warnings.append(
             f"{_are(contradictions, 'file')} of the SOPInstanceUID of another, yet of another "
             "place, time or number, and taken for images of their own"
         )

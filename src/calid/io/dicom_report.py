@@ -6,8 +6,7 @@ and no file name within a folder or zip, where exporters put all of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["DicomReport", "LeftOut", "Slice"]
@@ -66,9 +65,9 @@ class Slice:
     series: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class DicomReport:
-    """What was found, kept and left out.
+    """What was found, kept and left out; every step of the search adds its own.
 
     Parameters
     ----------
@@ -78,6 +77,8 @@ class DicomReport:
         Slices of the stack in the order of positions, before any problem is resolved.
     left_out
         Everything else, and why.
+    odd
+        Slices that do not fit the stack, which would have a hole without them; not in `facts`.
     problems
         Why the input cannot be read as it is: sentences. Empty if it can.
     warnings
@@ -91,15 +92,18 @@ class DicomReport:
     """
 
     files: int
-    images: int
-    kept: Sequence[Slice] = ()
-    left_out: Sequence[LeftOut] = ()
-    problems: Sequence[str] = ()
-    warnings: Sequence[str] = ()
-    decision: Sequence[str] = ()
+    images: int = 0
+    kept: list[Slice] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    odd: list[LeftOut] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    decision: list[str] = field(default_factory=list)
     time_from: str = ""
     time_spread_s: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return asdict(self)
+        facts = asdict(self)
+        del facts["odd"]
+        return facts

@@ -10,74 +10,62 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from calid.io.dicom_fields import moment, number, text
-from calid.io.dicom_group import Plane, covers, in_words
+from calid.io.dicom_group import Plane, covers, in_words, numbers_of
 from calid.io.dicom_read import Image
-from calid.io.dicom_report import LeftOut
+from calid.io.dicom_report import DicomReport, LeftOut
 from calid.io.dicom_time import Reading, find_clock, moment_of
 from calid.words import count
 
-__all__ = ["Takes", "best_takes"]
+__all__ = ["best_takes"]
 
 APART = 3.0
 """Seconds between two acquisitions that are not of one breath-hold."""
 
 
-@dataclass(frozen=True, eq=False)
-class Takes:
-    """One take of every slice.
+def best_takes(
+    planes: Sequence[Plane], report: DicomReport
+) -> tuple[list[Plane], tuple[tuple[int, ...], ...]]:
+    """Choose a take of every slice, and report the others.
 
-    Parameters
-    ----------
+    Returns
+    -------
     planes
         With the images of that take.
-    left_out
-        Takes that are not used.
-    notes
-        Which take was used where there were several.
     twice
-        Series numbers of two takes of the whole stack, that of the better ones first; none if
+        Series numbers of two takes of the whole stack, that of the better ones first; empty if
         there is but one.
     """
-
-    planes: list[Plane]
-    left_out: list[LeftOut] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    twice: tuple[tuple[int, ...], ...] = ()
-
-
-def best_takes(planes: Sequence[Plane]) -> Takes:
-    """Choose a take of every slice."""
     clock, reading, _ = find_clock(planes)
     every = [_takes(plane.images, reading if clock else None) for plane in planes]
     counts = Counter(size for takes in every for size in {len(take) for take in takes})
     usual = max(counts, key=lambda n: (counts[n], n), default=0)
-    found = Takes([])
+    found: list[Plane] = []
     again: list[tuple[Plane, list[Image], list[Image]]] = []
     for plane, takes in zip(planes, every, strict=True):
         best, *others = _best_first(takes, usual)
         height = plane.height
         if others:
             height = float(np.median([i.corner @ planes[0].images[0].axes[:, 2] for i in best]))
-        found.planes.append(Plane(height, tuple(best)))
+        found.append(Plane(height, tuple(best)))
         for other in others:
             if len(other) >= usual / 2 and _processed(other) == _processed(best):
                 again.append((plane, best, other))
-        _supersede(best, others, f"slice at {plane.height - planes[0].height:.1f} mm", found)
+        _supersede(best, others, f"slice at {plane.height - planes[0].height:.1f} mm", report)
     repeated = list(dict.fromkeys(plane for plane, *_ in again))
     if repeated and (len(repeated) == len(planes) or covers(repeated, planes)):
         sides = zip(*((best, other) for _, best, other in again), strict=True)
-        twice = tuple(_numbers([image for take in side for image in take]) for side in sides)
-        return replace(found, twice=twice)
-    return found
+        return found, tuple(numbers_of([i for take in side for i in take]) for side in sides)
+    return found, ()
 
 
-def _supersede(best: list[Image], others: Sequence[list[Image]], where: str, found: Takes) -> None:
+def _supersede(
+    best: list[Image], others: Sequence[list[Image]], where: str, report: DicomReport
+) -> None:
     """Leave out all takes of a slice but one, and say so."""
     for other in others:
         if _processed(other) > _processed(best):
@@ -86,44 +74,36 @@ def _supersede(best: list[Image], others: Sequence[list[Image]], where: str, fou
             reason, why = "a take of a slice with fewer or more frames", "the complete one"
         else:
             reason, why = "an earlier take of a slice", "the newest"
-        series = _numbers(other)
-        found.left_out.append(LeftOut(reason, len(other), 1, len(other), series=series))
-        if why:
-            found.notes.append(
-                f"the {where} was acquired {len(others) + 1} times: {_take(best)} is used, {why}; "
-                f"{_take(other)} is left out"
-            )
-        else:
-            found.notes.append(f"the {where}: {_take(other)} is left out: {reason}")
+        series = numbers_of(other)
+        report.left_out.append(LeftOut(reason, len(other), 1, len(other), series=series))
+        report.warnings.append(
+            f"the {where} was acquired {len(others) + 1} times: {_take(best)} is used, {why}; "
+            f"{_take(other)} is left out"
+            if why
+            else f"the {where}: {_take(other)} is left out: {reason}"
+        )
 
 
 def _take(images: Sequence[Image]) -> str:
-    return f"{in_words(_numbers(images))} ({count(len(images), 'image')})"
-
-
-def _numbers(images: Sequence[Image]) -> tuple[int, ...]:
-    return Plane(0.0, tuple(images)).series
+    return f"{in_words(numbers_of(images))} ({count(len(images), 'image')})"
 
 
 def _best_first(takes: Sequence[list[Image]], usual: int) -> list[list[Image]]:
     """Takes of a slice, the best first."""
-    starts = [_span(take, lambda image: moment(image.header)) for take in takes]
-    dated = None not in starts
+    dated = all(_span(take, _moment) for take in takes)
 
-    def merit(pair: tuple[list[Image], tuple[float, float] | None]) -> tuple[float, ...]:
-        take, start = pair
+    def merit(take: list[Image]) -> tuple[float, ...]:
         complete = len(take) == usual
-        age = start[0] if dated and start is not None else 0.0
+        start = _span(take, _moment) if dated else None
         return (
             -_processed(take),
             complete,
             *(() if complete else (len(take),)),
-            age,
+            start[0] if start else 0.0,
             *max(map(_number, take)),
         )
 
-    ordered = sorted(zip(takes, starts, strict=True), key=merit, reverse=True)
-    return [take for take, _ in ordered]
+    return sorted(takes, key=merit, reverse=True)
 
 
 def _processed(take: Sequence[Image]) -> int:
@@ -140,7 +120,7 @@ def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]
     """
     if reading is None:
         return [[image] for image in images]
-    parts = _parts(images, lambda image: (_series(image), image.processing))
+    parts = _parts(images, lambda i: (text(i.header, "SeriesInstanceUID"), i.processing))
     takes: list[list[Image]] = []
     for part in sorted(parts, key=len, reverse=True):
         same = (take for take in takes if _continue(take, part, reading))
@@ -150,8 +130,7 @@ def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]
             takes.append(part)
     if len(images) == 2 and len(parts) == 2 and len(takes) == 1:
         # Two phases, or one that was repeated: only the time of acquisition can tell.
-        known = [moment(image.header) for image in images]
-        takes = takes if None not in known else parts
+        takes = takes if _span(images, _moment) else parts
     return [part for take in takes for part in _within(take, reading)]
 
 
@@ -159,17 +138,15 @@ def _continue(one: Sequence[Image], other: Sequence[Image], reading: Reading) ->
     """Whether images of two series are phases of one take."""
     if _processed(one) != _processed(other) or _overlap(one, other, reading):
         return False
-    spans = [_span(part, lambda image: moment(image.header)) for part in (one, other)]
-    if spans[0] is None or spans[1] is None:
+    first, second = (_span(part, _moment) for part in (one, other))
+    if first is None or second is None:
         return True
-    return max(spans[0][0], spans[1][0]) - min(spans[0][1], spans[1][1]) <= APART
+    return max(first[0], second[0]) - min(first[1], second[1]) <= APART
 
 
 def _overlap(one: Sequence[Image], other: Sequence[Image], reading: Reading) -> bool:
-    spans = _span(one, reading), _span(other, reading)
-    if spans[0] is None or spans[1] is None:
-        return True
-    return spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
+    first, second = (_span(part, reading) for part in (one, other))
+    return not (first and second) or (first[0] <= second[1] and second[0] <= first[1])
 
 
 def _span(images: Sequence[Image], reading: Reading) -> tuple[float, float] | None:
@@ -179,7 +156,13 @@ def _span(images: Sequence[Image], reading: Reading) -> tuple[float, float] | No
 
 def _within(take: list[Image], reading: Reading) -> list[list[Image]]:
     """The takes within one series."""
-    for key in (_file, _acquisition, _breath_holds(take), _rounds(take, reading)):
+    keys: tuple[Callable[[Image], Hashable], ...] = (
+        lambda image: image.member.label,
+        lambda image: number(image.header, "AcquisitionNumber"),
+        _breath_holds(take),
+        _rounds(take, reading),
+    )
+    for key in keys:
         parts = _parts(take, key)
         times = [{moment_of(image, reading) for image in part} for part in parts]
         whole = all(len(t) == len(part) > 1 for t, part in zip(times, parts, strict=True))
@@ -190,17 +173,9 @@ def _within(take: list[Image], reading: Reading) -> list[list[Image]]:
     return [take]
 
 
-def _file(image: Image) -> Hashable:
-    return image.member.label
-
-
-def _acquisition(image: Image) -> Hashable:
-    return number(image.header, "AcquisitionNumber")
-
-
 def _breath_holds(take: Sequence[Image]) -> Callable[[Image], Hashable]:
     """Number the acquisitions of a take that are apart from each other."""
-    known = sorted(m for image in take if (m := moment(image.header)) is not None)
+    known = sorted(m for image in take if (m := _moment(image)) is not None)
     starts = [b for a, b in pairwise(known) if b - a > APART] if len(known) == len(take) else []
     return lambda image: sum((moment(image.header) or 0.0) >= start for start in starts)
 
@@ -228,8 +203,8 @@ def _parts(images: Sequence[Image], key: Callable[[Image], Hashable]) -> list[li
     return list(parts.values())
 
 
-def _series(image: Image) -> str:
-    return text(image.header, "SeriesInstanceUID")
+def _moment(image: Image) -> float | None:
+    return moment(image.header)
 
 
 def _number(image: Image) -> tuple[float, ...]:

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.io.dicom_choose import Odd
-from calid.io.dicom_fields import number, text
-from calid.io.dicom_group import SAME_PLACE, Plane
+from calid.io.dicom_fields import TRIGGERS, first_number, number, text
+from calid.io.dicom_group import SAME_PLACE, Plane, in_words, numbers_of
 from calid.io.dicom_read import Image
+from calid.io.dicom_report import DicomReport, LeftOut
 from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
+from calid.words import count
 
 __all__ = ["Film", "Reading", "film", "find_clock", "moment_of"]
 
@@ -31,8 +32,8 @@ Reading = Callable[[Image], float | None]
 
 def _first(*keywords: str, scale: float = 1.0) -> Reading:
     def read(image: Image) -> float | None:
-        found = (number(image.header, keyword) for keyword in keywords)
-        return next((value * scale for value in found if value is not None), None)
+        value = first_number(image.header, *keywords)
+        return None if value is None else value * scale
 
     return read
 
@@ -47,9 +48,7 @@ def _instance(image: Image) -> float | None:
     return None if value is None else value + image.frame / 1e6
 
 
-_TRIGGER = _first(
-    "TriggerTime", "NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime", scale=1e-3
-)
+_TRIGGER = _first(*TRIGGERS, scale=1e-3)
 _TIMES: tuple[tuple[str, Reading], ...] = (
     ("trigger time", _TRIGGER),
     ("temporal position offset", _first("TemporalPositionTimeOffset")),
@@ -76,26 +75,14 @@ class Film:
         ``images[slice][frame]``.
     times
         Shape ``(frames,)``, seconds.
-    clock
-        Field that ordered the frames; empty for a still.
-    spread
-        Largest difference between slices in the time of a phase, in seconds.
-    odd
-        Images that had to go for this to be a film.
-    notes
-        What was decided on the user's behalf.
     """
 
     heights: NDArray[np.float64]
     images: list[list[Image]]
     times: NDArray[np.float64]
-    clock: str
-    spread: float
-    odd: list[Odd]
-    notes: list[str]
 
 
-def film(planes: Sequence[Plane]) -> Film:
+def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     """Put the images of every slice in order of time, and leave out what does not fit.
 
     Odd are: slices with several images at one time, slices whose images do not lie in one plane,
@@ -104,14 +91,15 @@ def film(planes: Sequence[Plane]) -> Film:
     clock, reading, ranks = find_clock(planes)
     counts = Counter(len(plane.images) for plane in planes)
     usual = max(counts, key=lambda n: (counts[n], n), default=0)
-    odd: list[Odd] = []
+    normal = planes[0].images[0].axes[:, 2]
     slices: list[tuple[float, list[Image]]] = []
     for plane in planes:
         images = sorted(plane.images, key=lambda image: moment_of(image, reading))
         surplus = len(images) - len({moment_of(image, reading) for image in images})
-        heights = [float(i.corner @ planes[0].images[0].axes[:, 2]) for i in images]
+        heights = [float(image.corner @ normal) for image in images]
         if surplus:
-            what = f"has {_more(surplus)}"
+            others = "others" if surplus > 1 else "another"
+            what = f"has {count(surplus, 'image')} of the same time as {others}"
         elif np.ptp(heights) > SAME_PLACE:
             what = f"has images up to {np.ptp(heights):.2g} mm apart"
         elif len(images) != usual:
@@ -119,11 +107,14 @@ def film(planes: Sequence[Plane]) -> Film:
         else:
             slices.append((float(np.median(heights)), images))
             continue
-        name = _slice(plane, plane.height - planes[0].height)
-        odd.append(Odd(f"{name} {what}", plane.images))
+        series = numbers_of(images)
+        named = f" ({in_words(series)})" if series else ""
+        name = f"The slice at {plane.height - planes[0].height:.1f} mm{named}"
+        report.odd.append(LeftOut(f"{name} {what}", len(images)))
     chosen = [images for _, images in slices]
-    times, spread, notes = _times(chosen, reading, ranks, clock, usual)
-    return Film(np.array([h for h, _ in slices]), chosen, times, clock, spread, odd, notes)
+    times, spread = _times(chosen, reading, ranks, clock, usual, report.warnings)
+    report.time_from, report.time_spread_s = clock, spread
+    return Film(np.array([height for height, _ in slices]), chosen, times)
 
 
 def find_clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
@@ -146,12 +137,9 @@ def _tells(planes: Sequence[Plane], reading: Reading, within: bool) -> bool:
         values = {reading(image) for image in plane.images}
         if None in values:
             return False
-        votes.append(len(values) > 1 and not (within and len(_series(plane)) > 1))
+        series = {text(image.header, "SeriesInstanceUID") for image in plane.images}
+        votes.append(len(values) > 1 and not (within and len(series) > 1))
     return 2 * sum(votes) > len(votes)
-
-
-def _series(plane: Plane) -> set[str]:
-    return {text(image.header, "SeriesInstanceUID") for image in plane.images}
 
 
 def moment_of(image: Image, reading: Reading) -> float:
@@ -160,26 +148,30 @@ def moment_of(image: Image, reading: Reading) -> float:
 
 
 def _times(
-    slices: list[list[Image]], reading: Reading, ranks: bool, clock: str, frames: int
-) -> tuple[NDArray[np.float64], float, list[str]]:
-    """Seconds of every phase, their spread, and what to tell the user."""
+    slices: list[list[Image]],
+    reading: Reading,
+    ranks: bool,
+    clock: str,
+    frames: int,
+    notes: list[str],
+) -> tuple[NDArray[np.float64], float]:
+    """Seconds of every phase and their spread; what the user has to know goes to the notes."""
     if not slices:
-        return np.zeros(0), 0.0, []
+        return np.zeros(0), 0.0
     if not clock:
         known = [time for images in slices if (time := _TRIGGER(images[0])) is not None]
-        return np.array([float(np.median(known or [0.0]))]), 0.0, []
+        return np.array([float(np.median(known or [0.0]))]), 0.0
     if not ranks:
         table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
         said = np.asarray(np.median(table, axis=0))
-        times, notes = _believable(said)
+        times = _believable(said, notes)
         table *= np.ptp(times) / (np.ptp(said) or 1.0)
         steps = np.diff(times)
         if len(steps) and steps.max() > 1.5 * steps.min():
             notes.append(
                 f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
             )
-        return times, float(np.ptp(table, axis=0).max()), notes
-    notes = []
+        return times, float(np.ptp(table, axis=0).max())
     if clock == "instance number":
         notes.append(
             "no field tells the time of the frames; they are in the order of InstanceNumber"
@@ -191,26 +183,16 @@ def _times(
     if not cycles:
         notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
     cycle = float(np.median(cycles or [ASSUMED]))
-    times, more = _believable(np.arange(frames) * cycle / frames)
-    return times, 0.0, notes + more
+    return _believable(np.arange(frames) * cycle / frames, notes), 0.0
 
 
-def _believable(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
-    """Times that increase as a heart can have them, and what to tell the user."""
+def _believable(times: NDArray[np.float64], notes: list[str]) -> NDArray[np.float64]:
+    """Times that increase as a heart can have them."""
     frames = len(times)
     if frames < 2:
-        return times, []
+        return times
     scale, note = time_scale(float(times[-1] - times[0]) / (frames - 1), frames)
+    notes += [note] * bool(note)
     if scale is None:
-        return np.arange(frames) * np.float64(assumed_step(frames)), [note]
-    return times * scale, [note] * bool(note)
-
-
-def _slice(plane: Plane, at: float) -> str:
-    series = f" (series {', '.join(map(str, plane.series))})" if plane.series else ""
-    return f"The slice at {at:.1f} mm{series}"
-
-
-def _more(surplus: int) -> str:
-    many = surplus > 1
-    return f"{surplus} image{'s' * many} of the same time as {'others' if many else 'another'}"
+        return np.arange(frames) * np.float64(assumed_step(frames))
+    return times * scale

@@ -13,6 +13,7 @@ from calid.io.nifti_write import SUFFIXES
 __all__ = ["find_images", "find_inputs", "find_labels", "is_label_map", "plain_stem"]
 
 _DICOM = (".dcm", ".ima")
+_UNSEARCHABLE = "It cannot be searched", "Check the permissions."
 _ENDINGS = re.compile(r"\.(nii|nii\.gz|zip|dcm|ima)$", re.IGNORECASE)
 _WORD = (
     r"(label(map)?s?|lbl|gt|ground_?truth|segs?|segmentations?|masks?|annotations?|dseg|probseg"
@@ -88,10 +89,8 @@ def _files(folder: Path, out: Path | None, endings: tuple[str, ...]) -> Iterator
 
 
 def _entries(folder: Path, out: Path | None) -> list[Path]:
-    try:
+    with InputError.of_system(folder, *_UNSEARCHABLE):
         return sorted(path for path in folder.iterdir() if not _left_out(path, out))
-    except OSError as error:
-        raise _unsearchable(folder, error) from error
 
 
 def _left_out(path: Path, out: Path | None) -> bool:
@@ -109,13 +108,5 @@ def _holds_dicom(folder: Path) -> bool:
 
 
 def _magic(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:]
-    except OSError as error:
-        raise _unsearchable(path, error) from error
-
-
-def _unsearchable(path: Path, error: OSError) -> InputError:
-    reason = f"It cannot be searched: {error.strerror or error}."
-    return InputError(path, reason, "Check the permissions.")
+    with InputError.of_system(path, *_UNSEARCHABLE), path.open("rb") as file:
+        return file.read(132)[128:]

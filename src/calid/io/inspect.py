@@ -15,7 +15,7 @@ import numpy as np
 
 from calid.errors import CalidError, CalidWarning
 from calid.geometry.affine import SpacingFrom
-from calid.io import is_dicom, read_stack, refuse_dicom_options, refuse_nifti_options
+from calid.io import check_format, read_stack
 from calid.io.contrast import doubtful_images
 from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_report import DicomReport
@@ -85,16 +85,15 @@ def inspect_input(
     """
     path = Path(path)
     with _kept_warnings(path) as notes:
-        if not is_dicom(path):
-            refuse_dicom_options(path, series)
+        if not check_format(path, spacing_from, fill, series):
             stack = read_stack(
                 path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
             )
             doubt_reconstruction(path)
             return Inspection("NIfTI", _said(stack), None, notes, None)
-        refuse_nifti_options(path, spacing_from, fill)
-        options: dict[str, Any] = {"odd_slices": odd_slices, "series": series}
-        with open_dicom(path, max_bytes=max_bytes, thickness=thickness, **options) as exam:
+        with open_dicom(
+            path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
+        ) as exam:
             try:
                 return Inspection("DICOM", _said(exam.read().stack), exam.report, notes, None)
             except CalidError as error:

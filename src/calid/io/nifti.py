@@ -120,14 +120,17 @@ def read_stack(
             np.errstate(over="ignore", invalid="ignore"),
         ):
             header = read_header(stream, path)
-            shape, rank = _shape(header, path)
+            shape, rank, axis = _shape(header, path)
             dtype = _dtype(header, path)
             size = math.prod(shape) * dtype.itemsize
             _check_budget(header, size, path, max_bytes)
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
-            times, time_notes = header_times(header, shape[0], _time_axis(header, shape[0]), path)
-            time_notes += _empty_axes(header, shape[0], path)
+            times, time_notes = header_times(header, shape[0], axis, path)
+            if axis > 4:
+                time_notes.append(
+                    f"{path}: time is axis {axis}; those before it have length 1 and are dropped."
+                )
             data = _read_voxels(stream, header, shape, dtype, path)
             data, fill_notes = _finite(data, fill, path)
             _check_range(data, intensity, path)
@@ -226,8 +229,8 @@ def read_header(stream: BinaryIO, path: Path) -> Any:
     raise InputError(path, "The content is not NIfTI, or ends within the header.", _DAMAGED)
 
 
-def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
-    """``(frames, slices, height, width)`` and the number of axes, from 3 to 7."""
+def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int, int]:
+    """``(frames, slices, height, width)``, the number of axes (3 to 7), and that of time's axis."""
     dim = [int(size) for size in header["dim"]]
     sizes = dim[1 : dim[0] + 1]
     if not 1 <= dim[0] <= 7 or min(sizes) < 1:
@@ -246,22 +249,9 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int]:
             "Give the whole short-axis stack in one file.",
         )
     width, height, slices = sizes[:3]
-    frames = long[0] if long else 1
-    return (frames, slices, height, width), 4 if sizes[3:4] == [1] and long else dim[0]
-
-
-def _time_axis(header: Any, frames: int) -> int:
-    """Number of the axis that holds the frames, from 4 on."""
-    dim = [int(size) for size in header["dim"]]
-    return next((axis for axis in range(4, dim[0] + 1) if dim[axis] == frames > 1), 4)
-
-
-def _empty_axes(header: Any, frames: int, path: Path) -> list[str]:
-    """Say so if time is not the fourth axis."""
-    axis = _time_axis(header, frames)
-    if axis == 4:
-        return []
-    return [f"{path}: time is axis {axis}; those before it have length 1 and are dropped."]
+    rank = 4 if sizes[3:4] == [1] and long else dim[0]
+    axis = next((n for n, size in enumerate(sizes[3:], 4) if size > 1), 4)
+    return (long[0] if long else 1, slices, height, width), rank, axis
 
 
 def _oblong(affine: NDArray[np.float64], path: Path) -> list[str]:

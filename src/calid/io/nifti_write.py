@@ -77,7 +77,8 @@ def write_on_grid(
     text
         Description in the header, at most 80 characters.
     """
-    target = check_output(path, suffixes=SUFFIXES)
+    target = Path(path)
+    check_output(target, suffixes=SUFFIXES)
     header = _new_header(data, volume, intensity, text, target)
     little = data.dtype.newbyteorder("<")
     with atomic(target) as file, _packed(file, target) as stream:

@@ -34,13 +34,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     if Path(path).is_dir():
         inside = sorted(map(sha256, files_below(Path(path)).files))
         return hashlib.sha256("".join(inside).encode()).hexdigest()
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(
-            path, f"It cannot be read: {error.strerror or error}.", "Check the path."
-        ) from error
+    with (
+        InputError.of_system(path, "It cannot be read", "Check the path."),
+        Path(path).open("rb") as file,
+    ):
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sidecar_of(output: Path) -> Path:
@@ -97,7 +95,7 @@ def _fits(output: Path, place: Path) -> bool:
     return bool(wanted) and output.is_file() and sha256(output) == wanted
 
 
-def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> Path:
+def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Refuse a record that would take the place of somebody else's JSON file.
 
     Scanners' converters leave such files beside images, with what no image holds.
@@ -116,7 +114,6 @@ def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> Path:
                 "The record of the output would replace this file, which calid has not written.",
                 "Choose another name for the output.",
             )
-    return path
 
 
 def write_json(obj: object, path: str | os.PathLike[str]) -> None:

@@ -40,6 +40,7 @@ def together() -> Iterator[Write]:
         If a file cannot be given its final name.
     """
     waiting: list[tuple[Path, Path]] = []
+    made: list[Path] = []
 
     def write(path: Path, writer: Callable[[Path], None]) -> str:
         target = Path(os.path.realpath(path))
@@ -47,6 +48,7 @@ def together() -> Iterator[Write]:
         # one that waits, so it does that under another.
         draft = new_name(target.parent, "".join(path.suffixes[-2:]))
         hidden = new_name(target.parent)
+        made.extend((draft, hidden))
         try:
             writer(draft)
         except CalidError as error:
@@ -63,19 +65,12 @@ def together() -> Iterator[Write]:
         for folder in {target.parent for _, target in waiting}:
             sync_folder(folder)
     finally:
-        for hidden, _ in waiting:
+        for path in made:
             with suppress(OSError):
-                hidden.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 def _rename(source: Path, target: Path) -> None:
-    try:
+    remedy = "Close programs that have it open, or choose another name."
+    with OutputError.of_system(target, "It could not be given its name", remedy):
         source.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            source.unlink(missing_ok=True)
-        raise OutputError(
-            target,
-            f"It could not be given its name: {error.strerror or error}.",
-            "Close programs that have it open, or choose another name.",
-        ) from error
