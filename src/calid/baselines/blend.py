@@ -32,6 +32,6 @@ def blend(
         distance = torch.from_numpy(apart).float()[None]
         known = Neighbours(pair, distance, pair, pair)
         moved = registered(pair, distance[:, :2], known.gate)
-        out.append((known.share[..., 0] * moved).sum(1))
+        out.append(known.weighted(moved))
     answer: NDArray[np.float32] = grid.leave(torch.cat(out)).numpy()
     return answer

@@ -16,4 +16,4 @@ class LatentLinear:
 
     def __call__(self, neighbours: Neighbours, steps: int = 1) -> Tensor:
         """Latents ``(targets, channels, h, w)``; see `LatentRule`."""
-        return (neighbours.share * neighbours.adjacent).sum(1)
+        return neighbours.weighted(neighbours.adjacent)

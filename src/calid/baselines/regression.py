@@ -67,5 +67,4 @@ class RegressionInterpolator(nn.Module):
         correction: Tensor = self.unet(
             seen.contiguous(memory_format=torch.channels_last), embedding
         )[0]
-        blend = (neighbours.share * neighbours.adjacent).sum(1)
-        return blend + neighbours.gate * correction
+        return neighbours.weighted(neighbours.adjacent) + neighbours.gate * correction

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from calid.errors import CalidError, CalidWarning
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from calid.inference.answer import Answer
     from calid.inference.model import Model
     from calid.inference.settings import Generation, Reading
@@ -109,6 +106,7 @@ def examined(
     on_part
         Called with the number of the two that are done.
     """
+    from calid.evaluation.methods import averaged
     from calid.report.selfcheck import self_check
     from calid.report.volumes import measured
     from calid.segmentation.segment import load_segmenter
@@ -121,17 +119,8 @@ def examined(
         finally:
             on_part(part)
 
-    def method(
-        images: NDArray[np.float32],
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        spacing: tuple[float, float],
-    ) -> NDArray[np.float32]:
-        drawn = model.between(images, positions, targets, spacing, answer)
-        return drawn.mean(axis=0)  # type: ignore[no-any-return]
-
     row, column = volume.centre
     centre = (row + 0.5) / stack.shape[2], (column + 0.5) / stack.shape[3]
-    check = attempt(lambda: self_check(stack, method, centre), 1)
+    check = attempt(lambda: self_check(stack, averaged(model, answer), centre), 1)
     segmenter = load_segmenter(model.device.type)
     return check, attempt(lambda: measured(stack, volume, segmenter), 2)

@@ -88,11 +88,6 @@ class Gap:
     neighbours: Neighbours
     blend: Tensor
 
-    def part(self, some: slice) -> Neighbours:
-        """The neighbours of some of the targets."""
-        n = self.neighbours
-        return Neighbours(n.adjacent[some], n.distance[some], n.moved[some], n.beyond[some])
-
 
 class Model:
     """Autoencoder and interpolator of one preset.
@@ -289,12 +284,14 @@ class Model:
         frames = Frames(len(images)) if together else STILL
         film = self.acquired(images, positions, grid, frames, region, at_once)
         gaps = np.searchsorted(positions, targets)
-        size = max(1, at_once // len(images))
+        # Midpoints need all targets of their gap.
+        most = (
+            max(1, at_once // len(images)) if self.interpolator.config.registered else len(targets)
+        )
         for upper in np.unique(gaps):
-            inside = np.flatnonzero(gaps == upper)
-            whole = len(inside) if not self.interpolator.config.registered else size
-            for first in range(int(inside[0]), int(inside[-1]) + 1, whole):
-                some = slice(first, min(first + whole, int(inside[-1]) + 1))
+            begin, end = np.searchsorted(gaps, (upper, upper + 1)).tolist()
+            for first in range(begin, end, most):
+                some = slice(first, min(first + most, end))
                 drawn = self._gap(film, targets[some], int(upper), answer, at_once)
                 native = grid.leave(drawn.flatten(0, 2)).clamp(0, CEILING)
                 yield some, native.unflatten(0, drawn.shape[:3]).numpy()
@@ -371,16 +368,14 @@ class Model:
         drawn = []
         for n in noise:
             parts = in_parts(
-                lambda some, n=n: self._answer(gap.part(some), n, answer),  # type: ignore[misc]
+                lambda some, n=n: self._answer(gap.neighbours.part(some), n, answer),  # type: ignore[misc]
                 len(gap.blend),
                 at_once,
             )
             # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than networks.
             weight = gap.neighbours.gate[:, 0].square()
-            inside = film.cut(gap.blend)
-            inside = weight * torch.cat(parts) + (1 - weight) * inside
-            whole = gap.blend
-            drawn.append(inside if film.region is None else film.region.place(inside, whole))
+            inside = weight * torch.cat(parts) + (1 - weight) * film.cut(gap.blend)
+            drawn.append(inside if film.region is None else film.region.place(inside, gap.blend))
         return torch.stack(drawn).cpu().unflatten(1, size)  # type: ignore[no-any-return]
 
     def _answer(self, seen: Neighbours, noise: Tensor, answer: Answer) -> Tensor:
@@ -423,7 +418,7 @@ class Model:
         pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
         moved = registered(pair, known.distance[:, :2], known.gate, film.frames)
         carried = self.encode(film.cut(moved).flatten(0, 1), at_once).unflatten(0, (-1, 2))
-        return Gap(replace(known, moved=carried), (known.share[..., 0] * moved).sum(1))
+        return Gap(replace(known, moved=carried), known.weighted(moved))
 
     def _midpoints(
         self,
@@ -447,9 +442,9 @@ class Model:
             seen = Neighbours(pair, distance, pair, pair)
 
             def part(some: slice) -> Tensor:
-                few = Neighbours(pair[some], distance[some], pair[some], pair[some])
+                start = noise.expand_as(below[some])
                 with self.runtime.autocast():
-                    return self.interpolator.sample(few, noise.expand_as(below[some]), steps)
+                    return self.interpolator.sample(seen.part(some), start, steps)
 
             return torch.cat(in_parts(part, len(seen.distance), at_once))
 

@@ -119,7 +119,18 @@ class Neighbours:
     @property
     def blend(self) -> Tensor:
         """``b``: the registered slices weighted by distance, ``(targets, channels, h, w)``."""
-        return (self.share * self.moved).sum(1)
+        return self.weighted(self.moved)
+
+    def weighted(self, pair: Tensor) -> Tensor:
+        """The slice below and the one above, ``(targets, 2, ...)``, weighted by `share`."""
+        share = self.share.flatten(1)
+        return (share.view(*share.shape, *[1] * (pair.ndim - 2)) * pair).sum(1)
+
+    def part(self, some: slice) -> Neighbours:
+        """Those of some of the targets."""
+        return Neighbours(
+            self.adjacent[some], self.distance[some], self.moved[some], self.beyond[some]
+        )
 
     @property
     def gate(self) -> Tensor:
