@@ -29,7 +29,7 @@ from calid.cohort.subject import Engine
 from calid.cohort.walk import walk
 from calid.data.phantom import HeartPhantom
 from calid.inference.machine import available_cpus
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 from calid.io import write_volume
 from calid.stack import Volume
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.evaluation.record import weights_sha256
-from calid.inference.load import load_model
-from calid.inference.model import Model
+from calid.inference.model import Model, load_model
+from calid.inference.options import Generation
+from calid.inference.reconstruct import reconstruct
 from calid.report.png import LIGHT, save_figure
 from calid.segmentation.measures import cavity_volumes, ejection_fraction
 from calid.segmentation.segment import Segmenter, load_segmenter
@@ -65,7 +66,7 @@ def heart(
     """LV volume in ml over the frames: exact, of the sparse, the dense and the true dense film."""
     phantom = HeartPhantom(seed)
     stack = phantom.acquire(phases=phases)
-    volume = model.reconstruct(stack, factor=FACTOR)
+    volume = reconstruct(stack, Generation(factor=FACTOR, region="whole"), model=model)
     gap, start = float(stack.gaps[0]), float(stack.affine[2, 3])
     truth = phantom.acquire(
         gap=gap / FACTOR, slices=len(volume.positions), start=start, phases=phases

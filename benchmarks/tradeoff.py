@@ -30,7 +30,7 @@ from calid.evaluation.methods import FRAMEWISE, Roster, averaged
 from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
 from calid.evaluation.record import record
-from calid.inference.answer import Answer
+from calid.inference.options import Answer
 from calid.report.png import LIGHT, save_figure
 from calid.segmentation.segment import load_segmenter
 

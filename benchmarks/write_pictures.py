@@ -23,7 +23,7 @@ from calid.baselines.linear import linear
 from calid.baselines.registration import registration
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.answer import Answer
+from calid.inference.options import Answer
 from calid.report.png import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from calid.geometry.affine import from_spacing
-from calid.precision import VARIABLE, computing
+from calid.runtime import VARIABLE, computing
 from calid.stack import Intensity, SliceStack
 
 # Workers share the machine's cores; so do the processes that tests start.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calid.inference.reconstruct import fill, plan
+from calid.inference.densify import fill, plan
 from calid.stack import SliceStack, Volume
 
 

@@ -19,14 +19,13 @@ PACKAGE = ROOT / "src" / "calid"
 # Every room may use those above it. Rooms on one line do not know each other.
 FLOORS = (
     ("errors", "labels", "progress", "words"),
-    ("precision", "stack", "weights"),
+    ("runtime", "stack", "weights"),
     ("geometry",),
     ("io",),
     ("data", "diffusion"),
     ("models",),
-    ("baselines",),
+    ("baselines", "segmentation"),
     ("inference",),
-    ("segmentation",),
     ("evaluation", "view"),
     ("report",),
     ("training", "cohort"),

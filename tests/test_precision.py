@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from calid.baselines.codes import CodeEncoder
 from calid.errors import CalidWarning, UsageError
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
-from calid.inference.runtime import choose_runtime
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.unet import UNet
-from calid.precision import VARIABLE, choose_precision, computing, exact, precision_name
+from calid.runtime import (
+    VARIABLE,
+    choose_precision,
+    choose_runtime,
+    computing,
+    exact,
+    precision_name,
+)
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
-from calid.inference.model import Model
-from calid.inference.runtime import choose_runtime
+from calid.inference.model import Model, Preset
+from calid.inference.options import Generation
+from calid.inference.reconstruct import reconstruct
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator
+from calid.runtime import choose_runtime
+from calid.stack import SliceStack, Volume
 
 CHANNELS = 3
 
 
-def tiny_model(preset: str = "default", precision: str = "auto") -> Model:
+def reconstructed(
+    model: Model,
+    stack: SliceStack,
+    uncertainty: bool = False,
+    on_frame: Callable[[int], None] = lambda frame: None,
+    **options: Any,
+) -> Volume:
+    """A stack by a model that generates everywhere: no heart is looked for."""
+    wanted = Generation(**{"region": "whole", **options})
+    return reconstruct(stack, wanted, model=model, uncertainty=uncertainty, on_frame=on_frame)
+
+
+def tiny_model(preset: Preset = "default", precision: str = "auto") -> Model:
     return Model(*networks(preset), preset, runtime=choose_runtime("cpu", precision))
 
 

@@ -1,8 +1,7 @@
 """CaLID: Cardiac Latent Interpolation Diffusion.
 
 >>> import calid
->>> model = calid.load_model()
->>> volume = model.reconstruct(calid.read("stack.nii.gz"))  # doctest: +SKIP
+>>> volume = calid.reconstruct(calid.read("stack.nii.gz"))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calid.errors import CalidError
-    from calid.inference.load import load_model
-    from calid.inference.model import Model
+    from calid.inference.model import Model, load_model
+    from calid.inference.options import Generation, Reading
+    from calid.inference.reconstruct import reconstruct
     from calid.io import read, write_uncertainty, write_volume
     from calid.segmentation.region import heart_region
     from calid.stack import SliceStack, Volume
@@ -22,22 +22,28 @@ __version__ = "0.2.0"
 
 __all__ = [
     "CalidError",
+    "Generation",
     "Model",
+    "Reading",
     "SliceStack",
     "Volume",
     "heart_region",
     "load_model",
     "read",
+    "reconstruct",
     "write_uncertainty",
     "write_volume",
 ]
 
 _HOME = {
     "CalidError": "calid.errors",
+    "Generation": "calid.inference.options",
     "Model": "calid.inference.model",
+    "Reading": "calid.inference.options",
     "heart_region": "calid.segmentation.region",
-    "load_model": "calid.inference.load",
+    "load_model": "calid.inference.model",
     "read": "calid.io",
+    "reconstruct": "calid.inference.reconstruct",
     "write_uncertainty": "calid.io",
     "write_volume": "calid.io",
     "SliceStack": "calid.stack",

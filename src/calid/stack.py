@@ -9,6 +9,7 @@ acquired slice can be handed on bit for bit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,51 @@ class SliceStack:
                 "Sort the slices along their normal and drop duplicates.",
             )
 
+    @classmethod
+    def of_array(
+        cls,
+        data: NDArray[np.generic],
+        voxel_size: tuple[float, float, float],
+        thickness: float | None = None,
+        frame_times: NDArray[np.float64] | None = None,
+    ) -> Self:
+        """A stack of evenly spaced slices that is in memory already.
+
+        Parameters
+        ----------
+        data
+            ``(slices, height, width)``, or with frames in front; any real dtype.
+        voxel_size
+            From slice to slice, from row to row and from column to column, in mm.
+        thickness
+            Of a slice in mm; slices touch if nothing is said.
+        frame_times
+            Seconds after the R wave; a beat of one second if nothing is said.
+
+        Raises
+        ------
+        GeometryError
+            If axes or sizes make no stack.
+        """
+        shown = data[None] if data.ndim == 3 else data
+        if shown.ndim != 4 or not (np.isfinite(voxel_size).all() and min(voxel_size) > 0):
+            raise GeometryError(
+                "array",
+                f"An array of shape {data.shape} with voxels of {voxel_size} mm is no stack.",
+                "Give (slices, height, width) or (frames, slices, height, width), sizes above 0.",
+            )
+        through, row, column = voxel_size
+        frames = shown.shape[0]
+        return cls(
+            data=shown,
+            affine=np.diag([column, row, through, 1.0]),
+            positions=through * np.arange(shown.shape[1], dtype=np.float64),
+            thickness=through if thickness is None else thickness,
+            frame_times=np.arange(frames) / frames if frame_times is None else frame_times,
+            rank=data.ndim,
+            source="array",
+        )
+
     @property
     def n_frames(self) -> int:
         """Number of frames of the film; 1 for a static stack."""
@@ -151,6 +197,8 @@ class Volume:
     region
         Rows and columns, first and one behind the last, that networks generated; around them
         generated slices are registered neighbours. None if networks generated everything.
+    provenance
+        How it was made, as the record beside a file has it; empty if nothing is known.
     """
 
     data: NDArray[np.generic]
@@ -163,6 +211,7 @@ class Volume:
     uncertainty: NDArray[np.float32] | None = None
     frames_together: int = 1
     region: tuple[tuple[int, int], tuple[int, int]] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         slices = self.data.shape[1]

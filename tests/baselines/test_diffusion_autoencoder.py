@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calid.baselines.codes import CodeEncoder
 from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder, DiffusionAutoencoderConfig
-from calid.diffusion.schedule import variance_preserving
+from calid.diffusion import variance_preserving
 from calid.models.interpolator import PAPER, LatentInterpolator
 
 pytestmark = pytest.mark.usefixtures("inside")

@@ -12,7 +12,7 @@ from command_line import run
 
 import calid
 from calid.cli import main
-from calid.inference import settings
+from calid.inference import options
 
 COLUMN = 57
 """Characters of an option's text in a line of 80; the lines of longer texts stay lines there."""
@@ -31,7 +31,7 @@ def test_lines_of_an_option_fill_its_column():
     folder = Path(main.__file__).parent
     texts = [
         (name, text)
-        for path in [*folder.glob("*.py"), Path(settings.__file__)]
+        for path in [*folder.glob("*.py"), Path(options.__file__)]
         for name, text in option_texts(path.read_text())
     ]
     assert len(texts) > 60

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from calid import runtime
 from calid.cli import info
 from calid.cli.main import main
-from calid.inference import runtime
 from calid.weights import FOLDER
 
 

@@ -14,9 +14,10 @@ from command_line import run as calid
 from torch import Tensor, nn
 
 from calid.baselines.nearest import nearest
-from calid.inference.reconstruct import choose_factor, densify
-from calid.inference.runtime import choose_runtime
+from calid.inference.densify import choose_factor, densify
+from calid.inference.options import Generation
 from calid.io.sidecar import sha256
+from calid.runtime import choose_runtime
 from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack, Volume
 
@@ -38,10 +39,11 @@ class NearestModel:
     preset = "default"
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, object]] = []
+        self.asked: list[Generation] = []
 
-    def reconstruct(self, stack: SliceStack, *, on_frame, **options: object) -> Volume:
-        self.asked.append(options)
+    def reconstruct(self, stack: SliceStack, wanted: Generation, *, model, on_frame) -> Volume:
+        assert model is self
+        self.asked.append(wanted)
         factor = choose_factor(stack, None, None)
         on_frame(stack.n_frames)
         return densify(stack, nearest, factor)
@@ -60,7 +62,8 @@ def model(tmp_path_factory, monkeypatch) -> NearestModel:
     )
     fake = NearestModel()
     monkeypatch.setattr("calid.weights.FOLDER", folder)
-    monkeypatch.setattr("calid.inference.load.load_model", lambda **options: fake)
+    monkeypatch.setattr("calid.inference.model.load_model", lambda **options: fake)
+    monkeypatch.setattr("calid.inference.reconstruct.reconstruct", fake.reconstruct)
     monkeypatch.setattr(
         "calid.segmentation.segment.load_segmenter",
         lambda device="auto": Segmenter(Bands(), choose_runtime("cpu")),
@@ -117,7 +120,7 @@ def test_one_frame_gives_volumes_and_mass_by_both_ways(pair, capsys, model):
         assert frame["rv_ml"] == pytest.approx(4 * 100 * ML)
         assert frame["myocardium_ml"] == pytest.approx(4 * (22 * 28 - 200) * ML)
         assert frame["mass_g"] == pytest.approx(1.05 * frame["myocardium_ml"])
-    assert model.asked == [{"samples": 0, "region": None}], "the mean, at the default spacing"
+    assert model.asked == [Generation(samples=0)], "no chance in a measurement"
 
 
 def test_a_pair_gives_stroke_volume_and_ejection_fraction(pair, capsys):
@@ -208,7 +211,7 @@ def test_manual_labels_without_the_dense_way_need_no_network(pair, tmp_path, cap
     def never(*arguments, **options):
         raise AssertionError("no network is needed")
 
-    monkeypatch.setattr("calid.inference.load.load_model", never)
+    monkeypatch.setattr("calid.inference.model.load_model", never)
     monkeypatch.setattr("calid.segmentation.segment.load_segmenter", never)
     manual = write(tmp_path / "label.nii.gz", heart(10))
     assert run(pair[0], "--labels", manual, "--no-dense", "--json") == 0

@@ -17,7 +17,7 @@ import pytest
 from calid.cli import main as program
 from calid.cli.report import again, warnings_noted, without_paths
 from calid.errors import CalidWarning
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from command_line import run as calid
 from torch import Tensor, nn
 
 from calid.errors import GeometryError, IntensityError
-from calid.inference.runtime import choose_runtime
 from calid.io import read
 from calid.io.labels import read_labels, write_labels
 from calid.io.sidecar import sha256
+from calid.runtime import choose_runtime
 from calid.segmentation.segment import Segmenter
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calid.data.phantom import HeartPhantom
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import write_volume
 
 RUN = """

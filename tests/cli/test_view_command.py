@@ -10,7 +10,7 @@ from faults.dicom_writer import image, save, short_axis
 
 from calid.baselines.linear import linear
 from calid.errors import CalidWarning
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import read, write_volume
 from calid.view.server import PageServer
 

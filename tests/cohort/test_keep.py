@@ -11,7 +11,7 @@ import pytest
 from calid.cohort.resume import Valid
 from calid.cohort.subject import Subject
 from calid.errors import UsageError
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 from calid.io.sidecar import sha256, write_json
 
 TARGET = PurePosixPath("sub-1/anat/sub-1_desc-calid_sax.nii.gz")

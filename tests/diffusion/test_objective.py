@@ -6,14 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calid.diffusion.objective import (
+from calid.diffusion import (
+    Schedule,
     data_from_noise,
     data_from_velocity,
     diffuse,
     logit_normal,
+    rectified_flow,
+    time_grid,
+    variance_preserving,
     velocity,
 )
-from calid.diffusion.schedule import Schedule, rectified_flow, time_grid, variance_preserving
 
 SCHEDULES = (rectified_flow, variance_preserving)
 

@@ -1,7 +1,7 @@
 """Samplers against an oracle: the exact denoiser of a one-dimensional Gaussian.
 
-With it every update is affine in the state and in the fresh noise, so mean and standard
-deviation of what a sampler returns are computed from unit vectors, not estimated.
+With it every update is affine in the state, so mean and standard deviation of what a sampler
+returns are computed from two starts, not estimated.
 """
 
 from __future__ import annotations
@@ -15,8 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calid.diffusion.sampler import Denoise, ancestral, ddim, euler, heun
-from calid.diffusion.schedule import Schedule, rectified_flow, time_grid, variance_preserving
+from calid.diffusion import (
+    Predict,
+    Schedule,
+    ddim,
+    euler,
+    invert,
+    rectified_flow,
+    time_grid,
+    variance_preserving,
+)
 
 MEAN, SD = 2.0, 0.5
 COUNTS = (1000, 100, 20, 4, 1)
@@ -27,7 +35,9 @@ LEFT = 0.0066
 Moments = tuple[float, float]
 
 
-def oracle(m: float, s: float, schedule: Schedule) -> Denoise:
+def oracle(m: float, s: float, schedule: Schedule) -> Predict:
+    """Predicts the data itself."""
+
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (v.to(x)[:, None] for v in schedule(t))
         gain = alpha * s**2 / (alpha**2 * s**2 + sigma**2)
@@ -36,56 +46,33 @@ def oracle(m: float, s: float, schedule: Schedule) -> Denoise:
     return denoise
 
 
+def as_it_is(prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    return prediction
+
+
 def grid(steps: int) -> Tensor:
     return time_grid(steps).double()
 
 
-def deterministic(
-    sampler: object, schedule: Schedule, steps: int, m: float = MEAN, s: float = SD
-) -> Moments:
-    """Mean and standard deviation of a map of one standard normal number."""
-    start = torch.tensor([[0.0], [1.0], [-2.0]], dtype=torch.float64)
-    low, high, far = sampler(oracle(m, s, schedule), start, schedule, grid(steps))[:, 0].tolist()  # type: ignore[operator]
+def column(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def sampled(schedule: Schedule, steps: int, m: float = MEAN, s: float = SD) -> Moments:
+    """Mean and standard deviation of what ddim makes of one standard normal number."""
+    denoise = oracle(m, s, schedule)
+    low, high, far = ddim(denoise, as_it_is, column(0, 1, -2), schedule, grid(steps))[:, 0].tolist()
     assert far == pytest.approx(low - 2 * (high - low), abs=1e-9), "the map is affine"
     return low, high - low
 
 
-def stochastic(
-    schedule: Schedule, steps: int, known: bool, m: float = MEAN, s: float = SD
-) -> Moments:
-    """The same for `ancestral`: row k of the batch gets a 1 at the k-th draw and 0 elsewhere."""
-    count = 0
-
-    def draw() -> Tensor:
-        nonlocal count
-        count += 1
-        noise = torch.zeros(steps + 2, 1, dtype=torch.float64)
-        noise[count] = 1.0
-        return noise
-
-    def variance(t: Tensor) -> Tensor:
-        alpha, sigma = schedule(t)
-        return s**2 * sigma**2 / (alpha**2 * s**2 + sigma**2)
-
-    start = torch.zeros(steps + 2, 1, dtype=torch.float64)
-    start[0] = 1.0
-    out = ancestral(
-        oracle(m, s, schedule), start, schedule, grid(steps), draw, variance if known else None
-    )[:, 0]
-    assert count == steps, "one draw a step"
-    return float(out[-1]), float((out[:-1] - out[-1]).square().sum().sqrt())
-
-
-def ddim_share(schedule: Schedule, steps: int, s: float = SD) -> float:
-    """Closed form: by which factor ddim scales a deviation from the mean, over all steps."""
-    share = 1.0
-    for k in range(steps, 0, -1):
-        (a, b), (c, d) = (
-            [float(v) for v in schedule(torch.tensor(j / steps, dtype=torch.float64))]
-            for j in (k, k - 1)
-        )
-        share *= (c * a * s**2 + d * b) / (a**2 * s**2 + b**2)
-    return share
+def scale(schedule: Schedule, times: Tensor, s: float = SD) -> float:
+    """Closed form: the factor by which steps between ``times`` scale a deviation."""
+    factor = 1.0
+    for t, u in itertools.pairwise(times):
+        (a, b), (c, d) = ([float(v) for v in schedule(w)] for w in (t, u))
+        factor *= (c * a * s**2 + d * b) / (a**2 * s**2 + b**2)
+    return factor
 
 
 def test_an_exact_oracle_is_the_posterior_mean() -> None:
@@ -101,19 +88,13 @@ def test_an_exact_oracle_is_the_posterior_mean() -> None:
 
 
 @pytest.mark.parametrize("steps", COUNTS)
-@pytest.mark.parametrize("sampler", [ddim, heun])
-def test_deterministic_samplers_have_the_exact_mean_on_the_straight_path(
-    sampler: object, steps: int
-) -> None:
-    assert deterministic(sampler, rectified_flow, steps)[0] == pytest.approx(MEAN, abs=1e-9)
+def test_ddim_has_the_exact_mean_on_the_straight_path(steps: int) -> None:
+    assert sampled(rectified_flow, steps)[0] == pytest.approx(MEAN, abs=1e-9)
 
 
 @pytest.mark.parametrize("steps", COUNTS)
-@pytest.mark.parametrize("sampler", [ddim, heun])
-def test_on_the_variance_preserving_path_the_mean_is_off_by_the_stated_share(
-    sampler: object, steps: int
-) -> None:
-    mean, sd = deterministic(sampler, variance_preserving, steps)
+def test_on_the_variance_preserving_path_the_mean_is_off_by_the_stated_share(steps: int) -> None:
+    mean, sd = sampled(variance_preserving, steps)
     assert -LEFT * MEAN < mean - MEAN <= 0
     # The start is too low by LEFT * MEAN and the sampler scales that as any deviation.
     assert mean - MEAN == pytest.approx(-LEFT * MEAN * sd, rel=0.01)
@@ -122,102 +103,52 @@ def test_on_the_variance_preserving_path_the_mean_is_off_by_the_stated_share(
 @pytest.mark.parametrize("steps", COUNTS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ddim_has_the_standard_deviation_of_the_closed_form(schedule: Schedule, steps: int) -> None:
-    sd = deterministic(ddim, schedule, steps)[1]
-    assert sd == pytest.approx(ddim_share(schedule, steps), rel=1e-4, abs=1e-9)
+    sd = sampled(schedule, steps)[1]
+    assert sd == pytest.approx(scale(schedule, grid(steps)), rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ddim_is_of_first_order(schedule: Schedule) -> None:
-    errors = [SD - deterministic(ddim, schedule, n)[1] for n in (50, 100, 200, 400)]
+    errors = [SD - sampled(schedule, n)[1] for n in (50, 100, 200, 400)]
     assert errors[0] > 0
     for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2.0, abs=0.06)
-    assert SD - deterministic(ddim, schedule, 1000)[1] < 0.002
+    assert SD - sampled(schedule, 1000)[1] < 0.002
 
 
-def test_heun_is_of_second_order_on_the_straight_path() -> None:
-    errors = [SD - deterministic(heun, rectified_flow, n)[1] for n in (100, 200, 400, 800)]
-    for coarse, fine in itertools.pairwise(errors):
-        assert 3.4 < coarse / fine < 4.1
-    assert abs(errors[-1]) < 2e-5
-
-
-@pytest.mark.parametrize(("steps", "gain"), [(20, 1.7), (100, 4.0), (1000, 10.0)])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_heun_beats_ddim_and_the_more_so_the_more_steps(
-    schedule: Schedule, steps: int, gain: float
-) -> None:
-    first, second = (abs(SD - deterministic(f, schedule, steps)[1]) for f in (ddim, heun))
-    assert second * gain < first
-
-
-@pytest.mark.parametrize("sampler", [ddim, heun])
-def test_one_deterministic_step_returns_the_mean(sampler: object) -> None:
-    assert deterministic(sampler, rectified_flow, 1) == (MEAN, 0.0)
-    mean, sd = deterministic(sampler, variance_preserving, 1)
+def test_one_step_returns_the_mean() -> None:
+    assert sampled(rectified_flow, 1) == (MEAN, 0.0)
+    mean, sd = sampled(variance_preserving, 1)
     assert mean == pytest.approx(MEAN, abs=1e-3)
     assert sd == pytest.approx(LEFT * SD**2, rel=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("steps", COUNTS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_sampler_finds_a_point_mass_at_once(schedule: Schedule, steps: int) -> None:
-    for sampler in (ddim, heun):
-        assert deterministic(sampler, schedule, steps, s=0.0) == pytest.approx((MEAN, 0), abs=1e-9)
-    for known in (False, True):
-        assert stochastic(schedule, steps, known, s=0.0) == pytest.approx((MEAN, 0), abs=1e-9)
-
-
-@pytest.mark.parametrize("steps", COUNTS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_ancestral_with_the_posterior_variance_is_exact_at_any_count(
-    schedule: Schedule, steps: int
-) -> None:
-    mean, sd = stochastic(schedule, steps, known=True)
-    slack = LEFT * MEAN if schedule is variance_preserving else 1e-6
-    assert mean == pytest.approx(MEAN, abs=slack)
-    # N(0, 1) instead of the true N(LEFT * m, .) at the start costs less than LEFT^2.
-    assert sd == pytest.approx(SD, abs=1e-4 if schedule is variance_preserving else 1e-6)
-
-
-@pytest.mark.parametrize("steps", COUNTS)
-def test_ancestral_without_the_variance_is_too_narrow_and_converges(steps: int) -> None:
-    mean, sd = stochastic(rectified_flow, steps, known=False)
-    assert mean == pytest.approx(MEAN, abs=1e-6)
-    assert sd < SD
-    if steps == 1:
-        assert sd == 0
-    if steps == 1000:
-        assert sd == pytest.approx(SD, abs=0.01)
+def test_a_point_mass_is_found_at_once(schedule: Schedule, steps: int) -> None:
+    assert sampled(schedule, steps, s=0.0) == pytest.approx((MEAN, 0), abs=1e-9)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(m=st.floats(-5, 5), s=st.floats(0.05, 3), steps=st.integers(1, 12))
 def test_other_gaussians(m: float, s: float, steps: int) -> None:
-    assert deterministic(ddim, rectified_flow, steps, m, s) == pytest.approx(
-        (m, ddim_share(rectified_flow, steps, s)), rel=1e-4, abs=1e-6
-    )
-    assert deterministic(heun, rectified_flow, steps, m, s)[0] == pytest.approx(m, abs=1e-6)
-    assert stochastic(rectified_flow, steps, True, m, s) == pytest.approx((m, s), abs=1e-5)
+    wanted = (m, scale(rectified_flow, grid(steps), s))
+    assert sampled(rectified_flow, steps, m, s) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("steps", COUNTS)
 def test_noise_itself_passes_unchanged_through_the_variance_preserving_path(steps: int) -> None:
     # For N(0, 1) alpha^2 s^2 + sigma^2 = 1: ddim is a rotation by the angle between two times.
-    mean, sd = deterministic(ddim, variance_preserving, steps, 0.0, 1.0)
+    mean, sd = sampled(variance_preserving, steps, 0.0, 1.0)
     alphas = variance_preserving(grid(steps))[0].tolist()
     angles = [math.acos(min(a, 1.0)) for a in alphas]
     turns = itertools.pairwise(angles)
     assert mean == 0
     assert sd == pytest.approx(math.prod(math.cos(a - b) for a, b in turns), rel=1e-6)
-    assert stochastic(variance_preserving, steps, True, 0.0, 1.0) == pytest.approx(
-        (0.0, 1.0), abs=1e-6
-    )
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [(ddim, 4), (heun, 7)])
-def test_evaluations_are_as_stated(sampler: object, evaluations: int) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+def test_evaluations_are_at_the_stated_times(backwards: bool) -> None:
     seen: list[float] = []
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -225,11 +156,16 @@ def test_evaluations_are_as_stated(sampler: object, evaluations: int) -> None:
         seen.append(float(t[0]))
         return torch.zeros_like(x)
 
-    noise = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
-    out = sampler(denoise, noise, rectified_flow, time_grid(4))  # type: ignore[operator]
-    assert len(seen) == evaluations
-    assert min(seen) == 0.25, "never at t = 0, where nothing is left to estimate"
-    torch.testing.assert_close(out, torch.zeros_like(noise))
+    x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    if backwards:
+        out = invert(denoise, as_it_is, x, rectified_flow, time_grid(4).flip(0))
+        assert seen == [0.25, 0.5, 0.75], "never at 0, where the data is known, nor at 1"
+        # Zero as the estimate calls everything noise: x / sigma stays what it was after a step.
+        torch.testing.assert_close(out, 0.75 * x / 0.25)
+    else:
+        out = ddim(denoise, as_it_is, x, rectified_flow, time_grid(4))
+        assert seen == [1, 0.75, 0.5, 0.25], "never at 0, where nothing is left to estimate"
+        torch.testing.assert_close(out, torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("steps", COUNTS)
@@ -240,11 +176,71 @@ def test_euler_goes_the_way_of_ddim_on_the_straight_path(steps: int) -> None:
         # From noise at 0 to data at 1: ddim's time runs the other way.
         return (denoise(x, 1 - t) - x) / (1 - t)[:, None].double()
 
-    low, high = euler(velocity, torch.tensor([[0.0], [1.0]], dtype=torch.float64), steps)[:, 0]
-    wanted = deterministic(ddim, rectified_flow, steps)
+    low, high = euler(velocity, column(0, 1), steps)[:, 0]
+    wanted = sampled(rectified_flow, steps)
     assert (float(low), float(high - low)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_euler_takes_at_least_one_step() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         euler(lambda x, t: x, torch.zeros(1, 1), 0)
+
+
+def inverted(schedule: Schedule, steps: int, m: float = MEAN, s: float = SD) -> Moments:
+    """Noise of the mean, and by how much it differs for one standard deviation more."""
+    data, times = column(m, m + s, m - 2 * s), grid(steps).flip(0)
+    low, high, far = invert(oracle(m, s, schedule), as_it_is, data, schedule, times)[:, 0]
+    assert float(far) == pytest.approx(float(low - 2 * (high - low)), abs=1e-9), "it is affine"
+    return float(low), float(high - low)
+
+
+def there_and_back(schedule: Schedule, steps: int, m: float = MEAN, s: float = SD) -> Moments:
+    """What becomes of the mean, and of a deviation of 1 from it, in ``ddim(invert(x))``."""
+    denoise, times = oracle(m, s, schedule), grid(steps)
+    noise = invert(denoise, as_it_is, column(m, m + 1.0), schedule, times.flip(0))
+    low, high = ddim(denoise, as_it_is, noise, schedule, times)[:, 0].tolist()
+    return low, high - low
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_mean_of_the_data_becomes_the_mean_of_the_noise_and_comes_back(
+    schedule: Schedule, steps: int
+) -> None:
+    left = float(schedule(torch.tensor(1.0, dtype=torch.float64))[0])
+    assert left <= LEFT
+    noise = inverted(schedule, steps)
+    assert noise[0] == pytest.approx(left * MEAN, abs=1e-9)
+    expected = SD * scale(schedule, grid(steps).flip(0))
+    assert noise[1] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert there_and_back(schedule, steps)[0] == pytest.approx(MEAN, abs=1e-9)
+    assert there_and_back(schedule, steps, s=0.0) == pytest.approx((MEAN, 0), abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("s", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_there_and_back_returns_the_data_to_first_order(schedule: Schedule, s: float) -> None:
+    errors = [1 - there_and_back(schedule, n, s=s)[1] for n in (200, 400, 800, 1600)]
+    for coarse, fine in itertools.pairwise(errors):
+        assert coarse / fine == pytest.approx(2.0, abs=0.25)
+    assert abs(errors[-1]) < 0.02
+
+
+def test_a_hundred_steps_return_unit_variance_data_to_a_few_percent() -> None:
+    # Latents have unit variance and 100 is the baseline's count.
+    assert there_and_back(variance_preserving, 100, 0.0, 1.0)[1] == pytest.approx(1, abs=0.04)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(m=st.floats(-5, 5), s=st.floats(0.05, 3), steps=st.integers(1, 12))
+def test_other_gaussians_there_and_back(m: float, s: float, steps: int) -> None:
+    times = grid(steps)
+    factor = scale(rectified_flow, times.flip(0), s) * scale(rectified_flow, times, s)
+    assert there_and_back(rectified_flow, steps, m, s) == pytest.approx((m, factor), abs=1e-6)
+
+
+def test_one_step_keeps_only_what_the_path_keeps() -> None:
+    schedule, times = variance_preserving, grid(1).flip(0)
+    out = invert(oracle(MEAN, SD, schedule), as_it_is, column(1.5), schedule, times)
+    assert float(out) == pytest.approx(LEFT * 1.5, rel=0.01)

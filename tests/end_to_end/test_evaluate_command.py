@@ -18,8 +18,8 @@ from calid.cli.main import main
 from calid.data.phantom import HeartPhantom
 from calid.evaluation import methods
 from calid.geometry.affine import from_spacing
+from calid.inference.densify import densify
 from calid.inference.model import Model
-from calid.inference.reconstruct import densify
 from calid.io import write_volume
 from calid.segmentation import segment
 

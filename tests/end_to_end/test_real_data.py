@@ -17,7 +17,7 @@ from calid.evaluation.overlap import dice
 from calid.geometry.grid import PIXEL_SPACING
 from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import BORDER, FADE
-from calid.inference.load import load_model
+from calid.inference.model import load_model
 from calid.io import read
 from calid.io.labels import read_labels
 from calid.labels import CLASSES

@@ -18,29 +18,29 @@ from calid.evaluation.cost import FILM, HEART, METHODS, Costed, Workload, measur
 from calid.evaluation.cost_table import cost_table
 from calid.evaluation.cost_worker import measure, peak_memory
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
+from calid.inference.options import Generation
 
 SMALL = Workload("heart", slices=3, factor=2, side=32)
 LINEAR = Costed("linear", "linear")
 PIXELS = Costed("pixels", "pixel-diffusion", encode_steps=10, render_steps=7, timed_steps=1, base=4)
 
 
-class FakeModel:
-    """A model that interpolates linearly and remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[tuple[int, ...], dict[str, object]]] = []
-
-    def reconstruct(self, stack, **options):
-        self.asked.append((stack.shape, options))
-        return densify(stack, linear, options["factor"])
+Asked = list[tuple[tuple[int, ...], Generation]]
 
 
 @pytest.fixture
-def model(monkeypatch) -> FakeModel:
-    fake = FakeModel()
-    monkeypatch.setattr("calid.inference.load.load_model", lambda preset, device: fake)
-    return fake
+def asked(monkeypatch) -> Asked:
+    """What was asked of our method, which interpolates linearly here."""
+    found: Asked = []
+
+    def reconstruct(stack, wanted, *, model):
+        found.append((stack.shape, wanted))
+        return densify(stack, linear, wanted.factor)
+
+    monkeypatch.setattr("calid.inference.model.load_model", lambda *options: None)
+    monkeypatch.setattr("calid.inference.reconstruct.reconstruct", reconstruct)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +135,23 @@ def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
     assert after == pytest.approx(grown, abs=1)  # the kernel counts in batches of pages
 
 
-def test_our_model_is_asked_for_the_whole_heart_with_its_settings(model):
+def test_our_model_is_asked_for_the_whole_heart_with_its_settings(asked):
     method = Costed("ours", "calid", samples=3, steps=5)
     found = measure(method, SMALL, "cpu")
-    first, heart, counted = model.asked
+    first, heart, counted = asked
     # One sample more to count the operations of each; there are none in this model.
-    assert counted == ((1, 3, 32, 32), {"factor": 2, "dial": None, "samples": 1, "steps": 5})
+    wanted = Generation(factor=2, samples=3, steps=5, device="cpu", region="whole")
+    assert counted == ((1, 3, 32, 32), replace(wanted, samples=1))
     assert found["operations"] == 0
-    assert heart == ((1, 3, 32, 32), {"factor": 2, "dial": None, "samples": 3, "steps": 5})
+    assert heart == ((1, 3, 32, 32), wanted)
     assert first[0][1] == 2  # the tiny run that loading counts
     assert not found["extrapolated"]
     assert found["basis"] == ""
 
 
-def test_the_heart_is_looked_for_where_networks_stay_around_it(model, monkeypatch):
-    monkeypatch.setattr("calid.segmentation.region.heart_region", lambda stack, network: "box")
+def test_the_heart_is_looked_for_where_networks_stay_around_it(asked):
     measure(Costed("ours", "calid", samples=0, region="heart"), SMALL, "cpu")
-    assert [options["region"] for _, options in model.asked] == ["box"] * 3
+    assert [wanted.region for _, wanted in asked] == ["heart"] * 3
     assert {m.region for m in METHODS if m.name == "calid"} == {"heart"}
 
 
@@ -162,12 +162,12 @@ def test_regression_runs_with_a_network_of_its_own():
     assert found["operations"] > 1e8
 
 
-def test_a_film_is_extrapolated_from_a_few_of_its_frames(model, monkeypatch):
+def test_a_film_is_extrapolated_from_a_few_of_its_frames(asked, monkeypatch):
     clock = iter(float(t) for t in range(100))
     monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))
     film = Workload("film", 3, 2, 32, frames=30, timed_frames=2)
     found = measure(Costed("ours", "calid"), film, "cpu")
-    assert model.asked[-1][0] == (2, 3, 32, 32)
+    assert asked[-1][0] == (2, 3, 32, 32)
     assert found["seconds"] == 15.0  # the clock went on by one while two frames were made
     assert found["extrapolated"]
     assert found["basis"] == "2 of 30 frames were made."

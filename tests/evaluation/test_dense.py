@@ -26,7 +26,7 @@ from calid.evaluation.dense_cases import (
 from calid.evaluation.protocol import Figures
 from calid.evaluation.reslice import Landmarks, Reslicer, own_axis, short_axis
 from calid.geometry.affine import from_spacing
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import write_volume
 from calid.stack import SliceStack
 

@@ -14,7 +14,7 @@ from calid.data.phantom import HeartPhantom
 from calid.errors import DataError
 from calid.evaluation.case import Case
 from calid.evaluation.film import film, load_film
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import write_volume
 from calid.stack import SliceStack
 

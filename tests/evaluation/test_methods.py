@@ -20,8 +20,8 @@ from calid.evaluation import methods
 from calid.evaluation.case import Case
 from calid.evaluation.contender import Contender
 from calid.evaluation.methods import CLASSICAL, FRAMEWISE, NAMES, Roster
-from calid.inference.answer import Answer
 from calid.inference.model import Model
+from calid.inference.options import Answer
 from calid.weights import weights_path
 
 OURS = ("calid-2d", "calid", "calid-mean", "calid-crisp", "calid-sample", "calid-average")

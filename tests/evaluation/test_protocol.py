@@ -24,7 +24,7 @@ from calid.evaluation.hidden_slices import hidden_slices
 from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import EXAMPLES, Evaluation, Protocol, evaluate
 from calid.evaluation.tables import markdown, summarise
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import write_volume
 
 TARGETS, SIDE = 3, 4

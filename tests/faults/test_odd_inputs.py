@@ -16,7 +16,7 @@ from sampled_volume import sampled_volume
 from calid.baselines.linear import linear
 from calid.errors import CalidWarning, WeightsError
 from calid.geometry.affine import spacing
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io import read, write_uncertainty, write_volume
 from calid.stack import Volume
 

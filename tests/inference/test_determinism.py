@@ -8,10 +8,10 @@ import torch
 from tiny_model import tiny_model
 
 from calid.data.phantom import HeartPhantom
-from calid.inference.answer import Answer
 from calid.inference.model import Model
-from calid.inference.runtime import choose_runtime
+from calid.inference.options import Answer
 from calid.models.interpolator import Neighbours
+from calid.runtime import choose_runtime
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_model import tiny_model
+from tiny_model import reconstructed, tiny_model
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.answer import Answer
 from calid.inference.model import FEWEST_FRAMES, Model
+from calid.inference.options import Answer
 from calid.stack import SliceStack, Volume
 
 FRAMES = 6
@@ -31,7 +31,7 @@ def film() -> SliceStack:
 
 @pytest.fixture(scope="module")
 def dense(model: Model, film: SliceStack) -> Volume:
-    return model.reconstruct(film, factor=2)
+    return reconstructed(model, film, factor=2)
 
 
 def frames(film: SliceStack, first: int, last: int) -> SliceStack:
@@ -58,7 +58,7 @@ def test_times_shape_and_place_of_a_film_are_exact(film: SliceStack, dense: Volu
 def test_rolled_frames_are_rolled_in_the_answer(
     model: Model, film: SliceStack, dense: Volume
 ) -> None:
-    again = model.reconstruct(replace(film, data=np.roll(film.data, 2, axis=0)), factor=2)
+    again = reconstructed(model, replace(film, data=np.roll(film.data, 2, axis=0)), factor=2)
     assert far(dense.data[0], dense.data[2]) > 20
     assert far(again.data, np.roll(dense.data, 2, axis=0)) <= 1  # of rounding
 
@@ -66,7 +66,7 @@ def test_rolled_frames_are_rolled_in_the_answer(
 def test_frames_are_registered_together_unless_they_are_not_to(
     model: Model, film: SliceStack, dense: Volume
 ) -> None:
-    apart = model.reconstruct(film, factor=2, frame_by_frame=True)
+    apart = reconstructed(model, film, factor=2, frame_by_frame=True)
     assert (dense.frames_together, apart.frames_together) == (FRAMES, 1)
     assert far(dense.data, apart.data) > 5
 
@@ -77,9 +77,9 @@ def test_few_frames_stand_alone(
 ) -> None:
     window = IntensityWindow.of(film.data)
     monkeypatch.setattr(IntensityWindow, "of", lambda data, intensity=None: window)
-    apart = model.reconstruct(film, factor=2, frame_by_frame=True)
+    apart = reconstructed(model, film, factor=2, frame_by_frame=True)
     short = frames(film, 0, count)
-    found = model.reconstruct(short, factor=2)
+    found = reconstructed(model, short, factor=2)
     assert found.frames_together == 1
     # Stored values are kept within the range of what is given: that of few frames is narrower.
     expected = apart.data[:count].clip(short.data.min(), short.data.max())
@@ -109,13 +109,13 @@ def test_targets_in_parts_are_the_same(model: Model, at_once: int) -> None:
 
 def test_progress_counts_frames_and_ends_with_all(model: Model, film: SliceStack) -> None:
     seen: list[int] = []
-    model.reconstruct(film, factor=3, on_frame=seen.append)
+    reconstructed(model, film, factor=3, on_frame=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == FRAMES
 
 
 def test_uncertainty_of_a_film_is_zero_on_what_is_known(model: Model, film: SliceStack) -> None:
-    found = model.reconstruct(film, factor=2, samples=2, steps=1, uncertainty=True)
+    found = reconstructed(model, film, factor=2, samples=2, steps=1, uncertainty=True)
     assert found.uncertainty is not None
     assert not found.uncertainty[:, found.acquired].any()
     assert (found.uncertainty[:, ~found.acquired].mean((1, 2, 3)) > 0).all()

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_model import tiny_model
+from tiny_model import reconstructed, tiny_model
 
 from calid.errors import ResourceError, UsageError
 from calid.inference.memory import (
     AT_ONCE,
     Demand,
+    Parts,
     available_memory,
     fit_memory,
-    in_parts,
 )
 
 CPU = torch.device("cpu")
@@ -76,6 +76,14 @@ class Scarce:
         return torch.arange(some.start, some.stop)
 
 
+def in_parts(run: Scarce, count: int, size: int) -> list[torch.Tensor]:
+    found = []
+    for part in Parts(count, size):
+        with part as some:
+            found.append(run(some))
+    return found
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -105,7 +113,7 @@ def test_other_errors_are_not_taken_for_missing_memory():
 def test_a_reconstruction_beyond_its_limit_is_refused_before_any_work(small_stack):
     model, seen = tiny_model(), list[int]()
     with pytest.raises(ResourceError):
-        model.reconstruct(small_stack, factor=2, max_memory=0.1, on_frame=seen.append)
+        reconstructed(model, small_stack, factor=2, max_memory=0.1, on_frame=seen.append)
     assert not seen
 
 
@@ -115,13 +123,15 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from calid.evaluation.cost_worker import peak_memory
 from calid.geometry.affine import from_spacing
-from calid.inference.load import load_model
 from calid.inference.memory import Demand
+from calid.inference.model import load_model
+from calid.inference.options import Generation
+from calid.inference.reconstruct import reconstruct
 from calid.stack import SliceStack
 data = np.random.default_rng(0).integers(0, 999, (1, 2, 192, 192)).astype(np.int16)
 stack = SliceStack(data, from_spacing((1.5, 1.5, 10.0)), np.arange(2) * 10.0, 8.0, np.zeros(1))
 model = load_model(device="cpu", precision="float32")
-model.reconstruct(stack, factor=4)
+reconstruct(stack, Generation(factor=4, region="whole"), model=model)
 demand = Demand.of(stack, 4, 0)
 print(json.dumps([peak_memory() * 1e6, demand.total()]))
 """

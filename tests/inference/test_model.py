@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import tiny_model
+from tiny_model import reconstructed, tiny_model
 
 from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError, WeightsError
-from calid.inference.answer import Answer
-from calid.inference.load import load_model
-from calid.inference.runtime import choose_device
+from calid.inference.model import load_model
+from calid.inference.options import Answer
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.store import save_autoencoder
+from calid.runtime import choose_device
 
 pytestmark = pytest.mark.usefixtures("precision")
 
@@ -126,20 +126,20 @@ def test_answers_that_there_are_not_are_refused(options: dict[str, float], subje
 
 def test_a_stack_with_samples_gives_uncertainty_only_where_slices_are_generated(small_stack):
     model = tiny_model()
-    volume = model.reconstruct(small_stack, factor=2, samples=2, steps=1, uncertainty=True)
+    volume = reconstructed(model, small_stack, factor=2, samples=2, steps=1, uncertainty=True)
     assert volume.uncertainty is not None
     assert volume.uncertainty.shape == volume.data.shape
     assert not volume.uncertainty[:, ::2].any()
     assert volume.uncertainty[:, 1::2].mean() > 0
     with pytest.raises(UsageError, match="2 samples"):
-        model.reconstruct(small_stack, samples=1, uncertainty=True)
+        reconstructed(model, small_stack, samples=1, uncertainty=True)
 
 
 def test_networks_that_answer_with_no_numbers_are_refused(small_stack, monkeypatch):
     model = tiny_model()
     monkeypatch.setattr(model, "decode", lambda z, at_once=8: torch.full((len(z), 48, 48), np.nan))
     with pytest.raises(WeightsError, match="not numbers"):
-        model.reconstruct(small_stack, factor=2, dial=0)
+        reconstructed(model, small_stack, factor=2, dial=0)
 
 
 def test_unknown_devices_are_refused():

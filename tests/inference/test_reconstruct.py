@@ -9,7 +9,8 @@ from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.errors import CalidWarning, GeometryError, UsageError
 from calid.geometry.dense_grid import offsets
-from calid.inference.reconstruct import choose_factor, choose_samples, densify, fill, plan
+from calid.inference.densify import choose_factor, densify, fill, plan
+from calid.inference.options import choose_samples
 from calid.stack import SliceStack, Volume
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiny_model import reconstructed
 
 from calid.baselines.blend import blend
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.errors import UsageError
 from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import BORDER, FADE, Region
-from calid.inference.load import load_model
-from calid.inference.model import Model
+from calid.inference.model import Model, load_model
 from calid.stack import SliceStack
 
 pytestmark = pytest.mark.slow
@@ -32,6 +31,11 @@ def model() -> Model:
     return load_model(device="cpu", precision="float32")
 
 
+@pytest.fixture(autouse=True)
+def found(monkeypatch):
+    monkeypatch.setattr("calid.inference.reconstruct.heart_region", lambda *given: REGION)
+
+
 def heart(**options: object) -> SliceStack:
     wanted = {"slices": 3, "start": 20.0, "field_of_view": 216.0, "noise": 0.01} | options
     return HeartPhantom(3).acquire(**wanted)  # type: ignore[arg-type]
@@ -44,8 +48,8 @@ def still() -> SliceStack:
 
 def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
     assert PixelGrid.of(still.shape, still.pixel_spacing).size == REGION.grid
-    part = model.reconstruct(still, factor=2, region=REGION, dial=0)
-    whole = model.reconstruct(still, factor=2, dial=0)
+    part = reconstructed(model, still, factor=2, region="heart", dial=0)
+    whole = reconstructed(model, still, factor=2, dial=0)
     assert part.region == (REGION.rows, REGION.columns)
     assert whole.region is None
     np.testing.assert_array_equal(part.data[:, part.acquired], still.data)
@@ -61,7 +65,7 @@ def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
 
 
 def test_outside_of_it_are_registered_slices(model, still):
-    part = model.reconstruct(still, factor=2, region=REGION)
+    part = reconstructed(model, still, factor=2, region="heart")
     window = IntensityWindow.of(still.data)
     images = window.normalise(still.data[0])
     wanted = blend(images, still.positions, np.array([5.0, 15.0]), still.pixel_spacing)
@@ -72,15 +76,14 @@ def test_outside_of_it_are_registered_slices(model, still):
 
 def test_films_have_one_region_for_all_frames(model):
     film = heart(slices=2, phases=tuple(np.arange(4) / 4))
-    part = model.reconstruct(film, factor=2, region=REGION, dial=0)
-    whole = model.reconstruct(film, factor=2, dial=0)
+    part = reconstructed(model, film, factor=2, region="heart", dial=0)
+    whole = reconstructed(model, film, factor=2, dial=0)
     assert part.frames_together == whole.frames_together == 4
     away = np.abs(part.data.astype(float) - whole.data) / float(np.percentile(film.data, 99.5))
     assert away[..., *INSIDE].max() < 0.01
     assert away[:, 1, :, 112:].mean() > 0
 
 
-def test_samples_are_not_drawn_of_a_region(model, still):
-    for options in ({"samples": 1}, {"uncertainty": True}):
-        with pytest.raises(UsageError, match="everywhere"):
-            model.reconstruct(still, region=REGION, **options)
+def test_samples_are_drawn_everywhere(model, still):
+    drawn = reconstructed(model, still, factor=2, region="heart", samples=1, steps=1)
+    assert drawn.region is None

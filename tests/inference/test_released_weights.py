@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.inference.answer import Answer
-from calid.inference.load import Preset, load_model
-from calid.inference.runtime import Runtime
+from calid.inference.model import Preset, load_model
+from calid.inference.options import Answer
+from calid.runtime import Runtime
 
 ANSWERS = Path(__file__).with_name("released_answers.json")
 ASKED: dict[Preset, Answer] = {"default": Answer(), "paper": Answer(samples=1, steps=2)}

@@ -6,11 +6,9 @@ import torch
 from torch import nn
 
 from calid.errors import UsageError
-from calid.inference.answer import Answer
-from calid.inference.load import load_model
-from calid.inference.model import Model
-from calid.inference.runtime import Runtime, choose_runtime
-from calid.precision import choose_precision
+from calid.inference.model import Model, load_model
+from calid.inference.options import Answer
+from calid.runtime import Runtime, choose_precision, choose_runtime
 
 CPU = torch.device("cpu")
 PLACES = np.arange(3) * 10.0

@@ -19,7 +19,7 @@ from calid.models.motion import (
     through_plane_motion,
     warp,
 )
-from calid.precision import computing
+from calid.runtime import computing
 
 SIDE = 96
 INNER, FINE_INNER = slice(8, -8), slice(16, -16)  # away from the border, on the two grids

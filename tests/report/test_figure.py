@@ -7,7 +7,7 @@ import pytest
 
 from calid.baselines.nearest import nearest
 from calid.errors import OutputError
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.report.examples import sheet
 from calid.report.figure import comparison, cuts
 from calid.report.png import save_figure

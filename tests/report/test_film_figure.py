@@ -10,7 +10,7 @@ from PIL import Image
 from calid.baselines.linear import linear
 from calid.data.phantom import HeartPhantom
 from calid.errors import OutputError
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.report.film import check_animation, film_strip, picture_of, save_animation
 from calid.stack import SliceStack, Volume
 

@@ -13,7 +13,7 @@ import pytest
 
 from calid.baselines.linear import linear
 from calid.errors import OutputError, UsageError
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.report.page import Report, page, write_page
 from calid.report.ruler import ruler
 from calid.report.selfcheck import self_check

@@ -9,7 +9,7 @@ import pytest
 
 from calid.baselines.linear import linear
 from calid.errors import DataError
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.labels import LV, MYOCARDIUM, RV
 from calid.report.selfcheck import self_check
 from calid.report.volumes import measured

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from calid.geometry.affine import from_spacing
-from calid.inference.runtime import choose_runtime
+from calid.runtime import choose_runtime
 from calid.segmentation.region import heart_region
 from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from calid.baselines.nearest import nearest
 from calid.errors import UsageError, WeightsError
 from calid.geometry.affine import from_spacing
-from calid.inference.reconstruct import densify
-from calid.inference.runtime import choose_runtime
+from calid.inference.densify import densify
 from calid.models.store import save_tensors
+from calid.runtime import choose_runtime
 from calid.segmentation import segment
 from calid.segmentation.network import (
     KIND,

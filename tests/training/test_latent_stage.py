@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from training.stages import CPU, ON_TUPLES, model, task_of, tuples
 
-from calid.diffusion.schedule import variance_preserving
-from calid.models.interpolator import DEFAULT, LatentInterpolator, Neighbours, start
+from calid.diffusion import variance_preserving
+from calid.models.interpolator import DEFAULT, Encoded, LatentInterpolator, Neighbours, start
 from calid.training.interpolator import (
     NoiseObjective,
     ResidualObjective,
@@ -113,13 +113,13 @@ def test_the_transport_starts_from_means_in_the_precision_of_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
 ) -> None:
     seen: list[bool] = []
-    mean = LatentInterpolator.mean
+    encode = LatentInterpolator.encode
 
-    def watched(self: LatentInterpolator, neighbours: Neighbours) -> Tensor:
+    def watched(self: LatentInterpolator, neighbours: Neighbours) -> Encoded:
         seen.append(torch.is_autocast_enabled("cpu"))
-        return mean(self, neighbours)
+        return encode(self, neighbours)
 
-    monkeypatch.setattr(LatentInterpolator, "mean", watched)
+    monkeypatch.setattr(LatentInterpolator, "encode", watched)
     task_of("transport", tmp_path / "w")
     assert seen == [precision == torch.bfloat16] * 2
 

@@ -9,8 +9,8 @@ budget as the presets, and as no other method sees labels, neither does it. Size
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from calid.baselines.codes import CodeEncoder
 from calid.baselines.latent_spherical import slerp
-from calid.diffusion.objective import data_from_noise
-from calid.diffusion.sampler import ddim, invert
-from calid.diffusion.schedule import time_grid, variance_preserving
-from calid.models.interpolator import FEATURES, LATENT_RANGE, Neighbours
+from calid.diffusion import ddim, invert, time_grid, variance_preserving
+from calid.models.interpolator import FEATURES, Neighbours, believed
 from calid.models.layers import fourier_features
 from calid.models.unet import UNet
 
@@ -72,21 +70,13 @@ class DiffusionAutoencoder(nn.Module):
 
     def invert(self, latents: Tensor, code: Tensor, steps: int) -> Tensor:
         """Stochastic codes: the noise that `render` turns into these latents."""
-        times = time_grid(steps, latents.device).flip(0)
-        return invert(self._given(code), latents, variance_preserving, times)
+        predict, times = partial(self.noise, code=code), time_grid(steps, latents.device).flip(0)
+        return invert(predict, believed, latents, variance_preserving, times)
 
     def render(self, noise: Tensor, code: Tensor, steps: int) -> Tensor:
         """Latents ``(batch, channels, h, w)`` of stochastic and semantic codes."""
-        times = time_grid(steps, noise.device)
-        return ddim(self._given(code), noise, variance_preserving, times)
-
-    def _given(self, code: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            data = data_from_noise(self.noise(x, t, code), x, t, variance_preserving)
-            # Dividing by alpha(1) = 0.0066 turns a small error into a large latent.
-            return data.clamp(-LATENT_RANGE, LATENT_RANGE)
-
-        return denoise
+        predict, times = partial(self.noise, code=code), time_grid(steps, noise.device)
+        return ddim(predict, believed, noise, variance_preserving, times)
 
     def forward(self, neighbours: Neighbours, steps: int = default_steps) -> Tensor:
         """Latents ``(targets, channels, h, w)``; see `LatentRule`.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from calid.errors import CalidWarning, CohortError, OutputError, UsageError
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 
 if TYPE_CHECKING:
     from calid.cohort.subject import Engine, Subject
@@ -140,7 +140,7 @@ class Cohort(Generation):
             )
         from calid.cohort.local import LocalEngine
         from calid.inference.machine import available_cpus
-        from calid.inference.runtime import choose_device
+        from calid.runtime import choose_device
 
         cpus = available_cpus()
         own = 1 if choose_device(self.device).type == "cuda" else cpus

@@ -29,8 +29,8 @@ class Demo:
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
-        from calid.inference.answer import Answer
-        from calid.inference.load import load_model
+        from calid.inference.options import Generation
+        from calid.inference.reconstruct import reconstruct
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together
@@ -39,19 +39,19 @@ class Demo:
         from calid.view.page import write_page
         from calid.view.panels import comparison_scene
 
-        Answer(self.dial)  # refuses what it cannot be, before any work
+        factor, gap = 7, 10.0
+        wanted = Generation(factor=factor, dial=self.dial)
+        wanted.answer()  # refuses what cannot be asked, before any work
         check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        factor, gap = 7, 10.0
         phantom = HeartPhantom(self.seed)
         stack = phantom.acquire(gap=gap)
         # The truth is what the scanner would give at every position: the same thick slices.
         truth = phantom.acquire(
             gap=gap / factor, noise=0.0, slices=(stack.n_slices - 1) * factor + 1
         )
-        model = load_model()
         with frames_bar(1) as on_frame:
-            volume = model.reconstruct(stack, factor=factor, dial=self.dial, on_frame=on_frame)
+            volume = reconstruct(stack, wanted, on_frame=on_frame)
 
         window = IntensityWindow.of(stack.data)
         hidden = ~volume.acquired

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from calid.errors import DataError, UsageError
-from calid.inference.settings import Reading
+from calid.inference.options import Reading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -60,8 +60,7 @@ def describe_machine() -> dict[str, Any]:
 
     from calid.inference.machine import available_cpus, cpu_model
     from calid.inference.memory import available_memory
-    from calid.inference.runtime import choose_runtime
-    from calid.precision import precision_name
+    from calid.runtime import choose_runtime, precision_name
 
     runtime, free = choose_runtime(), available_memory()
     return {

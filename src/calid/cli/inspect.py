@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from calid.errors import CalidError
-from calid.inference.settings import Reading
+from calid.inference.options import Reading
 from calid.words import count, span
 
 if TYPE_CHECKING:

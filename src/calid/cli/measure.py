@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from calid.errors import CalidWarning, DataError, OutputError, UsageError
-from calid.inference.settings import Reading
+from calid.inference.options import Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,9 +211,10 @@ class Measure:
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
         """Both columns, or the sparse one, and the names of all weights that took part."""
         from calid.cli.console import frames_bar
-        from calid.inference.load import load_model
+        from calid.inference.model import load_model
+        from calid.inference.options import Generation
+        from calid.inference.reconstruct import reconstruct
         from calid.segmentation.measures import cavity_volumes
-        from calid.segmentation.region import heart_region
         from calid.segmentation.segment import load_segmenter
 
         stacks, manual, numbers = self._read()
@@ -242,8 +243,8 @@ class Measure:
                 if model is None or segmenter is None:
                     continue
                 # No samples: no chance in a measurement, and one pass.
-                region = heart_region(stack, segmenter)
-                volume = model.reconstruct(stack, samples=0, region=region, on_frame=progress())
+                wanted = Generation(samples=0)
+                volume = reconstruct(stack, wanted, model=model, on_frame=progress())
                 labels, places = segmenter.label_volume(volume, progress()), volume.positions
                 reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
                 source = f"{stack.source}, reconstructed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from calid.errors import CalidWarning
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 from calid.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calid.inference.answer import Answer
     from calid.inference.model import Model
     from calid.stack import SliceStack, Volume
 
@@ -65,17 +64,15 @@ class Reconstruct(Generation):
 
     def _reconstruct(self, notes: list[str]) -> None:
         from calid.cli.console import frames_bar, say
-        from calid.inference.sidecar import record
+        from calid.inference.reconstruct import reconstruct
+        from calid.inference.record import run_record
         from calid.io import write_uncertainty, write_volume
         from calid.io.origin import refuse_reconstruction
         from calid.io.sidecar import write_json
         from calid.io.together import together
-        from calid.segmentation.region import region_finder
-        from calid.segmentation.segment import load_segmenter
-        from calid.segmentation.shifts import checked
 
         spread = self.uncertainty is not None
-        answer = self.answer(spread)
+        self.answer(spread)  # refuses what cannot be asked, before any work
         started = time.perf_counter()
         refuse_reconstruction(self.input)
         stack, headers = self.reading.read_with_headers(self.input)
@@ -85,12 +82,12 @@ class Reconstruct(Generation):
             check_animation(self.figure, stack)
         loading = time.perf_counter()
         model = self.load()
-        find_region = region_finder(self, answer)
         loaded = time.perf_counter()
-        stack, shifts = checked(stack, load_segmenter(self.device), self.fix_shifts)
         with frames_bar(stack.n_frames) as on_frame:
-            volume = self.reconstruct(model, stack, find_region(stack), spread, on_frame)
+            volume = reconstruct(stack, self, model=model, uncertainty=spread, on_frame=on_frame)
         done = time.perf_counter()
+        # As it went in, with slices moved back if that was asked for.
+        stack = replace(stack, data=volume.data[:, volume.acquired])
         if self.spacing is not None and volume.acquired.all():
             warnings.warn(
                 f"{self.input}: its slices are as dense as {self.spacing:g} mm already: none are "
@@ -103,10 +100,8 @@ class Reconstruct(Generation):
             "load_model": loaded - loading,
             "reconstruct": done - loaded,
         }
-        content = record(self.input, stack, volume, model, answer, seconds)
-        content |= {"request": self.request(spread), "reading": self.reading.facts()}
-        content["shifts"] = shifts
-        page = None if self.report is None else self._page(stack, volume, model, answer, content)
+        content = run_record(volume, self.input, self.reading, seconds)
+        page = None if self.report is None else self._page(stack, volume, model, content)
         with together() as write:
             files = {"output": write(self.output, partial(write_volume, volume))}
             if self.uncertainty is not None:
@@ -142,7 +137,6 @@ class Reconstruct(Generation):
         stack: SliceStack,
         volume: Volume,
         model: Model,
-        answer: Answer,
         content: dict[str, Any],
     ) -> Callable[[dict[str, str], list[str], Path], None]:
         """Do all that a report needs; what is returned writes it.
@@ -154,6 +148,7 @@ class Reconstruct(Generation):
         from calid.report.page import Report, write_page
 
         with frames_bar(2, "checking") as on_part:
+            answer = self.answer(self.uncertainty is not None)
             check, volumes = examined(stack, volume, model, answer, on_part)
         command = again(self, self.reading, content["settings"], self.uncertainty is not None)
         names = ("input", "output", "uncertainty", "figure", "report", "dicom", "weights")

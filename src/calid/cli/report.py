@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from calid.errors import CalidError, CalidWarning
 
 if TYPE_CHECKING:
-    from calid.inference.answer import Answer
     from calid.inference.model import Model
-    from calid.inference.settings import Generation, Reading
+    from calid.inference.options import Answer, Generation, Reading
     from calid.report.selfcheck import SelfCheck
     from calid.report.volumes import Volumes
     from calid.stack import SliceStack, Volume

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from calid.inference.settings import Reading
+from calid.inference.options import Reading
 
 __all__ = ["Segment"]
 
@@ -47,7 +47,7 @@ class Segment:
         from calid.io.sidecar import sha256, write_json
         from calid.io.together import together
         from calid.labels import CLASSES
-        from calid.precision import precision_name
+        from calid.runtime import precision_name
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
 

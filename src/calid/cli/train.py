@@ -68,8 +68,8 @@ class _Training:
         """
         import torch
 
-        from calid.inference.runtime import choose_device
         from calid.io.atomic import check_folder
+        from calid.runtime import choose_device
         from calid.training.parallel import own_device
 
         if not self.resume and (folder / "checkpoint.safetensors").exists():
@@ -171,8 +171,8 @@ class _TupleTraining(_RecipeTraining):
         import torch
 
         from calid.cli.console import say
-        from calid.inference.runtime import choose_runtime
         from calid.models.store import load_autoencoder
+        from calid.runtime import choose_runtime
         from calid.training.parallel import first_process_first
         from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
         from calid.weights import digest, weights_path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from calid.errors import UsageError
-from calid.inference.settings import Reading
+from calid.inference.options import Reading
 
 if TYPE_CHECKING:
     from calid.view.scene import Scene

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from calid.cohort.subject import Job, Made, Subject
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 from calid.io.atomic import make_folder
 from calid.io.sidecar import sidecar_of, write_json
 
@@ -46,19 +46,14 @@ class Reconstruction:
         """
         import torch
 
-        from calid.segmentation.region import region_finder
-        from calid.segmentation.segment import load_segmenter
-        from calid.segmentation.shifts import checked
-
         torch.set_num_threads(self.threads)
         wanted = self.generation
-        answer = wanted.answer()
+        wanted.answer()  # refuses what cannot be asked, before any work
         model = wanted.load()
-        find_region = region_finder(wanted, answer)
-        segmenter = load_segmenter(wanted.device)
 
-        def reconstruct(subject: Subject) -> Made:
-            from calid.inference.sidecar import record
+        def job(subject: Subject) -> Made:
+            from calid.inference.reconstruct import reconstruct
+            from calid.inference.record import run_record
             from calid.io import write_volume
             from calid.io.origin import refuse_reconstruction
             from calid.io.together import together
@@ -68,13 +63,10 @@ class Reconstruction:
             refuse_reconstruction(subject.source)
             stack = self.reading.read(subject.source)
             loaded = time.perf_counter()
-            stack, shifts = checked(stack, segmenter, wanted.fix_shifts)
-            volume = wanted.reconstruct(model, stack, find_region(stack))
+            volume = reconstruct(stack, wanted, model=model)
             seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
             make_folder(target.parent)
-            facts = record(subject.source, stack, volume, model, answer, seconds)
-            facts |= {"request": wanted.request(), "reading": self.reading.facts()}
-            facts["shifts"] = shifts
+            facts = run_record(volume, subject.source, self.reading, seconds)
             # A key that BIDS requires of every derived image.
             facts["SkullStripped"] = False
             with together() as write:
@@ -84,4 +76,4 @@ class Reconstruction:
                 write(sidecar_of(target), partial(write_json, facts))
             return Made(len(volume.positions), digest)
 
-        return reconstruct
+        return job

@@ -11,7 +11,7 @@ from typing import Any
 
 from calid.cohort.subject import Outcome, Subject
 from calid.errors import CalidError
-from calid.inference.settings import Generation, Reading
+from calid.inference.options import Generation, Reading
 from calid.io.sidecar import record_of, sha256
 from calid.weights import preset_weights
 

@@ -150,8 +150,8 @@ def _regression(workload: Workload, device: str) -> Reconstruct:
     """The deterministic baseline, untrained: its speed does not depend on its weights."""
     from calid.baselines.learned import new_baseline
     from calid.evaluation.methods import latent_method
-    from calid.inference.load import load_model
-    from calid.inference.reconstruct import densify
+    from calid.inference.densify import densify
+    from calid.inference.model import load_model
     from calid.models.layers import channels_last
 
     model = load_model("default", device)
@@ -162,27 +162,26 @@ def _regression(workload: Workload, device: str) -> Reconstruct:
 
 def _linear(workload: Workload) -> Reconstruct:
     from calid.baselines.linear import linear
-    from calid.inference.reconstruct import densify
+    from calid.inference.densify import densify
 
     return lambda stack: densify(stack, linear, workload.factor)
 
 
 def _calid(method: Costed, workload: Workload, device: str) -> Reconstruct:
-    from calid.inference.load import load_model
-    from calid.segmentation.region import heart_region
-    from calid.segmentation.segment import load_segmenter
+    from calid.inference.options import Generation
+    from calid.inference.reconstruct import reconstruct
 
-    model = load_model(method.preset, device)
-    options: dict[str, Any] = {
-        "factor": workload.factor,
-        "dial": method.dial,
-        "samples": method.samples,
-        "steps": method.steps,
-    }
-    if method.region == "whole":
-        return lambda stack: model.reconstruct(stack, **options)
-    segmenter = load_segmenter(device)
-    return lambda stack: model.reconstruct(stack, **options, region=heart_region(stack, segmenter))
+    wanted = Generation(
+        factor=workload.factor,
+        dial=method.dial,
+        samples=method.samples,
+        steps=method.steps,
+        preset=method.preset,
+        device=device,
+        region=method.region,
+    )
+    model = wanted.load()
+    return lambda stack: reconstruct(stack, wanted, model=model)
 
 
 def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Loaded:
@@ -194,8 +193,8 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Loaded
     import torch
 
     from calid.evaluation.pixel_diffusion import CODE, PixelUNet
-    from calid.inference.runtime import choose_runtime
     from calid.models.layers import channels_last
+    from calid.runtime import choose_runtime
 
     runtime = choose_runtime(device)
     place = runtime.device

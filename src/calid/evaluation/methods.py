@@ -26,9 +26,8 @@ from calid.data.intensity import CEILING
 from calid.errors import UsageError, WeightsError
 from calid.evaluation.contender import Contender, Sampler
 from calid.geometry.pixels import PixelGrid
-from calid.inference.answer import Answer
-from calid.inference.load import Preset, load_model
-from calid.inference.model import Model
+from calid.inference.model import Model, Preset, load_model
+from calid.inference.options import Answer
 from calid.io.sidecar import sha256
 from calid.models.layers import channels_last
 from calid.models.store import check_latents
@@ -227,6 +226,6 @@ def latent_method(model: Model, rule: LatentRule) -> Method:
 def _code() -> str:
     """Hash of the code that answers depend on: kept answers are not older than it."""
     folder = Path(calid.__file__).parent
-    rooms = ("baselines", "data", "diffusion", "geometry", "inference", "models", "segmentation")
-    files = sorted(p for room in rooms for p in (folder / room).glob("*.py"))
-    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]
+    rooms = ("baselines", "data", "geometry", "inference", "models", "segmentation")
+    files = [folder / "diffusion.py", *(p for room in rooms for p in (folder / room).glob("*.py"))]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(files))).hexdigest()[:16]

@@ -11,9 +11,8 @@ import torch
 
 from calid.evaluation.contender import Contender
 from calid.inference.machine import available_cpus, cpu_model
-from calid.inference.runtime import choose_device
 from calid.io.sidecar import sha256
-from calid.precision import choose_precision, precision_name
+from calid.runtime import choose_device, choose_precision, precision_name
 from calid.weights import FOLDER
 
 __all__ = ["record", "weights_sha256"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from calid.errors import ResourceError, UsageError
 from calid.geometry.pixels import PixelGrid
 from calid.stack import SliceStack
 
-__all__ = ["AT_ONCE", "Demand", "available_memory", "fit_memory", "in_parts"]
+__all__ = ["AT_ONCE", "Demand", "Parts", "available_memory", "fit_memory"]
 
 AT_ONCE = 8
 """Most images that go through a network together. More are not faster, but take more memory."""
@@ -151,46 +150,63 @@ def fit_memory(demand: Demand, max_memory: float | None, device: torch.device) -
     )
 
 
-def in_parts(run: Callable[[slice], Tensor], count: int, size: int) -> list[Tensor]:
-    """Results of ``run`` on consecutive slices of a range; smaller ones when memory runs out.
+class Parts:
+    """Consecutive slices of a range, in smaller parts from where memory runs out.
+
+    >>> done = []
+    >>> for part in Parts(5, 2):
+    ...     with part as some:
+    ...         done.append(some)
+    >>> done
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+
+    A part within which memory ran out comes again, half as long.
 
     Parameters
     ----------
-    run
-        Given a slice of ``range(count)``.
+    count
+        Length of the range.
     size
         Of a part, to begin with.
 
     Raises
     ------
     ResourceError
-        If memory runs out for a single one.
+        If memory runs out for a part of one.
     """
-    out: list[Tensor] = []
-    done = 0
-    while done < count:
-        try:
-            out.append(run(slice(done, min(done + size, count))))
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if size == 1:
-                raise ResourceError(
-                    "memory",
-                    f"Memory ran out with {min(size, count)} slice(s) in the networks.",
-                    "Close other programs, use --device cpu, or crop the stack.",
-                ) from error
-        else:
-            done += size
-            continue
-        # Here the error, and with it every tensor of the attempt, is gone.
-        if torch.cuda.is_initialized():
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size, self.done, self.short = count, size, 0, False
+
+    def __iter__(self) -> Iterator[Parts]:
+        while self.done < self.count:
+            yield self
+
+    def __enter__(self) -> slice:
+        # Only here every tensor of an attempt that failed is gone.
+        if self.short and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        size = -(-min(size, count) // 2)
-    return out
+        self.short = False
+        return slice(self.done, min(self.done + self.size, self.count))
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            self.done += self.size
+            return False
+        if not _is_out_of_memory(error):
+            return False
+        size = min(self.size, self.count)
+        if size == 1:
+            raise ResourceError(
+                "memory",
+                "Memory ran out with 1 slice(s) in the networks.",
+                "Close other programs, use --device cpu, or crop the stack.",
+            ) from error
+        self.size, self.short = -(-size // 2), True
+        return True
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Torch raises a plain RuntimeError when main memory runs out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         words in str(error) for words in ("can't allocate memory", "not enough memory")

@@ -7,10 +7,11 @@ film. What is generated is decoded and, close to an acquired slice, gives way to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,22 +23,27 @@ from calid.data.sampling import seeded
 from calid.errors import UsageError
 from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import Region
-from calid.inference.answer import Answer
-from calid.inference.memory import AT_ONCE, Demand, fit_memory, in_parts
-from calid.inference.reconstruct import (
-    check_region,
-    choose_factor,
-    choose_samples,
-    fill,
-    plan,
-)
-from calid.inference.runtime import Runtime, choose_runtime
+from calid.inference.memory import AT_ONCE, Parts
+from calid.inference.options import Answer
 from calid.models.autoencoder import Autoencoder
-from calid.models.interpolator import LatentInterpolator, Neighbours, depth_for, midpoints
+from calid.models.interpolator import (
+    Encoded,
+    LatentInterpolator,
+    Neighbours,
+    depth_for,
+    midpoints,
+)
+from calid.models.layers import channels_last
 from calid.models.motion import STILL, Frames, registered
-from calid.stack import SliceStack, Volume
+from calid.models.store import check_latents, load_autoencoder, load_interpolator
+from calid.runtime import PrecisionName, Runtime, choose_runtime
+from calid.segmentation.network import load_segmentation
+from calid.segmentation.segment import Segmenter
+from calid.weights import preset_weights, weights_path
 
-__all__ = ["FEWEST_FRAMES", "Film", "Model"]
+__all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model"]
+
+Preset = Literal["default", "paper"]
 
 FEWEST_FRAMES = 4
 """Shorter films are no heartbeat (diastole and systole, say): their frames stand alone."""
@@ -72,23 +78,6 @@ class Film:
         return images if self.region is None else self.region.cut(images)
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Targets between two slices, in all frames, frame by frame.
-
-    Parameters
-    ----------
-    neighbours
-        Of every target in every frame.
-    blend
-        The registered slices weighted by distance, ``(frames * targets, height, width)``, in
-        pixels.
-    """
-
-    neighbours: Neighbours
-    blend: Tensor
-
-
 class Model:
     """Autoencoder and interpolator of one preset.
 
@@ -108,7 +97,7 @@ class Model:
         self,
         autoencoder: Autoencoder,
         interpolator: LatentInterpolator,
-        preset: str,
+        preset: Preset,
         *,
         runtime: Runtime | None = None,
         weights: Mapping[str, Path] | None = None,
@@ -122,72 +111,11 @@ class Model:
         """Where the networks are."""
         return self.runtime.device
 
-    def reconstruct(
-        self,
-        stack: SliceStack,
-        *,
-        factor: int | None = None,
-        spacing: float | None = None,
-        dial: float | None = None,
-        samples: int | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-        uncertainty: bool = False,
-        max_memory: float | None = None,
-        frame_by_frame: bool = False,
-        region: Region | None = None,
-        on_frame: Callable[[int], None] = lambda frame: None,
-    ) -> Volume:
-        """Reconstruct a dense volume from a sparse stack.
-
-        Films of at least `FEWEST_FRAMES` frames are taken for one heartbeat, whose last frame
-        is followed by the first: their frames are registered together.
-
-        Parameters
-        ----------
-        stack
-            From `calid.read`.
-        factor, spacing
-            As `calid.inference.reconstruct.choose_factor`.
-        samples
-            As `calid.inference.reconstruct.choose_samples`.
-        dial, steps, seed
-            As `Answer`.
-        uncertainty
-            Keep the standard deviation over samples; needs at least 2.
-        max_memory
-            GB (10^9 bytes) that the process may take at its peak; what is available if nothing
-            is said. Less memory means fewer slices at once, not another answer.
-        frame_by_frame
-            Register every frame of a film on its own.
-        region
-            Where the networks generate, `calid.segmentation.region.heart_region` for instance;
-            outside of it the slices are registered and blended. Everywhere if nothing is said.
-            Only without samples, which differ everywhere.
-        on_frame
-            Called with the number of frames done.
-
-        Raises
-        ------
-        UsageError
-            If an option is out of range.
-        ResourceError
-            If it cannot be done in that memory; said before any work.
-        """
-        drawn = choose_samples(samples, self.preset, uncertainty)
-        answer = self.resolved(Answer(dial, drawn, steps, seed))
-        check_region(region, drawn)
-        chosen = choose_factor(stack, factor, spacing)
-        together = stack.n_frames >= FEWEST_FRAMES and not frame_by_frame
-        demand = Demand.of(stack, chosen, drawn, uncertainty)
-        at_once = fit_memory(demand, max_memory, self.device)
-        method = partial(
-            self.film, answer=answer, at_once=at_once, together=together, region=region
-        )
-        volume = fill(stack, method, plan(stack, chosen), uncertainty, on_frame)
-        grid = PixelGrid.of(stack.shape, stack.pixel_spacing)
-        shown = None if region is None else region.native(grid)
-        return replace(volume, frames_together=stack.n_frames if together else 1, region=shown)
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """Finds the heart; loaded when it is first needed."""
+        network = channels_last(load_segmentation(weights_path("segmentation")).to(self.device))
+        return Segmenter(network, self.runtime)
 
     def resolved(self, answer: Answer) -> Answer:
         """An answer in which everything is decided: what it leaves open, the weights say.
@@ -265,7 +193,8 @@ class Model:
         together
             Whether the frames are one heartbeat.
         region
-            As `reconstruct`.
+            Where the networks generate; outside of it slices are registered and blended. Everywhere
+            without.
 
         Yields
         ------
@@ -280,21 +209,50 @@ class Model:
             If memory runs out even for one image at a time.
         """
         answer = self.resolved(answer)
+        assert answer.steps is not None
+        net, count = self.interpolator, max(answer.samples, 1)
         grid = PixelGrid.of(images.shape, spacing)
         frames = Frames(len(images)) if together else STILL
         film = self.acquired(images, positions, grid, frames, region, at_once)
-        gaps = np.searchsorted(positions, targets)
         # Midpoints need all targets of their gap.
-        most = (
-            max(1, at_once // len(images)) if self.interpolator.config.registered else len(targets)
-        )
-        for upper in np.unique(gaps):
-            begin, end = np.searchsorted(gaps, (upper, upper + 1)).tolist()
-            for first in range(begin, end, most):
-                some = slice(first, min(first + most, end))
-                drawn = self._gap(film, targets[some], int(upper), answer, at_once)
-                native = grid.leave(drawn.flatten(0, 2)).clamp(0, CEILING)
-                yield some, native.unflatten(0, drawn.shape[:3]).numpy()
+        most = max(1, at_once // len(images)) if net.config.registered else len(targets)
+        for upper, some in _gaps(positions, targets, most):
+            # One stream a gap and sample: all of its targets, and all frames, share their noise.
+            noise = [self._noise(film, answer.seed, upper, number) for number in range(count)]
+            size = count, len(images), some.stop - some.start
+            if not net.config.registered:
+                drawn = [
+                    self._midpoints(film, targets[some], upper, n, answer.steps) for n in noise
+                ]
+                yield some, _left(grid, torch.stack(drawn), size)
+                continue
+            known, blend = self._neighbours(film, targets[some], upper, at_once)
+            shown = film.cut(blend).expand(count, -1, -1, -1).clone()
+            for part in Parts(len(blend), at_once):
+                with part as few:
+                    seen = known.part(few)
+                    # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than
+                    # networks.
+                    weight = seen.gate[:, 0].square()
+                    with self.runtime.autocast():
+                        around = net.encode(seen)
+                    for number, one in enumerate(noise):
+                        draw = one.expand(len(weight), -1, -1, -1)
+                        if answer.samples:
+                            with self.runtime.autocast():
+                                latents = net.sample(around, draw, answer.steps)
+                            image = self.decode(latents)
+                        elif answer.dial == 0:
+                            assert around.mean is not None
+                            image = self.decode(around.mean)
+                        else:
+                            with self.runtime.autocast():
+                                latents = net.crisp(around, draw, answer.steps)
+                            image = self._dialled(around, latents, answer.dial)
+                        shown[number, few] = weight * image + (1 - weight) * shown[number, few]
+            if region is not None:
+                shown = torch.stack([region.place(inside, blend) for inside in shown])
+            yield some, _left(grid, shown, size)
 
     def recode(
         self, images: NDArray[np.float32], spacing: tuple[float, float]
@@ -326,74 +284,21 @@ class Model:
 
     def encode(self, images: Tensor, at_once: int = AT_ONCE) -> Tensor:
         """Latents ``(slices, channels, h, w)`` of images ``(slices, height, width)``, float32."""
-
-        def part(some: slice) -> Tensor:
-            batch = images[some, None].contiguous(memory_format=torch.channels_last)
-            with self.runtime.autocast():
-                latents: Tensor = self.autoencoder.encode(batch).float()
-            return latents
-
-        return torch.cat(in_parts(part, len(images), at_once))
+        latents = []
+        for part in Parts(len(images), at_once):
+            with part as some, self.runtime.autocast():
+                batch = images[some, None].contiguous(memory_format=torch.channels_last)
+                latents.append(self.autoencoder.encode(batch).float())
+        return torch.cat(latents)
 
     def decode(self, latents: Tensor, at_once: int = AT_ONCE) -> Tensor:
         """Images ``(slices, height, width)`` of latents ``(slices, channels, h, w)``, float32."""
-
-        def part(some: slice) -> Tensor:
-            batch = latents[some].contiguous(memory_format=torch.channels_last)
-            with self.runtime.autocast():
-                images: Tensor = self.autoencoder.decode(batch)[:, 0].float()
-            return images
-
-        return torch.cat(in_parts(part, len(latents), at_once))
-
-    def _gap(
-        self, film: Film, targets: NDArray[np.float64], upper: int, answer: Answer, at_once: int
-    ) -> Tensor:
-        """Images ``(samples, frames, targets, ...)`` on the grid, in the gap below slice ``upper``.
-
-        They are on the CPU.
-        """
-        # One stream a gap and sample: all of its targets, and all frames, share their noise.
-        noise = [
-            torch.randn(
-                (1, *film.latents.shape[2:]), generator=seeded(answer.seed, upper, number)
-            ).to(self.device)
-            for number in range(max(answer.samples, 1))
-        ]
-        size = len(film.images), len(targets)
-        if not self.interpolator.config.registered:
-            drawn = [self._midpoints(film, targets, upper, n, answer, at_once) for n in noise]
-            return torch.stack(drawn).cpu().unflatten(1, size)  # type: ignore[no-any-return]
-        gap = self._neighbours(film, targets, upper, at_once)
-        drawn = []
-        for n in noise:
-            parts = in_parts(
-                lambda some, n=n: self._answer(gap.neighbours.part(some), n, answer),  # type: ignore[misc]
-                len(gap.blend),
-                at_once,
-            )
-            # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than networks.
-            weight = gap.neighbours.gate[:, 0].square()
-            inside = weight * torch.cat(parts) + (1 - weight) * film.cut(gap.blend)
-            drawn.append(inside if film.region is None else film.region.place(inside, gap.blend))
-        return torch.stack(drawn).cpu().unflatten(1, size)  # type: ignore[no-any-return]
-
-    def _answer(self, seen: Neighbours, noise: Tensor, answer: Answer) -> Tensor:
-        """Images ``(targets, height, width)`` of the networks alone."""
-        assert answer.steps is not None
-        dial = answer.dial
-        draw = noise.expand(len(seen.distance), -1, -1, -1)
-        with self.runtime.autocast():
-            if answer.samples:
-                return self.decode(self.interpolator.sample(seen, draw, answer.steps))
-            mean = self.interpolator.mean(seen)
-            if dial == 0:
-                return self.decode(mean)
-            crisp = self.interpolator.crisp(seen, mean, draw, answer.steps)
-        if dial in (None, 1):
-            return self.decode(crisp)
-        # x = D(mu) + dial (D(z) - D(mu)), in pixels.
-        return torch.lerp(self.decode(mean), self.decode(crisp), dial)
+        images = []
+        for part in Parts(len(latents), at_once):
+            with part as some, self.runtime.autocast():
+                batch = latents[some].contiguous(memory_format=torch.channels_last)
+                images.append(self.autoencoder.decode(batch)[:, 0].float())
+        return torch.cat(images)
 
     def around(self, film: Film, targets: NDArray[np.float64], upper: int) -> Neighbours:
         """The acquired slices around targets between the slices ``upper - 1`` and ``upper``.
@@ -410,28 +315,37 @@ class Model:
         beyond = seen[:, 2:] * torch.from_numpy(there[2:]).to(seen)[:, None, None, None]
         return Neighbours(seen[:, :2], distance, seen[:, :2], beyond)
 
+    def _noise(self, film: Film, seed: int, upper: int, number: int) -> Tensor:
+        """Standard normal, ``(1, channels, h, w)``, of one sample in the gap below ``upper``."""
+        generator = seeded(seed, upper, number)
+        return torch.randn((1, *film.latents.shape[2:]), generator=generator).to(self.device)
+
+    def _dialled(self, known: Encoded, crisp: Tensor, dial: float | None) -> Tensor:
+        """Images at a position of the dial; the crisp answer without one."""
+        image = self.decode(crisp)
+        if dial in (None, 1) or known.mean is None:
+            return image
+        # x = D(mu) + dial (D(z) - D(mu)), in pixels.
+        return torch.lerp(self.decode(known.mean), image, dial)
+
     def _neighbours(
         self, film: Film, targets: NDArray[np.float64], upper: int, at_once: int
-    ) -> Gap:
-        """The same, registered to the targets."""
+    ) -> tuple[Neighbours, Tensor]:
+        """The acquired slices registered to targets, and their weighted sum in pixels.
+
+        Frame by frame; the sum is ``(frames * targets, height, width)``.
+        """
         known = self.around(film, targets, upper)
         pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
         moved = registered(pair, known.distance[:, :2], known.gate, film.frames)
         carried = self.encode(film.cut(moved).flatten(0, 1), at_once).unflatten(0, (-1, 2))
-        return Gap(replace(known, moved=carried), known.weighted(moved))
+        return replace(known, moved=carried), known.weighted(moved)
 
     def _midpoints(
-        self,
-        film: Film,
-        targets: NDArray[np.float64],
-        upper: int,
-        noise: Tensor,
-        answer: Answer,
-        at_once: int,
+        self, film: Film, targets: NDArray[np.float64], upper: int, noise: Tensor, steps: int
     ) -> Tensor:
         """The paper's way: midpoints until there are as many as targets; the nearest of them."""
-        assert answer.steps is not None
-        depth, steps = depth_for(len(targets)), answer.steps
+        depth = depth_for(len(targets))
         low, high = film.positions[upper - 1], film.positions[upper]
         place = np.rint((targets - low) / (high - low) * 2**depth).astype(int)
         chosen = torch.from_numpy(place.clip(1, 2**depth - 1))
@@ -439,20 +353,40 @@ class Model:
         def between(below: Tensor, above: Tensor, half: float) -> Tensor:
             pair = torch.stack([below, above], 1)
             distance = pair.new_tensor([[-half, half, 0, 0]]).expand(len(pair), -1)
-            seen = Neighbours(pair, distance, pair, pair)
-
-            def part(some: slice) -> Tensor:
-                start = noise.expand_as(below[some])
-                with self.runtime.autocast():
-                    return self.interpolator.sample(seen.part(some), start, steps)
-
-            return torch.cat(in_parts(part, len(seen.distance), at_once))
+            seen, latents = Neighbours(pair, distance, pair, pair), []
+            for part in Parts(len(pair), AT_ONCE):
+                with part as some, self.runtime.autocast():
+                    known = self.interpolator.encode(seen.part(some))
+                    start = noise.expand_as(below[some])
+                    latents.append(self.interpolator.sample(known, start, steps))
+            return torch.cat(latents)
 
         shown = []
         for frame in film.latents:
             dense = midpoints(frame[upper - 1 : upper + 1], high - low, depth, between)
-            shown.append(self.decode(dense[chosen.to(dense.device)], at_once))
+            shown.append(self.decode(dense[chosen.to(dense.device)]))
         return torch.cat(shown)
+
+
+def _gaps(
+    positions: NDArray[np.float64], targets: NDArray[np.float64], most: int
+) -> Iterator[tuple[int, slice]]:
+    """Slice above a gap, and at most so many of the targets in the gap; all of them, in order."""
+    gaps = np.searchsorted(positions, targets)
+    for upper in np.unique(gaps).tolist():
+        begin, end = np.searchsorted(gaps, (upper, upper + 1)).tolist()
+        for first in range(begin, end, most):
+            yield upper, slice(first, min(first + most, end))
+
+
+def _left(grid: PixelGrid, shown: Tensor, size: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Images ``(samples, frames * targets, ...)`` in the pixels that they came in.
+
+    Their shape is ``(samples, frames, targets, height, width)``.
+    """
+    native = grid.leave(shown.cpu().flatten(0, 1)).clamp(0, CEILING)
+    images: NDArray[np.float32] = native.unflatten(0, size).numpy()
+    return images
 
 
 def _entered(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
@@ -460,3 +394,39 @@ def _entered(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
     flat = torch.from_numpy(images).flatten(0, 1)
     entered: Tensor = grid.enter(flat).clamp(0, CEILING).unflatten(0, images.shape[:2])
     return entered
+
+
+def load_model(
+    preset: Preset = "default",
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    weights: Path | None = None,
+) -> Model:
+    """The released networks, or one's own.
+
+    Parameters
+    ----------
+    preset
+        ``default`` measures better; ``paper`` follows the paper.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    precision
+        ``auto``, ``float32`` or ``bfloat16``.
+    weights
+        Folder with weights of one's own; see `calid.weights.preset_weights`.
+
+    Raises
+    ------
+    UsageError
+        If preset, device or precision do not exist or are not there.
+    WeightsError
+        If weights are missing or damaged.
+    """
+    where = choose_runtime(device, precision)
+    place = where.device
+    files = preset_weights(preset, weights)
+    interpolator = load_interpolator(files[preset], preset)
+    autoencoder = load_autoencoder(files["autoencoder"]).to(place)
+    check_latents(autoencoder, interpolator.config.channels, files[preset])
+    networks = channels_last(autoencoder), channels_last(interpolator.to(place))
+    return Model(*networks, preset, runtime=where, weights=files)

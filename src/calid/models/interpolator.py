@@ -20,18 +20,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from calid.diffusion.objective import data_from_noise, data_from_velocity
-from calid.diffusion.sampler import ddim, euler
-from calid.diffusion.schedule import rectified_flow, time_grid, variance_preserving
+from calid.diffusion import (
+    data_from_noise,
+    data_from_velocity,
+    ddim,
+    euler,
+    rectified_flow,
+    time_grid,
+    variance_preserving,
+)
 from calid.models.layers import fourier_features
 from calid.models.unet import Injection, UNet
 
-__all__ = ["DEFAULT", "PAPER", "InterpolatorConfig", "LatentInterpolator", "Neighbours"]
+__all__ = ["DEFAULT", "PAPER", "Encoded", "InterpolatorConfig", "LatentInterpolator", "Neighbours"]
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,7 @@ class LatentInterpolator(nn.Module):
         self.transport = Transport(config) if config.registered else None
 
     def encode(self, neighbours: Neighbours) -> Encoded:
-        """tau_1 and tau_2: everything that does not change over the sampler's steps."""
+        """tau_1 and tau_2: all that does not change over a sampler's steps, and between samples."""
         seen = [neighbours.adjacent]
         if self.config.registered:
             seen = [neighbours.moved, neighbours.adjacent, neighbours.beyond]
@@ -181,7 +188,7 @@ class LatentInterpolator(nn.Module):
         correction, features = self.tau_1(context, F.silu(where))
         # mu = b + g f(c)
         mean = neighbours.blend + neighbours.gate * correction if self.config.registered else None
-        return Encoded(mean, where, self.tau_2(features))
+        return Encoded(neighbours, mean, where, self.tau_2(features))
 
     def embed(self, distance: Tensor) -> Tensor:
         """A vector for each target, of the distances to the neighbours that tau_1 sees."""
@@ -217,39 +224,24 @@ class LatentInterpolator(nn.Module):
             out = sigma * x + alpha * out
         return out
 
-    def sample(self, neighbours: Neighbours, noise: Tensor, steps: int) -> Tensor:
+    def sample(self, known: Encoded, noise: Tensor, steps: int) -> Tensor:
         """A draw from the posterior of the targets' latents, by DDIM.
 
         Parameters
         ----------
+        known
+            Of `encode`.
         noise
             Standard normal, ``(targets, channels, h, w)``.
         """
-        known, times = self.encode(neighbours), time_grid(steps, noise.device)
+        predict, times = partial(self.predict, known=known), time_grid(steps, noise.device)
         if known.mean is None:
-
-            def denoised(x: Tensor, t: Tensor) -> Tensor:
-                data = data_from_noise(self.predict(x, t, known), x, t, variance_preserving)
-                # alpha(1) is 0.0066: dividing by it makes a large latent of a small error.
-                return data.clamp(-LATENT_RANGE, LATENT_RANGE)
-
-            return ddim(denoised, noise, variance_preserving, times)
-
-        def residual(x: Tensor, t: Tensor) -> Tensor:
-            return data_from_velocity(self.predict(x, t, known), x, t)
-
+            return ddim(predict, believed, noise, variance_preserving, times)
         # z = mu + S g r
-        scale = self.config.residual * neighbours.gate
-        return known.mean + scale * ddim(residual, noise, rectified_flow, times)
+        scale = self.config.residual * known.neighbours.gate
+        return known.mean + scale * ddim(predict, data_from_velocity, noise, rectified_flow, times)
 
-    def mean(self, neighbours: Neighbours) -> Tensor:
-        """``mu``, the conditional mean ``(targets, channels, h, w)``; `DEFAULT` only."""
-        mean = self.encode(neighbours).mean
-        if mean is None:
-            raise ValueError("an interpolator without registration has no conditional mean")
-        return mean
-
-    def crisp(self, neighbours: Neighbours, mean: Tensor, noise: Tensor, steps: int) -> Tensor:
+    def crisp(self, known: Encoded, noise: Tensor, steps: int) -> Tensor:
         """The answer as crisp as a real slice, ``(targets, channels, h, w)``; `DEFAULT` only.
 
         Posterior-mean rectified flow (Ohayon et al., ICLR 2025) from a start that keeps the
@@ -258,16 +250,23 @@ class LatentInterpolator(nn.Module):
 
         Parameters
         ----------
-        mean
-            Of `mean`.
+        known
+            Of `encode`.
         noise
-            Standard normal, of its shape.
+            Standard normal, ``(targets, channels, h, w)``.
         """
-        if self.transport is None:
+        if self.transport is None or known.mean is None:
             raise ValueError("an interpolator without registration has no mean to start from")
         config = self.config
-        first = start(neighbours, mean, noise, config.approach, config.answer_noise)
+        first = start(known.neighbours, known.mean, noise, config.approach, config.answer_noise)
         return euler(self.transport, first, steps)
+
+
+def believed(noise: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The latent that a prediction of the noise says, within what latents can be."""
+    data = data_from_noise(noise, x, t, variance_preserving)
+    # alpha(1) is 0.0066: dividing by it makes a large latent of a small error.
+    return data.clamp(-LATENT_RANGE, LATENT_RANGE)
 
 
 @dataclass(frozen=True)
@@ -276,14 +275,17 @@ class Encoded:
 
     Parameters
     ----------
+    neighbours
+        What they saw.
     mean
-        Conditional mean ``(targets, channels, h, w)``, or none.
+        ``mu``, the conditional mean ``(targets, channels, h, w)``; `DEFAULT` only.
     where
         Embedding of the distances, ``(targets, embedding)``.
     injected
         Maps for the denoiser.
     """
 
+    neighbours: Neighbours
     mean: Tensor | None
     where: Tensor
     injected: list[Tensor]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from calid.precision import exact
+from calid.runtime import exact
 
 __all__ = [
     "GAP_UNIT",

@@ -13,7 +13,7 @@ from calid.baselines.linear import linear
 from calid.baselines.nearest import nearest
 from calid.baselines.signature import Method
 from calid.data.intensity import IntensityWindow
-from calid.inference.reconstruct import DensePlan, each_frame, fill
+from calid.inference.densify import DensePlan, each_frame, fill
 from calid.stack import SliceStack, Volume
 
 __all__ = ["Cut", "comparison", "cuts", "midway"]

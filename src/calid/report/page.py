@@ -43,7 +43,7 @@ class Report:
     stack, volume
         What went in and what came out.
     record
-        As `calid.inference.sidecar.record` gives it.
+        As `calid.inference.record.record` gives it.
     files
         What was written to its SHA-256.
     command

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -12,12 +9,10 @@ from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
 from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import Region
-from calid.inference.answer import Answer
-from calid.inference.settings import Generation
 from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
-__all__ = ["heart_region", "region_finder"]
+__all__ = ["heart_region"]
 
 FRAMES = 3
 """Of a film that are looked at, evenly over the beat: the heart is largest in one of them."""
@@ -67,14 +62,3 @@ def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Regio
     marked = np.pad(marked[np.ix_(rows, columns)], ((top, bottom), (left, right)))
     region = Region.around(marked, round(MARGIN / min(pixels.spacing)))
     return region if region is not None and region.share < WORTH else None
-
-
-def region_finder(wanted: Generation, answer: Answer) -> Callable[[SliceStack], Region | None]:
-    """From a stack to where networks are to generate in it, as the options ask.
-
-    The network that looks for the heart is loaded here, once for all stacks; where networks
-    generate everywhere, none is.
-    """
-    if not wanted.seeks_heart(answer):
-        return lambda stack: None
-    return partial(heart_region, segmenter=load_segmenter(wanted.device, wanted.precision))

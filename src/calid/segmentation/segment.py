@@ -14,10 +14,9 @@ from torch import Tensor
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
-from calid.inference.runtime import Runtime, choose_runtime
 from calid.labels import CLASSES
 from calid.models.layers import channels_last
-from calid.precision import PrecisionName
+from calid.runtime import PrecisionName, Runtime, choose_runtime
 from calid.segmentation.network import SegmentationNetwork, load_segmentation
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
@@ -177,7 +176,7 @@ def load_segmenter(device: str = "auto", precision: PrecisionName = "auto") -> S
     Parameters
     ----------
     device, precision
-        As `calid.inference.load.load_model`.
+        As `calid.inference.model.load_model`.
 
     Raises
     ------

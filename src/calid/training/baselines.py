@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
 from calid.baselines.learned import Baseline, save_baseline
 from calid.baselines.regression import RegressionInterpolator
-from calid.diffusion.objective import diffuse
-from calid.diffusion.schedule import variance_preserving
+from calid.diffusion import diffuse, variance_preserving
 from calid.training.interpolator import TupleBatch, noise_times, tuple_task
 from calid.training.loop import Task
 from calid.training.tuples import Tuples

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from calid.data.sampling import seeded
-from calid.diffusion.objective import diffuse, logit_normal, velocity
-from calid.diffusion.schedule import rectified_flow, variance_preserving
+from calid.diffusion import diffuse, logit_normal, rectified_flow, variance_preserving, velocity
 from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
-from calid.precision import choose_precision, computing
+from calid.runtime import choose_precision, computing
 from calid.training.loop import Task
 from calid.training.tuples import NARROW, Tuples
 
@@ -282,5 +281,7 @@ def _means(interpolator: LatentInterpolator, tuples: Tuples, device: torch.devic
     for picks in torch.arange(len(tuples)).split(256):
         _, neighbours = tuples.batch(picks, device)
         with computing(device, choose_precision(device)):
-            found.append(interpolator.mean(neighbours).half().cpu())
+            mean = interpolator.encode(neighbours).mean
+            assert mean is not None
+            found.append(mean.half().cpu())
     return torch.cat(found)

@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from calid.errors import UsageError
 from calid.io.atomic import atomic
-from calid.precision import choose_precision, computing
 from calid.progress import progress_bar
+from calid.runtime import choose_precision, computing
 from calid.training.checkpoint import load_checkpoint, save_checkpoint
 from calid.training.ema import MovingAverage
 from calid.training.parallel import process_count, process_group, process_rank

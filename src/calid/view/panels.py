@@ -12,7 +12,7 @@ from calid.baselines.linear import linear
 from calid.data.intensity import IntensityWindow
 from calid.errors import GeometryError
 from calid.geometry.affine import dense_affine
-from calid.inference.reconstruct import densify
+from calid.inference.densify import densify
 from calid.io.labels import check_same_grid
 from calid.labels import CLASSES
 from calid.stack import SliceStack, Volume

@@ -2,23 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from calid.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calid.geometry.region import Region
-    from calid.inference.answer import Answer
     from calid.inference.model import Model
     from calid.io import Headers
     from calid.io.inspect import Inspection
-    from calid.stack import SliceStack, Volume
+    from calid.stack import SliceStack
 
-__all__ = ["Generation", "Reading"]
+__all__ = ["Answer", "Generation", "Reading", "choose_samples"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is generated between the slices.
+
+    Parameters
+    ----------
+    dial
+        From 0, the conditional mean, to 1, as crisp as a real slice: a straight line between the
+        two in pixels (Freirich et al., NeurIPS 2021). None for the position that the weights
+        come with.
+    samples
+        Draw this many posterior samples and average them, instead of the answer at the dial;
+        0 for that answer. The paper's preset only samples.
+    steps
+        Of the transport, or of the sampler of every sample. None for those that the weights come
+        with.
+    seed
+        Of all noise.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of range, or a dial is given for samples.
+    """
+
+    dial: float | None = None
+    samples: int = 0
+    steps: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--samples", self.samples, 0),
+            ("--steps", 1 if self.steps is None else self.steps, 1),
+            ("--seed", self.seed, 0),
+        ):
+            if not value >= least:
+                raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+        if self.dial is not None and not 0 <= self.dial <= 1:
+            raise UsageError(
+                "--dial",
+                f"{self.dial} is not a position of the dial.",
+                "Use 0 (mean) to 1 (crisp).",
+            )
+        if self.dial is not None and self.samples:
+            raise UsageError(
+                "--dial and --samples",
+                "A sample is as crisp as a real slice: it has no dial.",
+                "Give one of the two.",
+            )
+
+
+def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
+    """Number of samples to draw.
+
+    Parameters
+    ----------
+    samples
+        Given outright; 0 for the answer at the dial.
+    preset
+        ``default`` gives the answer at the dial if nothing is said. ``paper`` has none and draws
+        one sample.
+    uncertainty
+        Whether a standard deviation is wanted: 8 samples then, if nothing is said.
+
+    Raises
+    ------
+    UsageError
+        If a standard deviation is wanted of fewer than 2 samples, or no sample of ``paper``.
+    """
+    if samples == 0 and preset != "default":
+        raise UsageError(
+            "--samples",
+            f"The preset {preset} has no mean and no dial: it only draws samples.",
+            "Draw one or more, or use --preset default.",
+        )
+    if samples is None:
+        return 8 if uncertainty else int(preset != "default")
+    if uncertainty and samples < 2:
+        raise UsageError(
+            "--uncertainty",
+            f"A standard deviation needs at least 2 samples, not {samples}.",
+            "Draw more, 8 for instance.",
+        )
+    return samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,46 +235,17 @@ class Generation:
         UsageError
             If an option is out of range, or options contradict each other.
         """
-        from calid.inference.answer import Answer
-        from calid.inference.reconstruct import check_density, choose_samples
+        from calid.inference.densify import check_density
 
         check_density(self.factor, self.spacing)
         samples = choose_samples(self.samples, self.preset, uncertainty)
         return Answer(self.dial, samples, self.steps, self.seed)
 
     def load(self) -> Model:
-        """The networks, where and as they are to run; see `calid.inference.load.load_model`."""
-        from calid.inference.load import load_model
+        """The networks, where and as they are to run; see `calid.load_model`."""
+        from calid.inference.model import load_model
 
         return load_model(self.preset, self.device, self.precision, self.weights)
-
-    def seeks_heart(self, answer: Answer) -> bool:
-        """Whether networks are to generate around the heart only."""
-        return self.region == "heart" and not answer.samples
-
-    def reconstruct(
-        self,
-        model: Model,
-        stack: SliceStack,
-        region: Region | None = None,
-        uncertainty: bool = False,
-        on_frame: Callable[[int], None] = lambda frame: None,
-    ) -> Volume:
-        """A stack as these options ask; see `calid.inference.model.Model.reconstruct`."""
-        return model.reconstruct(
-            stack,
-            factor=self.factor,
-            spacing=self.spacing,
-            dial=self.dial,
-            samples=self.samples,
-            steps=self.steps,
-            seed=self.seed,
-            uncertainty=uncertainty,
-            max_memory=self.max_memory,
-            frame_by_frame=self.frame_by_frame,
-            region=region,
-            on_frame=on_frame,
-        )
 
     def request(self, uncertainty: bool = False) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.

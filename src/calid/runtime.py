@@ -1,4 +1,4 @@
-"""In which number format networks compute: nothing else decides it.
+"""Where networks compute, and in which number format: nothing else decides it.
 
 Parameters are float32, and so is all that a network takes and gives: latents, images, codes,
 scores. Within `computing`, torch multiplies in the chosen precision inside of networks; what lies
@@ -10,18 +10,80 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from calid.errors import CalidWarning, UsageError
 
-__all__ = ["VARIABLE", "PrecisionName", "choose_precision", "computing", "exact", "precision_name"]
+__all__ = [
+    "VARIABLE",
+    "PrecisionName",
+    "Runtime",
+    "choose_device",
+    "choose_precision",
+    "choose_runtime",
+    "computing",
+    "exact",
+    "precision_name",
+]
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 
 VARIABLE = "CALID_BFLOAT16"
 """Of the environment: ``yes`` or ``no`` takes the place of what the hardware says."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What computes the networks; made by `choose_runtime`.
+
+    Parameters
+    ----------
+    device
+        Where tensors are.
+    precision
+        Of the products inside the networks; parameters, inputs and outputs are float32.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Context in which networks compute in the precision."""
+        return computing(self.device, self.precision)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a GPU if there is one; ``cpu`` and ``cuda`` are taken at their word.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise UsageError("--device", f"{name!r} is not a device.", "Use auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device", "No CUDA device is available here.", "Use --device auto or cpu."
+        )
+    return torch.device(name)
+
+
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """Device and precision that fit together.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or the device is not there.
+    """
+    place = choose_device(device)
+    return Runtime(place, choose_precision(place, precision))
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:

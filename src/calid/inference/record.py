@@ -1,4 +1,4 @@
-"""The record beside a reconstruction: enough to trust it and to make it again."""
+"""How a volume was made: enough to trust it and to make it again."""
 
 from __future__ import annotations
 
@@ -7,30 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from calid.geometry.dense_grid import offsets
-from calid.inference.answer import Answer
 from calid.inference.model import Model
+from calid.inference.options import Answer, Reading
 from calid.io.sidecar import sha256
-from calid.precision import precision_name
+from calid.runtime import precision_name
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
 
-__all__ = ["record"]
+__all__ = ["record", "run_record"]
 
 
-def record(
-    source: Path,
-    stack: SliceStack,
-    volume: Volume,
-    model: Model,
-    answer: Answer,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
+def record(stack: SliceStack, volume: Volume, model: Model, answer: Answer) -> dict[str, Any]:
     """What went in, what came out, and how.
 
     Only what is listed here is written: no file name, no header text, nothing that could
     name a patient.
     """
-    files, answer = dict(model.weights), model.resolved(answer)
+    files = dict(model.weights)
     if volume.region is not None:
         files["segmentation"] = weights_path("segmentation")  # found the heart
     beside = offsets(volume.positions, volume.affine, stack.affine)
@@ -38,7 +31,6 @@ def record(
         "software": {"name": "calid", "version": version("calid")},
         "notice": "Generated slices are estimates. Research use only; not a medical device.",
         "input": {
-            "sha256": sha256(source),
             "shape": list(stack.shape),
             "pixel_spacing_mm": list(stack.pixel_spacing),
             "slice_positions_mm": stack.positions.tolist(),
@@ -65,5 +57,15 @@ def record(
             "precision": precision_name(model.runtime.precision),
         },
         "weights_sha256": {name: sha256(path) for name, path in files.items()},
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def run_record(
+    volume: Volume, source: Path, reading: Reading, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The same of a run on a file: with its hash, how it was read, and how long things took."""
+    facts = dict(volume.provenance)
+    facts["input"] = {"sha256": sha256(source)} | facts["input"]
+    facts["reading"] = reading.facts()
+    facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    return facts

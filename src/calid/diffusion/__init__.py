@@ -1,1 +1,0 @@
-"""Diffusion without networks: schedules, objectives, samplers. Pure functions."""
