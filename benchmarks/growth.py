@@ -168,7 +168,7 @@ def picture(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Time above, memory below, one column per thing that grows."""
     from matplotlib.figure import Figure
 
-    from calid.report.png import LIGHT, save_figure
+    from calid.report.figures import LIGHT, save_figure
 
     figure = Figure(figsize=(2.3 * len(SWEEPS), 4.6), layout="constrained")
     axes: Any = figure.subplots(2, len(SWEEPS))

@@ -34,7 +34,7 @@ import numpy as np
 import safetensors
 import torch
 
-import calid.report.examples
+import calid.report.figures
 import calid.training.setup  # noqa: F401
 from calid.cli.main import main as calid_main
 

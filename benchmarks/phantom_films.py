@@ -25,7 +25,7 @@ from calid.evaluation.record import weights_sha256
 from calid.inference.model import Model, load_model
 from calid.inference.options import Generation
 from calid.inference.reconstruct import reconstruct
-from calid.report.png import LIGHT, save_figure
+from calid.report.figures import LIGHT, save_figure
 from calid.segmentation.measures import cavity_volumes, ejection_fraction
 from calid.segmentation.segment import Segmenter, load_segmenter
 from calid.stack import SliceStack, Volume

@@ -31,7 +31,7 @@ from calid.evaluation.predictions import Predictions
 from calid.evaluation.protocol import Protocol, evaluate
 from calid.evaluation.record import record
 from calid.inference.options import Answer
-from calid.report.png import LIGHT, save_figure
+from calid.report.figures import LIGHT, save_figure
 from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from calid.baselines.registration import registration
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
 from calid.inference.options import Answer
-from calid.report.png import LIGHT, save_figure
+from calid.report.figures import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 HEART, GAP, THICKNESS, WIDE_GAP = 3, 10.0, 8.0, 20.0

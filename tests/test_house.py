@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "calid"
 
 # Every room may use those above it. Rooms on one line do not know each other.
 FLOORS = (
-    ("errors", "labels", "progress", "words"),
+    ("errors", "html", "labels", "progress", "words"),
     ("runtime", "stack", "weights"),
     ("geometry",),
     ("io",),
@@ -38,7 +38,7 @@ ENTRANCES = ("__init__", "__main__")
 
 MACHINE = re.compile(rb"(?<![\w.<>-])/(?:home|Users|root|work|mnt|scratch|workspace)/[\w.-]")
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cff", ".json", ".ipynb", ".csv", ".js"}
-TEXT |= {".css", ".html", ".jinja", ""}
+TEXT |= {".css", ".html", ".j2", ".jinja", ""}
 
 
 def tracked() -> list[Path]:

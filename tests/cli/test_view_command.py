@@ -43,7 +43,7 @@ def test_the_page_is_served_until_it_is_interrupted(source, browser, monkeypatch
     def interrupted(self: PageServer) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PageServer, "serve", interrupted)
+    monkeypatch.setattr(PageServer, "serve_forever", interrupted)
     assert run(source, *([] if browser else ["--no-browser"])) == 0
     url = capsys.readouterr().out.splitlines()[0]
     assert url.startswith("http://127.0.0.1:")

@@ -10,7 +10,7 @@ import pytest
 from doc_pages import DOCS, ROOT
 from PIL import Image
 
-from calid.report.png import LIGHT
+from calid.report.figures import LIGHT
 
 RESULTS = runpy.run_path(str(ROOT / "benchmarks" / "write_results.py"))
 ACDC = re.compile(r"\bacdc(_cine)?/(train|val|test)\b")

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from calid.evaluation.case import Case
 from calid.evaluation.protocol import Row
 from calid.evaluation.uncertainty import LEVELS, calibration, rank_correlation, uncertainty
-from calid.report.calibration import calibration_figure
+from calid.report.figures import calibration_figure
 
 PIXELS = 20_000
 

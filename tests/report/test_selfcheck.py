@@ -11,8 +11,8 @@ from calid.baselines.linear import linear
 from calid.errors import DataError
 from calid.inference.densify import densify
 from calid.labels import LV, MYOCARDIUM, RV
+from calid.report.measures import measured
 from calid.report.selfcheck import self_check
-from calid.report.volumes import measured
 
 
 def test_linear_is_level_with_itself(small_stack):

@@ -13,7 +13,7 @@ from calid.io import write_uncertainty, write_volume
 from calid.io.labels import write_labels
 from calid.io.sidecar import sha256, sidecar_of, write_json
 from calid.stack import SliceStack, Volume
-from calid.view.panels import as_stack
+from calid.view.scene import as_stack
 
 FACTOR = 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calid.stack import Intensity
-from calid.view.encode import encode
+from calid.view.page import encode
 from calid.view.scene import Layer
 
 

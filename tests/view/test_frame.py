@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from calid.view.frame import DisplayFrame, letters
+from calid.view.scene import DisplayFrame, letters
 
 SHAPE = (1, 6, 40, 50)
 

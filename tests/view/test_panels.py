@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from calid.errors import GeometryError
-from calid.view.panels import as_stack, comparison, comparison_scene, lone_panel
-from calid.view.scene import Marks
+from calid.view.scene import Marks, as_stack, comparison, comparison_scene, lone_panel
 
 FACTOR = 5
 UNKNOWN = Marks("unknown", np.empty(0))

@@ -20,10 +20,10 @@ def scene(files):
 @pytest.fixture(scope="module")
 def server(scene):
     with PageServer(scene) as found:
-        thread = threading.Thread(target=found.serve)
+        thread = threading.Thread(target=found.serve_forever)
         thread.start()
         yield found
-        found.stop()
+        found.shutdown()
         thread.join()
 
 

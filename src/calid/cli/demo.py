@@ -34,10 +34,9 @@ class Demo:
         from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.together import together
-        from calid.report.figure import comparison
-        from calid.report.png import LIGHT, save_figure
+        from calid.report.figures import LIGHT, comparison, save_figure
         from calid.view.page import write_page
-        from calid.view.panels import comparison_scene
+        from calid.view.scene import comparison_scene
 
         factor, gap = 7, 10.0
         wanted = Generation(factor=factor, dial=self.dial)

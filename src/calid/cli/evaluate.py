@@ -104,8 +104,7 @@ class Evaluate:
         from calid.baselines.learned import LEARNED
         from calid.cli.console import say
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
-        from calid.report.differences import paired_differences
-        from calid.report.examples import example_sheets
+        from calid.report.figures import example_sheets, paired_differences
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
@@ -129,7 +128,7 @@ class Evaluate:
         from calid.cli.console import say
         from calid.evaluation.methods import AVERAGE, Roster
         from calid.evaluation.uncertainty import rank_correlation, uncertainty
-        from calid.report.calibration import calibration_figure
+        from calid.report.figures import calibration_figure
 
         if self.methods not in ("all", AVERAGE):
             raise UsageError(
@@ -169,7 +168,7 @@ class Evaluate:
         """Write the folder and print the table."""
         from calid.cli.console import say
         from calid.evaluation.tables import markdown, write_results
-        from calid.report.png import LIGHT, save_figure
+        from calid.report.figures import LIGHT, save_figure
 
         saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
         write_results(results, summary, saved, self.out)

@@ -15,8 +15,8 @@ from calid.errors import CalidError, CalidWarning
 if TYPE_CHECKING:
     from calid.inference.model import Model
     from calid.inference.options import Answer, Generation, Reading
+    from calid.report.measures import Volumes
     from calid.report.selfcheck import SelfCheck
-    from calid.report.volumes import Volumes
     from calid.stack import SliceStack, Volume
 
 __all__ = ["again", "examined", "warnings_noted", "without_paths"]
@@ -106,8 +106,8 @@ def examined(
         Called with the number of the two that are done.
     """
     from calid.evaluation.methods import averaged
+    from calid.report.measures import measured
     from calid.report.selfcheck import self_check
-    from calid.report.volumes import measured
     from calid.segmentation.segment import load_segmenter
 
     def attempt(work: Callable[[], T], part: int) -> T | str:

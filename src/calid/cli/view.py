@@ -84,4 +84,4 @@ class View:
             if self.browser:
                 webbrowser.open(server.url)
             with suppress(KeyboardInterrupt):
-                server.serve()
+                server.serve_forever()

@@ -1,7 +1,7 @@
-"""The beating heart in one picture: as acquired, linear and generated, side by side.
+"""The beating heart as acquired, linear and generated, side by side.
 
 An animation lasts one heartbeat and starts again; a still strip shows three moments of it. Both
-look at where the film moves, since that is the heart.
+are centred on what moves, since that is the heart.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from calid.baselines.nearest import nearest
 from calid.data.intensity import IntensityWindow
 from calid.errors import OutputError
 from calid.io.atomic import atomic
-from calid.report.figure import comparison, midway
-from calid.report.png import save_figure
+from calid.report.figures import comparison, midway, save_figure
 from calid.stack import SliceStack, Volume
 
 __all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]
@@ -39,9 +38,9 @@ VIEW = 160.0
 PANEL = 240
 """Wanted width in pixels of one image; it is enlarged by whole numbers only."""
 GREYS = 64
-"""More are not told apart on a screen, but make larger files."""
+"""More look the same on a screen and make larger files."""
 SHORTEST = 0.02
-"""Seconds: browsers slow down what is shown for less. Frames that come sooner are left out."""
+"""Seconds: browsers play shorter frames too slowly. Frames that come sooner are left out."""
 LEFT, TOP, BOTTOM, SPACE, DPI = 44, 26, 26, 4, 100
 """Margins in pixels, and pixels per inch."""
 BAR = 50
@@ -65,7 +64,7 @@ def check_animation(path: Path, stack: SliceStack) -> None:
 
 
 def picture_of(stack: SliceStack, volume: Volume, suffix: str) -> Callable[[Path], None]:
-    """What writes the picture that fits: an animation, a strip of a film, or a comparison.
+    """A function that writes the picture: an animation, a strip of a film, or a comparison.
 
     Parameters
     ----------
@@ -150,14 +149,13 @@ def film_strip(stack: SliceStack, volume: Volume) -> Figure:
 class _Cuts:
     """A short-axis slice and a long-axis cut through what moves.
 
-    ``middle`` is a slice of the volume; ``rows`` and ``columns`` are the part of it that is
-    shown; the cut runs along the row ``across``.
+    ``rows`` and ``columns`` are the part of the image that is shown; the cut runs along the row
+    ``across``.
     """
 
     stack: SliceStack
     volume: Volume
     window: IntensityWindow
-    middle: int
     rows: slice
     columns: slice
     across: int
@@ -170,24 +168,21 @@ class _Cuts:
             for place, step, size in zip(centre, stack.pixel_spacing, stack.shape[2:], strict=True)
         )
         window = IntensityWindow.of(stack.data, stack.intensity)
-        return cls(stack, volume, window, midway(volume), rows, columns, round(centre[0]))
+        return cls(stack, volume, window, rows, columns, round(centre[0]))
 
     def frame(self, number: int) -> list[NDArray[np.float32]]:
         """Images of one frame: short axis by column, then long axis by column."""
-        across = slice(self.across, self.across + 1)
-        places, spacing = self.volume.positions, self.stack.pixel_spacing
-        found = []
-        for rows, wanted in (
-            (self.rows, slice(self.middle, self.middle + 1)),
-            (across, slice(None)),
-        ):
-            seen = self.stack.data[number, :, rows, self.columns]
-            images = self.window.normalise(seen)
-            for method in (nearest, linear):
-                found.append(method(images, self.stack.positions, places[wanted], spacing))
-            dense = self.volume.data[number, wanted, rows, self.columns]
-            found.append(self.window.normalise(dense))
-        return [image[0] if i < len(COLUMNS) else image[:, 0] for i, image in enumerate(found)]
+        stack, volume, middle = self.stack, self.volume, midway(self.volume)
+
+        def answers(rows: slice, wanted: slice) -> list[NDArray[np.float32]]:
+            seen = self.window.normalise(stack.data[number, :, rows, self.columns])
+            asked = seen, stack.positions, volume.positions[wanted], stack.pixel_spacing
+            dense = self.window.normalise(volume.data[number, wanted, rows, self.columns])
+            return [nearest(*asked), linear(*asked), dense]
+
+        short = answers(self.rows, slice(middle, middle + 1))
+        long = answers(slice(self.across, self.across + 1), slice(None))
+        return [image[0] for image in short] + [image[:, 0] for image in long]
 
     @property
     def size(self) -> tuple[float, float, float]:
@@ -198,7 +193,7 @@ class _Cuts:
 
 
 def _centre_of_motion(stack: SliceStack) -> tuple[float, float]:
-    """Row and column about which most of the change is; the middle if nothing changes."""
+    """Row and column in the centre of what changes; the middle if nothing changes."""
     change = np.zeros(stack.shape[2:])
     for number in range(stack.n_slices):  # one at a time, to spare memory
         change += stack.data[:, number].astype(np.float64).std(axis=0)
@@ -212,7 +207,7 @@ def _centre_of_motion(stack: SliceStack) -> tuple[float, float]:
 
 
 def _around(centre: float, count: int, size: int) -> slice:
-    """So many pixels about a place, as far as there are."""
+    """``count`` pixels about a place; fewer if the image has fewer."""
     count = max(1, min(count, size))
     first = min(max(round(centre - (count - 1) / 2), 0), size - count)
     return slice(first, first + count)
@@ -221,8 +216,8 @@ def _around(centre: float, count: int, size: int) -> slice:
 def _timing(times: NDArray[np.float64]) -> tuple[list[int], list[int]]:
     """Frames to show, and for how many milliseconds each.
 
-    The last one lasts as long as frames usually do. GIF counts hundredths of a second: it is
-    the changes that are rounded, not the durations, so that a heartbeat keeps its length.
+    The last one lasts as long as frames usually do. GIF counts hundredths of a second. The times
+    of the changes are rounded, not the durations, so that a heartbeat keeps its length.
     """
     end = times[-1] + float(np.median(np.diff(times)))
     shown = [0]

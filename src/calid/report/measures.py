@@ -1,17 +1,19 @@
-"""What was measured, as tables: on the terminal, as CSV, and for a report."""
+"""Ventricular volumes measured both ways, and tables of them for the terminal and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from calid.segmentation.measures import Function, Measurement
+from calid.segmentation.measures import Function, Measurement, cavity_volumes, heart_function
+from calid.segmentation.segment import Segmenter
+from calid.stack import SliceStack, Volume
 
-__all__ = ["TITLES", "Column", "as_csv", "as_table"]
+__all__ = ["TITLES", "Column", "Volumes", "as_csv", "as_table", "measured"]
 
 TITLES = MappingProxyType(
     {
@@ -35,9 +37,16 @@ TITLES = MappingProxyType(
 """Of figures, by their names."""
 
 
+class Volumes(NamedTuple):
+    """Both ways of measuring, over the same depth: of a film functions, else measurements."""
+
+    sparse: Measurement | Function
+    dense: Measurement | Function
+
+
 @dataclass(frozen=True)
 class Column:
-    """What one of the two ways of measuring found.
+    """The result of one of the two ways of measuring.
 
     Parameters
     ----------
@@ -70,6 +79,49 @@ class Column:
             "frames": [frame.figures() for frame in self.frames],
             "function": self.function.figures() if self.function else None,
         }
+
+
+def measured(
+    stack: SliceStack,
+    volume: Volume,
+    segmenter: Segmenter,
+    on_frame: Callable[[int], None] = lambda frame: None,
+) -> Volumes:
+    """Label and measure.
+
+    Of a film, all acquired frames are labelled, to find end-diastole and end-systole; of the
+    reconstruction these two only.
+
+    Parameters
+    ----------
+    volume
+        Reconstructed from ``stack``.
+    on_frame
+        Called with the number of acquired frames done.
+
+    Raises
+    ------
+    DataError
+        If the left ventricle is not found.
+    """
+    spacing = stack.pixel_spacing
+    labels = segmenter.label_volume(stack, on_frame)
+    sparse = cavity_volumes(labels, stack.positions, spacing)
+    reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
+
+    def dense(frame: int) -> Measurement:
+        one = slice(frame, frame + 1)
+        times = volume.frame_times[one]
+        still = replace(volume, data=volume.data[one], frame_times=times, uncertainty=None)
+        found = segmenter.label_volume(still)
+        return cavity_volumes(found, volume.positions, spacing, reach)[0]
+
+    if len(sparse) == 1:
+        return Volumes(sparse[0], dense(0))
+    function = heart_function(sparse)
+    pair = [dense(function.ed_frame), dense(function.es_frame)]
+    both = heart_function(pair, ed=0, es=1)
+    return Volumes(function, replace(both, ed_frame=function.ed_frame, es_frame=function.es_frame))
 
 
 def as_table(columns: Mapping[str, Column], pair: bool) -> list[str]:

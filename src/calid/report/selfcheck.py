@@ -1,4 +1,4 @@
-"""A test of the model on the very stack that it reconstructs; it needs nothing but the stack."""
+"""A test of the model on the slices of the stack that it reconstructs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALLEST = 16
 
 @dataclass(frozen=True, eq=False)
 class SelfCheck:
-    """What linear interpolation and the model made of slices that were hidden from them.
+    """Hidden slices, and the answers of linear interpolation and the model for them.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ class SelfCheck:
 def self_check(
     stack: SliceStack, method: Method, centre: tuple[float, float] = (0.5, 0.5)
 ) -> SelfCheck:
-    """Hide every second slice of the first frame, fill it again, and compare.
+    """Hide every second slice of the first frame, generate it again, and compare.
 
     As in the hidden-slices protocol: the window is that of the slices that are left, and the
-    compared square is 192 mm wide, or what there is of it.
+    compared square is 192 mm wide, or as wide as the image allows.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Volumes side by side in the browser: one page, no network."""
+"""Volumes side by side in the browser: one page that needs no network."""

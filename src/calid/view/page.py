@@ -1,41 +1,36 @@
-"""The page itself: a template, its style and scripts, and what it is to show, in one text."""
+"""The page itself, in one text, and its layers as small compressed NIfTI-1 files."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
-import re
+import gzip
 import warnings
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from calid.errors import CalidWarning
+from calid.html import templates
 from calid.io.atomic import atomic
 from calid.labels import CLASSES
-from calid.view.encode import encode
 from calid.view.scene import Layer, Panel, Scene
 
-__all__ = ["POLICY", "embedded_page", "linked_page", "write_page"]
-
-SCRIPTS = ("decode.js", "layout.js", "panel.js", "viewer.js")
-"""Our own, in this order, in one scope after NiiVue."""
-
-POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; img-src data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'"
-)
-"""Content security policy: only what is in the page runs, and nothing is fetched elsewhere."""
+__all__ = ["embedded_page", "encode", "linked_page", "write_page"]
 
 COLOURS = {"RV": (94, 156, 255), "MYO": (94, 214, 150), "LV": (255, 107, 107)}
 """RGB of every label."""
 
 LARGE = 200_000_000
 """Bytes of a page above which browsers become slow."""
+
+KEPT = (np.uint8, np.int16, np.uint16, np.float32)
+"""Types that the page reads as they are."""
+
+LABEL_INTENT = 1002
+"""NIfTI's code for values that are indices of labels; the page draws their outlines."""
 
 
 def write_page(scene: Scene, path: Path) -> None:
@@ -60,13 +55,8 @@ def write_page(scene: Scene, path: Path) -> None:
 
 def embedded_page(scene: Scene) -> str:
     """A page that holds its own voxels and opens from disk, without a network."""
-    layers = scene.layers()
-    voxels = "\n".join(
-        f'<script type="text/plain" id="layer-{number}">'
-        f"{base64.b64encode(encode(layer)).decode('ascii')}</script>"
-        for number, layer in enumerate(layers)
-    )
-    return _page(scene, [f"#layer-{number}" for number in range(len(layers))], voxels)
+    voxels = [base64.b64encode(encode(layer)).decode("ascii") for layer in scene.layers()]
+    return _page(scene, [f"#layer-{number}" for number in range(len(voxels))], voxels)
 
 
 def linked_page(scene: Scene, links: Sequence[str]) -> str:
@@ -75,55 +65,52 @@ def linked_page(scene: Scene, links: Sequence[str]) -> str:
     Parameters
     ----------
     links
-        Where each of ``scene.layers()`` is, as `calid.view.encode.encode` gives it.
+        Where each of ``scene.layers()`` is, as `encode` gives it.
     """
-    return _page(scene, links, "")
+    return _page(scene, links, [])
 
 
-def _page(scene: Scene, links: Sequence[str], voxels: str) -> str:
-    script = "\n".join(_static(name) for name in SCRIPTS)
-    niivue, style = _static("niivue.min.js"), _static("viewer.css")
-    policy = POLICY.format(
-        script=f"{_hash(niivue)} {_hash(script)}",
-        style=_hash(style),
-    )
-    parts = {
-        "policy": policy,
-        "style": style,
-        "scene": json.dumps(_description(scene, links)).replace("<", "\\u003c"),
-        "voxels": voxels,
-        "niivue": niivue,
-        "script": script,
-    }
-    # One pass, so that nothing that is put in is looked at again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("page.html"))
+def encode(layer: Layer) -> bytes:
+    """NIfTI-1 with the header of the shown grid and the voxels of the stored slices, gzipped.
+
+    The header is new, so no text of an input is in it. The page repeats the stored slices that
+    are shown more than once.
+    """
+    data = layer.data
+    if data.dtype not in KEPT:  # large integers and doubles lose digits that no eye sees
+        data = data.astype(np.int16 if data.dtype in (np.int8, np.bool_) else np.float32)
+    frames, _, height, width = data.shape
+    new_header: Any = nib.Nifti1Header  # nibabel's constructors carry no types
+    header = new_header(endianness="<")
+    header.set_data_dtype(data.dtype)
+    shape = (width, height, len(layer.slices), frames)
+    header.set_data_shape(shape if frames > 1 else shape[:3])
+    header.set_qform(layer.affine, code=1)
+    header.set_sform(layer.affine, code=1)
+    header.set_xyzt_units("mm", "sec")
+    header["scl_slope"], header["scl_inter"] = layer.intensity.slope, layer.intensity.intercept
+    header["vox_offset"] = 352
+    header["intent_code"] = LABEL_INTENT if layer.labels else 0
+    voxels = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+    return gzip.compress(header.binaryblock + bytes(4) + voxels.tobytes(), compresslevel=6, mtime=0)
 
 
-def _static(name: str) -> str:
-    return resources.files("calid.view").joinpath("static", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
+def _page(scene: Scene, links: Sequence[str], voxels: Sequence[str]) -> str:
     rest = iter(links)
 
     def described(layer: Layer | None) -> dict[str, Any] | None:
         if layer is None:
             return None
-        stored = layer.data.shape[1]
         return {
             "link": next(rest),
-            "stored": stored,
+            "stored": layer.data.shape[1],
             "slices": layer.slices.tolist(),
-            "window": list(layer.window),
+            "window": layer.window,
         }
 
     def panel(one: Panel) -> dict[str, Any]:
-        affine = one.image.affine
+        affine, (height, width) = one.image.affine, one.image.data.shape[-2:]
+        shown = width, height, len(one.image.slices)
         return {
             "title": one.title,
             "origin": one.marks.origin,
@@ -133,15 +120,15 @@ def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
             "toSlice": np.linalg.inv(affine)[2].tolist(),
             "step": affine[:3, 2].tolist(),
             # How far the panel reaches to the right, up and towards the viewer, in mm.
-            "size": (np.abs(affine[:3, :3]) @ _shown_shape(one.image)).tolist(),
+            "size": (np.abs(affine[:3, :3]) @ shown).tolist(),
             "image": described(one.image),
             "uncertainty": described(one.uncertainty),
             "labels": described(one.labels),
         }
 
-    return {
+    description = {
         "panels": [panel(one) for one in scene.panels],
-        "directions": {name: list(ends) for name, ends in scene.directions.items()},
+        "directions": scene.directions,
         "frameTimes": scene.frame_times.tolist(),
         "centre": scene.centre.tolist(),
         "classes": [
@@ -149,9 +136,5 @@ def _description(scene: Scene, links: Sequence[str]) -> dict[str, Any]:
             for name, label in CLASSES.items()
         ],
     }
-
-
-def _shown_shape(layer: Layer) -> tuple[int, int, int]:
-    """``(width, height, shown slices)``."""
-    height, width = layer.data.shape[-2:]
-    return width, height, len(layer.slices)
+    template = templates("calid.view", "static").get_template("page.html.j2")
+    return template.render(scene=description, voxels=voxels)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 
 from calid.errors import UsageError
-from calid.view.encode import encode
-from calid.view.page import linked_page
+from calid.view.page import encode, linked_page
 from calid.view.scene import Scene
 
 __all__ = ["ADDRESS", "PageServer"]
@@ -21,16 +17,10 @@ ADDRESS = "127.0.0.1"
 """The only address that is listened on."""
 
 
-@dataclass(frozen=True)
-class _Body:
-    kind: str
-    content: bytes
-
-
-class PageServer:
+class PageServer(ThreadingHTTPServer):
     """Serves one scene until it is closed.
 
-    Whoever wants the page needs its whole address: it holds a token that is drawn anew for
+    The page can be read only at its whole address: it holds a token that is drawn anew for
     every server. Requests that name another host than this one are refused, so that no page
     from elsewhere can be made to read it. Nothing is read from disk.
 
@@ -44,95 +34,66 @@ class PageServer:
     Raises
     ------
     UsageError
-        If the port cannot be had.
+        If the port does not exist or is not free.
     """
 
-    def __init__(self, scene: Scene, port: int = 0) -> None:
-        links = [f"layer-{number}" for number in range(len(scene.layers()))]
-        bodies = {"": _Body("text/html; charset=utf-8", linked_page(scene, links).encode())}
-        for link, layer in zip(links, scene.layers(), strict=True):
-            bodies[link] = _Body("application/octet-stream", encode(layer))
-        self._server = _listen(bodies, secrets.token_urlsafe(16), port)
-
-    @property
-    def url(self) -> str:
-        """The page's address."""
-        return f"http://{ADDRESS}:{self._server.server_port}/{self._server.token}/"
-
-    def serve(self) -> None:
-        """Answer until `stop` is called, or the user interrupts."""
-        self._server.serve_forever()
-
-    def stop(self) -> None:
-        """End `serve`, from another thread."""
-        self._server.shutdown()
-
-    def __enter__(self) -> PageServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.server_close()
-
-
-def _listen(bodies: Mapping[str, _Body], token: str, port: int) -> _Server:
-    if not 0 <= port <= 65535:
-        raise UsageError("--port", f"{port} is no port.", "Use 0 to 65535; 0 takes a free one.")
-    try:
-        return _Server(bodies, token, port)
-    except OSError as error:
-        raise UsageError(
-            "--port",
-            f"Port {port} cannot be had: {error.strerror or error}.",
-            "Choose another, or none: then a free one is taken.",
-        ) from error
-
-
-class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # Where two servers may share a port, another program could take over ours.
     allow_reuse_address = False
 
-    def __init__(self, bodies: Mapping[str, _Body], token: str, port: int) -> None:
-        self.bodies, self.token = bodies, token
-        super().__init__((ADDRESS, port), _Handler)
+    def __init__(self, scene: Scene, port: int = 0) -> None:
+        if not 0 <= port <= 65535:
+            raise UsageError("--port", f"{port} is no port.", "Use 0 to 65535; 0 takes a free one.")
+        layers = {f"layer-{number}": layer for number, layer in enumerate(scene.layers())}
+        page = linked_page(scene, list(layers)).encode()
+        self.bodies = {"": ("text/html; charset=utf-8", page)}
+        for link, layer in layers.items():
+            self.bodies[link] = "application/octet-stream", encode(layer)
+        self.token = secrets.token_urlsafe(16)
+        try:
+            super().__init__((ADDRESS, port), _Handler)
+        except OSError as error:
+            raise UsageError(
+                "--port",
+                f"Port {port} cannot be had: {error.strerror or error}.",
+                "Choose another, or none: then a free one is taken.",
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{ADDRESS}:{self.server_port}/{self.token}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: PageServer
     server_version = "calid"
     sys_version = ""
     timeout = 30
 
     def do_GET(self) -> None:
-        """One of the few things there are, or nothing."""
+        """The page, one of its layers, or an empty refusal."""
         port = self.server.server_port
         if self.headers.get("Host") not in (f"{ADDRESS}:{port}", f"localhost:{port}"):
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
+            self._begin(HTTPStatus.MISDIRECTED_REQUEST)
             return
         token, _, name = self.path.removeprefix("/").partition("/")
-        body = self.server.bodies.get(name)
         # Compared in constant time, so that a token cannot be found letter by letter.
-        if not hmac.compare_digest(token.encode(), self.server.token.encode()) or body is None:
-            self._refuse(HTTPStatus.NOT_FOUND)
+        known = hmac.compare_digest(token.encode(), self.server.token.encode())
+        if not known or name not in self.server.bodies:
+            self._begin(HTTPStatus.NOT_FOUND)
             return
-        self._begin(HTTPStatus.OK, body.kind, len(body.content))
+        kind, content = self.server.bodies[name]
+        self._begin(HTTPStatus.OK, kind, len(content))
         if self.command == "GET":
-            self.wfile.write(body.content)
+            self.wfile.write(content)
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the terminal belongs to the user."""
 
-    def _refuse(self, status: HTTPStatus) -> None:
-        self._begin(status, "text/plain", 0)
-
-    def _begin(self, status: HTTPStatus, kind: str, size: int) -> None:
+    def _begin(self, status: HTTPStatus, kind: str = "text/plain", size: int = 0) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(size))

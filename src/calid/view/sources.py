@@ -1,4 +1,4 @@
-"""From files to a page: read, check that they belong together, and find the records."""
+"""Read the files of a page with their records, and check that they belong together."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from calid.io import Reader, read, read_stack
 from calid.io.labels import check_same_grid, parse_label_map, read_labels
 from calid.io.sidecar import record_of, sha256
 from calid.stack import SliceStack
-from calid.view.panels import Overlays, comparison, lone_panel, make_scene
-from calid.view.scene import Marks, Scene
+from calid.view.scene import Marks, Overlays, Scene, comparison, lone_panel, make_scene
 
 __all__ = ["MOST_PANELS", "load_scene", "read_marks"]
 
 MOST_PANELS = 4
-"""Columns that are still wide enough to read."""
+"""More columns would be too narrow to read."""
 
 
 def load_scene(
@@ -96,8 +95,8 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
     Returns
     -------
     Marks
-        Of origin ``unknown`` where there is no record. One is used only if it holds the hash of
-        this file; a warning tells of one that does not.
+        Of origin ``unknown`` without a record. A record that does not hold the hash of this file
+        gives a warning and is not used.
     """
     unknown = Marks("unknown", np.empty(0))
     record, foreign = record_of(path)
@@ -123,7 +122,7 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
 
 
 def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] | None:
-    """Row and column in the middle of the heart, as far as the volume's own record says it."""
+    """Row and column in the middle of the heart, if the volume's own record has its place."""
     output = record_of(path)[0]["output"] if marks.origin == "generated" else {}
     try:
         spans = (output["region"][axis] for axis in ("rows", "columns"))
@@ -136,7 +135,7 @@ def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] 
 
 
 def _check_origin(dense: Path, sparse: Path) -> None:
-    """Say so where the record names another stack; without a record the grids decide."""
+    """Warn if the record names another stack; without a record the grids decide."""
     source = record_of(dense)[0].get("input")
     named = source.get("sha256") if isinstance(source, dict) else None
     if named and sparse.is_file() and sha256(sparse) != named:
