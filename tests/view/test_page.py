@@ -8,10 +8,14 @@ import json
 import re
 from importlib import resources
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from calid.errors import CalidWarning
-from calid.view.page import embedded_page, linked_page, write_page
+from calid.stack import Intensity
+from calid.view.page import embedded_page, encode, linked_page, write_page
+from calid.view.scene import Layer
 from calid.view.sources import load_scene
 
 
@@ -68,10 +72,10 @@ def test_nothing_in_the_page_is_fetched_from_elsewhere(elements):
 
 
 def test_the_policy_lets_run_what_is_in_the_page_and_nothing_else(elements):
-    policy = next(
+    (policy,) = (
         attributes["content"]
-        for tag, attributes, _ in elements.found
-        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+        for _, attributes, _ in elements.found
+        if attributes.get("http-equiv") == "Content-Security-Policy"
     )
     assert "unsafe" not in policy
     assert "http" not in policy
@@ -120,11 +124,8 @@ def test_a_linked_page_names_its_links_and_holds_no_voxels(scene):
     assert '"link": "e"' in page
 
 
-def test_the_same_scene_is_the_same_page(scene, page):
+def test_the_same_scene_is_the_same_page_and_says_what_it_is_for(scene, page):
     assert embedded_page(scene) == page
-
-
-def test_the_page_says_what_it_is_for(page):
     assert "Research use only" in page
     assert "Not a medical device" in page
 
@@ -146,3 +147,49 @@ def test_the_bundle_is_the_one_that_was_built_with_the_licences_of_its_parts():
     for name, about in bundle["packages"].items():
         assert f"{name} {about['version']} ({about['license']})\n" in licences
     assert "Redistributions in binary form must reproduce" in licences
+
+
+def layer(data: np.ndarray, **options: object) -> Layer:
+    affine = np.diag([1.5, -1.5, 4.0, 1.0])
+    return Layer(data, affine, np.array([0, 0, 1, 1]), (0.0, 1.0), **options)
+
+
+def header_of(content: bytes) -> nib.Nifti1Header:
+    return nib.Nifti1Header(gzip.decompress(content)[:348])
+
+
+def test_the_header_is_of_the_shown_grid_and_the_voxels_are_stored_once():
+    data = np.arange(3 * 2 * 5 * 7, dtype=np.int16).reshape(3, 2, 5, 7)
+    content = encode(layer(data, intensity=Intensity(2.0, -1.0)))
+    header = header_of(content)
+    assert header.get_data_shape() == (7, 5, 4, 3)
+    np.testing.assert_allclose(header.get_sform(), np.diag([1.5, -1.5, 4.0, 1.0]))
+    np.testing.assert_allclose(header.get_zooms()[:3], (1.5, 1.5, 4.0))
+    assert header.get_slope_inter() == (2.0, -1.0)
+    stored = np.frombuffer(gzip.decompress(content)[352:], "<i2")
+    np.testing.assert_array_equal(stored, data.ravel())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    zip(
+        ("u1", "i1", "i2", "u2", "i4", "f4", "f8"),
+        ("u1", "i2", "i2", "u2", *["f4"] * 3),
+        strict=True,
+    ),
+)
+def test_voxels_are_of_a_type_that_the_page_reads(before, after):
+    data = np.ones((1, 2, 5, 7), before)
+    content = encode(layer(data))
+    assert header_of(content).get_data_dtype() == np.dtype(after)
+    assert (np.frombuffer(gzip.decompress(content)[352:], f"<{after}") == 1).all()
+
+
+def test_equal_layers_give_equal_bytes_without_any_text_and_labels_say_so():
+    data = np.ones((1, 2, 5, 7), np.uint8)
+    assert encode(layer(data)) == encode(layer(data))
+    header = header_of(encode(layer(data)))
+    for field in ("descrip", "aux_file", "intent_name", "db_name"):
+        assert not header[field].item()
+    assert int(header["intent_code"]) == 0
+    assert int(header_of(encode(layer(data, labels=True)))["intent_code"]) == 1002

@@ -73,33 +73,22 @@ def test_it_listens_on_the_loopback_address_only(server):
         assert other.connect_ex(("127.0.0.2", port)) != 0
 
 
-@pytest.mark.parametrize("host", ["example.org", "127.0.0.1", "127.0.0.1:1", "example.org:{port}"])
-def test_a_request_for_another_host_is_refused(server, host):
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1:{port}", 200), ("localhost:{port}", 200), ("example.org:{port}", 421)]
+    + [(host, 421) for host in ("example.org", "127.0.0.1", "127.0.0.1:1")],
+)
+def test_only_the_names_of_this_machine_are_answered(server, host, expected):
     status, content, _ = ask(server, host=host)
-    assert (status, content) == (421, b"")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}"])
-def test_both_names_of_this_machine_are_known(server, host):
-    assert ask(server, host=host)[0] == 200
+    assert status == expected
+    assert bool(content) == (expected == 200)
 
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/",
-        "//",
-        "/wrong/",
-        "/favicon.ico",
-        "{own}../../../../etc/passwd",
-        "{own}..%2f..%2f..%2fetc%2fpasswd",
-        "{own}%2e%2e/page.py",
-        "{own}niivue.min.js",
-        "{own}/etc/passwd",
-        "/etc/passwd",
-        "{own}?x",
-        "/%C3%A9/",
-    ],
+    ["/", "//", "/wrong/", "/favicon.ico", "/etc/passwd", "/%C3%A9/"]
+    + ["{own}" + rest for rest in ("../../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd")]
+    + ["{own}" + rest for rest in ("%2e%2e/page.py", "niivue.min.js", "/etc/passwd", "?x")],
 )
 def test_there_is_nothing_else_to_find(server, path):
     status, content, _ = ask(server, path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import warnings
@@ -46,15 +47,8 @@ def test_without_a_record_nothing_is_marked(record, dense):
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        {"shape": [1, 2, 3, 4]},
-        {"acquired_slices": [0, 5, 99]},
-        {"acquired_slices": [-1, 5]},
-        {"acquired_slices": [5, 0]},
-        {"acquired_slices": ["0"]},
-        {"acquired_slices": []},
-        {"acquired_slices": 0},
-    ],
+    [{"shape": [1, 2, 3, 4]}]
+    + [{"acquired_slices": k} for k in ([0, 5, 99], [-1, 5], [5, 0], ["0"], [], 0)],
 )
 def test_the_record_of_another_volume_is_not_believed(damage, dense):
     edit(dense, **damage)
@@ -117,21 +111,7 @@ def test_overlays_go_to_the_first_volume_only(files):
 
 def test_a_stack_that_the_record_does_not_name_is_reported(files, tmp_path):
     other = tmp_path / "other.nii"
-    stack = read(files.sparse)
-    from calid.io import write_volume
-    from calid.stack import Volume
-
-    write_volume(
-        Volume(
-            stack.data,
-            stack.affine,
-            stack.positions,
-            np.ones(stack.n_slices, np.bool_),
-            stack.frame_times,
-            rank=4,
-        ),
-        other,
-    )
+    other.write_bytes(gzip.decompress(files.sparse.read_bytes()))
     with pytest.warns(CalidWarning, match="another file"):
         load_scene([files.dense], other)
     with warnings.catch_warnings():
@@ -140,23 +120,15 @@ def test_a_stack_that_the_record_does_not_name_is_reported(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"volumes": 0},
-        {"volumes": 5},
-        {"volumes": 3, "sparse": True},
-        {"volumes": 2, "titles": ["one"]},
-    ],
+    ("volumes", "sparse", "titles"),
+    [(0, False, ()), (5, False, ()), (3, True, ()), (2, False, ["one"])],
 )
-def test_what_does_not_fit_is_a_usage_error(options, files):
-    sparse = files.sparse if options.get("sparse") else None
+def test_what_does_not_fit_is_a_usage_error(volumes, sparse, titles, files):
     with pytest.raises(UsageError):
-        load_scene([files.dense] * options["volumes"], sparse, titles=options.get("titles", ()))
+        load_scene([files.dense] * volumes, files.sparse if sparse else None, titles=titles)
 
 
 def test_overlays_and_films_that_do_not_belong_together_are_refused(files, tmp_path):
-    import nibabel as nib
-
     with pytest.raises(GeometryError):
         load_scene([files.sparse], labels=files.labels)
     with pytest.raises(GeometryError):

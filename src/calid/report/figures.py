@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,7 +61,8 @@ BASE = "linear"
 """The method that others are compared with."""
 
 
-class Cut(NamedTuple):
+@dataclass(frozen=True)
+class Cut:
     """A cut through ``(slices, height, width)``: name, array index, and size in mm."""
 
     title: str

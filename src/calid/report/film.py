@@ -82,14 +82,14 @@ def picture_of(stack: SliceStack, volume: Volume, suffix: str) -> Callable[[Path
 def save_animation(stack: SliceStack, volume: Volume, path: Path) -> None:
     """Write a GIF that shows one heartbeat, in its own time, for ever; complete or not at all.
 
+    The file holds nothing but images and times.
+
     Parameters
     ----------
     stack
         As acquired, at least two frames.
     volume
         Reconstructed from ``stack``.
-    path
-        The file; nothing but images and times is in it.
     """
     cuts = _Cuts.of(stack, volume)
     shown, milliseconds = _timing(stack.frame_times)
@@ -121,26 +121,17 @@ def save_animation(stack: SliceStack, volume: Volume, path: Path) -> None:
 def film_strip(stack: SliceStack, volume: Volume) -> Figure:
     """Three moments, evenly spread over the film, of the short-axis slice and the cut.
 
-    Parameters
-    ----------
-    stack
-        As acquired, at least two frames.
-    volume
-        Reconstructed from ``stack``.
-
-    Returns
-    -------
-    Figure
-        One column per method; above short-axis slices, below long-axis cuts.
+    One column per method; above short-axis slices, below long-axis cuts. ``stack`` and
+    ``volume`` are as in `save_animation`.
     """
     cuts = _Cuts.of(stack, volume)
     moments = sorted({stack.n_frames * third // 3 for third in range(3)})
     rows = [f"{row}\n{_moment(stack, frame)}" for row in ROWS for frame in moments]
     figure, axes, _ = _layout(cuts, rows)
     images = [cuts.frame(frame) for frame in moments]
-    three = len(COLUMNS)
-    ordered = [i for part in (slice(three), slice(three, None)) for f in images for i in f[part]]
-    for axis, image in zip(axes, ordered, strict=True):
+    short = [image for frame in images for image in frame[: len(COLUMNS)]]
+    long = [image for frame in images for image in frame[len(COLUMNS) :]]
+    for axis, image in zip(axes, short + long, strict=True):
         axis.images[0].set_data(image)
     return figure
 

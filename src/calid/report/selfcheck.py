@@ -81,29 +81,25 @@ def self_check(
         If the stack has fewer than three slices, or its images are too small or too plain for
         figures.
     """
+
+    def refused(rule: str) -> DataError:
+        return DataError("self-check", rule, "Leave it out.")
+
     if stack.n_slices < 3:
-        raise DataError(
-            "self-check", "It hides every second slice and needs three or more.", "Leave it out."
-        )
+        raise refused("It hides every second slice and needs three or more.")
     kept, hidden = hide_alternate(stack.n_slices)
     window = IntensityWindow.of(stack.data[0, kept], stack.intensity)
     images = window.normalise(stack.data[0])
     fine, spacing = compared(images, stack.pixel_spacing, own_pixels=False)
     fine = fine[region(fine.shape[-2:], centre, spacing)]
     if min(fine.shape[-2:]) < SMALLEST:
-        raise DataError(
-            "self-check",
-            f"It needs images of {SMALLEST * PIXEL_SPACING:g} mm or more a side.",
-            "Leave it out.",
-        )
+        raise refused(f"It needs images of {SMALLEST * PIXEL_SPACING:g} mm or more a side.")
     truth, positions = fine[hidden], stack.positions
     asked = fine[kept], positions[kept], positions[hidden], spacing
     answers = {"linear": linear(*asked), OURS: method(*asked)}
     figures = {name: image_figures(answer, truth) for name, answer in answers.items()}
     if not all(np.isfinite(f[name]).all() for f in figures.values() for name in ("psnr", "ssim")):
-        raise DataError(
-            "self-check",
-            "A hidden slice is without contrast or met exactly: figures have no value there.",
-            "Leave it out.",
+        raise refused(
+            "A hidden slice is without contrast or met exactly: figures have no value there."
         )
     return SelfCheck(hidden, positions[hidden + 1] - positions[hidden - 1], truth, answers, figures)

@@ -102,10 +102,10 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
     record, foreign = record_of(path)
     output = record.get("output", {})
     acquired = output.get("acquired_slices")
-    whole = isinstance(acquired, list) and all(type(k) is int for k in acquired)
     sound = (
-        whole
+        isinstance(acquired, list)
         and acquired
+        and all(type(k) is int for k in acquired)
         and output.get("shape") == list(stack.shape)
         and np.all(np.diff(acquired) > 0)
         and 0 <= acquired[0] <= acquired[-1] < stack.n_slices
@@ -113,20 +113,18 @@ def read_marks(path: Path, stack: SliceStack) -> Marks:
     if sound:
         return Marks("generated", np.array(acquired, np.float64))
     if foreign or acquired is not None:
-        warnings.warn(
-            f"{foreign or path}: this is the record of another volume. Slices are not marked.",
-            CalidWarning,
-            stacklevel=2,
-        )
+        message = f"{foreign or path}: this is the record of another volume. Slices are not marked."
+        warnings.warn(message, CalidWarning, stacklevel=2)
     return unknown
 
 
 def _centre(path: Path, stack: SliceStack, marks: Marks) -> tuple[float, float] | None:
     """Row and column in the middle of the heart, if the volume's own record has its place."""
-    output = record_of(path)[0]["output"] if marks.origin == "generated" else {}
+    if marks.origin != "generated":
+        return None
     try:
-        spans = (output["region"][axis] for axis in ("rows", "columns"))
-        (top, bottom), (left, right) = (map(int, span) for span in spans)
+        region = record_of(path)[0]["output"]["region"]
+        (top, bottom), (left, right) = (map(int, region[axis]) for axis in ("rows", "columns"))
     except (KeyError, TypeError, ValueError):
         return None
     height, width = stack.shape[2:]
@@ -139,11 +137,8 @@ def _check_origin(dense: Path, sparse: Path) -> None:
     source = record_of(dense)[0].get("input")
     named = source.get("sha256") if isinstance(source, dict) else None
     if named and sparse.is_file() and sha256(sparse) != named:
-        warnings.warn(
-            f"{dense} was reconstructed from another file than {sparse}, says its record.",
-            CalidWarning,
-            stacklevel=2,
-        )
+        message = f"{dense} was reconstructed from another file than {sparse}, says its record."
+        warnings.warn(message, CalidWarning, stacklevel=2)
 
 
 def _overlays(
