@@ -17,7 +17,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +43,8 @@ ENGINES: dict[str, Callable[[int, int], Engine]] = {
 }
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Seconds of a run, and subjects an hour once its workers stand."""
-
-    whole: float
-    pace: float
+Measured = tuple[float, float]
+"""Seconds of a run, and subjects an hour once its workers stand."""
 
 
 def main() -> None:
@@ -91,13 +86,13 @@ def page(
         "| engine | workers | threads of each | seconds | subjects an hour | pace | whole run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (engine, workers, threads), each in found.items():
-        one = found[engine, 1, 1]
+    for (engine, workers, threads), (whole, pace) in found.items():
+        one_whole, one_pace = found[engine, 1, 1]
         lines.append(
-            f"| {engine} | {workers} | {threads} | {each.whole:.1f} | {each.pace:.0f} "
-            f"| {each.pace / one.pace:.2f} | {one.whole / each.whole:.2f} |"
+            f"| {engine} | {workers} | {threads} | {whole:.1f} | {pace:.0f} "
+            f"| {pace / one_pace:.2f} | {one_whole / whole:.2f} |"
         )
-    hours = LARGE / found["local", 2, 1].pace
+    hours = LARGE / found["local", 2, 1][1]
     lines += [
         "",
         f"On paper, {LARGE:,} such subjects with two local workers: {hours:.1f} h on this machine, "
@@ -138,7 +133,7 @@ def run(
         ends.append(time.perf_counter())
     # Every worker's first subject tells that it stands.
     pace = 3600 * (len(ends) - workers) / (ends[-1] - ends[workers - 1])
-    return Measured(ends[-1] - start, pace)
+    return ends[-1] - start, pace
 
 
 if __name__ == "__main__":

@@ -69,29 +69,12 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, Any]] = field(default_factory=list)
-    slowest: float = 0.0
-
-    def report(self, started: float, before: int) -> dict[str, Any]:
-        """Everything for printing."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {
-            "inputs": self.inputs,
-            "read": self.read,
-            "errors": dict(self.errors.most_common()),
-            "warnings": dict(self.warnings.most_common()),
-            "failures": self.failures,
-            "slowest_ms": round(1000 * self.slowest, 1),
-            "peak_mib_above_start": round((peak - before) / 2**20, 1),
-            "seconds": round(time.monotonic() - started, 1),
-        }
+    slowest_ms: float = 0.0
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Raise `Slow` when the patience is over, in CPU time: a busy machine is no fault of ours.
-
-    What waits for ever, or hangs where no signal is heard, ends the process.
-    """
+    """Raise `Slow` after `PATIENCE` of CPU time; end the process if it waits for ever."""
 
     def bark(*_: object) -> None:
         raise Slow
@@ -162,7 +145,8 @@ def attempt(path: Path, tally: Tally) -> str | None:
     for record in heard.buffer:
         found = found or f"Logged by {record.name}: {record.getMessage()}"
     logging.root.removeHandler(heard)
-    tally.slowest = max(tally.slowest, time.process_time() - started)
+    took = 1000 * (time.process_time() - started)
+    tally.slowest_ms = max(tally.slowest_ms, round(took, 1))
     return found
 
 
@@ -188,11 +172,9 @@ def fuzz(kind: str, seed: int, numbers: Iterator[int], deadline: float, keep: Pa
     return tally
 
 
-def cap_memory() -> None:
-    """Let this process grow by no more than `CAP`; an allocation beyond it is a MemoryError."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + CAP
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+def peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -207,12 +189,21 @@ def main() -> None:
     options = parser.parse_args()
     numbers = range(options.inputs) if options.only is None else [options.only]
     started = time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_bytes()
     if sys.platform == "linux":
-        cap_memory()
+        # This process may grow by no more than the cap; beyond it there is a MemoryError.
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + CAP
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     deadline = started + 60 * options.minutes
     tally = fuzz(options.kind, options.seed, iter(numbers), deadline, options.keep)
-    print(json.dumps(tally.report(started, before), indent=2))
+    counts = {
+        "errors": dict(tally.errors.most_common()),
+        "warnings": dict(tally.warnings.most_common()),
+        "peak_mib_above_start": round((peak_bytes() - before) / 2**20, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    print(json.dumps(vars(tally) | counts, indent=2))
     sys.exit(bool(tally.failures))
 
 

@@ -10,6 +10,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,6 @@ PACKED = ("RLELossless", "JPEGLSLossless", "JPEG2000Lossless", JPEG)
 """Transfer syntaxes of the compressed seeds."""
 PIXELS = b"\xe0\x7f\x10\x00"
 """Tag of the pixels."""
-
-Bytes = bytes | bytearray
-
-
-# Sound inputs -------------------------------------------------------------------------------
 
 
 def nifti_seeds() -> list[bytes]:
@@ -137,93 +133,59 @@ def lossless_jpeg(content: bytes) -> bytes:
         return packed.read_bytes()
 
 
-# Mutations ----------------------------------------------------------------------------------
-
-
-def flip_bits(raw: bytearray, rng: random.Random) -> None:
-    """Flip one bit or a few."""
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-
-
-def set_bytes(raw: bytearray, rng: random.Random) -> None:
-    """Overwrite neighbouring bytes."""
-    start = rng.randrange(len(raw))
-    for place in range(start, min(len(raw), start + rng.choice((1, 2, 4, 16)))):
-        raw[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-
-
-def set_number(raw: bytearray, rng: random.Random) -> None:
-    """Put a number that often breaks arithmetic at a place where a number may be."""
-    order, kind = rng.choice("<>"), rng.choice("hiqfd")
-    size = struct.calcsize(kind)
-    place = 2 * rng.randrange(max(1, min(len(raw), 540) - size) // 2 + 1)
-    if kind in "fd":
-        packed = struct.pack(order + kind, rng.choice(FLOATS))
-    else:
-        packed = (rng.choice(NUMBERS) % 256**size).to_bytes(
-            size, "little" if order == "<" else "big"
-        )
-    raw[place : place + size] = packed
-
-
-def truncate(raw: bytearray, rng: random.Random) -> None:
-    """Drop the end."""
-    del raw[rng.randrange(len(raw)) :]
-
-
-def lengthen(raw: bytearray, rng: random.Random) -> None:
-    """Add zeros or noise at the end."""
-    raw += rng.choice((bytes(64), rng.randbytes(64), bytes(2**21)))
-
-
-def cut_out(raw: bytearray, rng: random.Random) -> None:
-    """Drop a piece."""
-    start = rng.randrange(len(raw))
-    del raw[start : start + rng.choice((1, 2, 8, 100))]
-
-
-def double(raw: bytearray, rng: random.Random) -> None:
-    """Repeat a piece, once or often."""
-    start = rng.randrange(len(raw))
-    raw[start:start] = raw[start : start + rng.choice((1, 4, 100))] * rng.choice((1, 1, 50))
-
-
-def exchange(raw: bytearray, rng: random.Random) -> None:
-    """Exchange two pieces."""
-    size = rng.choice((1, 2, 4, 32))
-    one, two = (rng.randrange(max(1, len(raw) - size)) for _ in range(2))
-    if abs(one - two) >= size:
-        raw[one : one + size], raw[two : two + size] = (
-            raw[two : two + size],
-            raw[one : one + size],
-        )
-
-
-MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    flip_bits,
-    set_bytes,
-    set_number,
-    set_number,
-    set_number,
-    truncate,
-    lengthen,
-    cut_out,
-    double,
-    exchange,
+KINDS = (
+    *("flip bits", "set bytes", "set a number", "set a number", "set a number"),
+    *("truncate", "lengthen", "cut out", "double", "exchange"),
 )
 
 
-def mutated(content: Bytes, rng: random.Random) -> bytes:
+def damage(raw: bytearray, rng: random.Random) -> None:
+    """Damage of one kind, in place."""
+    size = len(raw)
+    match rng.choice(KINDS):
+        case "flip bits":
+            for _ in range(rng.choice((1, 1, 2, 8))):
+                raw[rng.randrange(size)] ^= 1 << rng.randrange(8)
+        case "set bytes":  # neighbouring ones
+            start = rng.randrange(size)
+            for place in range(start, min(size, start + rng.choice((1, 2, 4, 16)))):
+                raw[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        case "set a number":  # one that often breaks arithmetic, where a number may be
+            order, kind = rng.choice("<>"), rng.choice("hiqfd")
+            width = struct.calcsize(kind)
+            place = 2 * rng.randrange(max(1, min(size, 540) - width) // 2 + 1)
+            if kind in "fd":
+                packed = struct.pack(order + kind, rng.choice(FLOATS))
+            else:
+                number = rng.choice(NUMBERS) % 256**width
+                packed = number.to_bytes(width, "little" if order == "<" else "big")
+            raw[place : place + width] = packed
+        case "truncate":
+            del raw[rng.randrange(size) :]
+        case "lengthen":
+            raw += rng.choice((bytes(64), rng.randbytes(64), bytes(2**21)))
+        case "cut out":
+            start = rng.randrange(size)
+            del raw[start : start + rng.choice((1, 2, 8, 100))]
+        case "double":  # repeat a piece, once or often
+            start = rng.randrange(size)
+            raw[start:start] = raw[start : start + rng.choice((1, 4, 100))] * rng.choice((1, 1, 50))
+        case "exchange":  # two pieces
+            length = rng.choice((1, 2, 4, 32))
+            one, two = (rng.randrange(max(1, size - length)) for _ in range(2))
+            if abs(one - two) >= length:
+                first, second = raw[one : one + length], raw[two : two + length]
+                raw[one : one + length], raw[two : two + length] = second, first
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
     """A copy with one or more kinds of damage."""
     raw = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         if raw:
-            rng.choice(MUTATIONS)(raw, rng)
+            damage(raw, rng)
     return bytes(raw)
 
-
-# Inputs -------------------------------------------------------------------------------------
 
 Maker = Callable[[Path, random.Random], Path]
 """Writes one damaged input into an empty folder and returns its path."""
@@ -287,11 +249,9 @@ def dicom_maker(syntaxes: tuple[str, ...] = ()) -> Maker:
 
 def makers(kind: str) -> dict[str, Maker]:
     """Makers by the kind of input."""
-    made: dict[str, Maker] = {}
-    if kind in ("nifti", "all"):
-        made["nifti"] = nifti_maker()
-    if kind in ("dicom", "all"):
-        made["dicom"] = dicom_maker()
-    if kind in ("packed", "all"):
-        made["packed"] = dicom_maker(PACKED)
-    return made
+    every: dict[str, Callable[[], Maker]] = {
+        "nifti": nifti_maker,
+        "dicom": dicom_maker,
+        "packed": partial(dicom_maker, PACKED),
+    }
+    return {name: make() for name, make in every.items() if kind in (name, "all")}

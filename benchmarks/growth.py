@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def in_own_process(work: Work) -> dict[str, float]:
-    """Measure where no earlier peak and no warm cache is in the way."""
+    """Measure in a process without earlier peaks and warm caches."""
     command = [sys.executable, "-W", "ignore", __file__, "--measure", json.dumps(asdict(work))]
     single = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=single)
@@ -82,7 +82,7 @@ def measure(work: Work) -> dict[str, float]:
     import torch
 
     from calid.data.phantom import HeartPhantom
-    from calid.evaluation.cost_worker import peak_memory
+    from calid.evaluation.cost import peak_memory
     from calid.inference.memory import Demand
     from calid.inference.model import load_model
     from calid.inference.options import Generation
@@ -102,14 +102,8 @@ def measure(work: Work) -> dict[str, float]:
         started = time.process_time()
         reconstruct(stack, wanted, model=model)
         seconds.append(time.process_time() - started)
-    demand = Demand.of(stack, work.factor, work.samples)
-    estimate = demand.total() / 1e6
-    return {
-        "seconds": min(seconds),
-        "loaded": loaded,
-        "peak": peak_memory(),
-        "estimate": estimate,
-    }
+    estimate = Demand.of(stack, work.factor, work.samples).total() / 1e6
+    return {"seconds": min(seconds), "loaded": loaded, "peak": peak_memory(), "estimate": estimate}
 
 
 def slope(values: list[int], amounts: list[float]) -> float:
@@ -128,6 +122,8 @@ def growing(name: str, values: list[int]) -> list[int]:
 
 def page(found: dict[str, list[dict[str, float]]], side: int) -> str:
     """The page of results."""
+    from calid.evaluation.tables import markdown_table
+
     lines = [
         "# Growth",
         "",
@@ -150,14 +146,21 @@ def page(found: dict[str, list[dict[str, float]]], side: int) -> str:
             "",
             ", ".join(f"{k} {v}" for k, v in fixed.items()) + ".",
             "",
-            f"| {name} | time s | ratio | peak MB | above loading MB | estimate MB |",
-            "|---|---|---|---|---|---|",
         ]
-        for value, row in zip(values, rows, strict=True):
-            lines.append(
-                f"| {value} | {row['seconds']:.2f} | {row['seconds'] / rows[0]['seconds']:.2f} "
-                f"| {row['peak']:.0f} | {row['peak'] - row['loaded']:.0f} | {row['estimate']:.0f} |"
-            )
+        cells = (
+            [
+                *(
+                    f"{value}",
+                    f"{row['seconds']:.2f}",
+                    f"{row['seconds'] / rows[0]['seconds']:.2f}",
+                ),
+                *(f"{row['peak']:.0f}", f"{row['peak'] - row['loaded']:.0f}"),
+                f"{row['estimate']:.0f}",
+            ]
+            for value, row in zip(values, rows, strict=True)
+        )
+        head = [name, "time s", "ratio", "peak MB", "above loading MB", "estimate MB"]
+        lines += markdown_table(head, cells)
         time_slope = slope(places, [r["seconds"] for r in rows])
         memory_slope = slope(places, [r["peak"] for r in rows])
         lines += ["", f"Slope of time {time_slope:.2f}, of peak memory {memory_slope:.2f}.", ""]

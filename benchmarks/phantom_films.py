@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
-from calid.evaluation.record import weights_sha256
+from calid.evaluation.methods import weights_sha256
+from calid.evaluation.tables import markdown_table
 from calid.inference.model import Model, load_model
 from calid.inference.options import Generation
 from calid.inference.reconstruct import reconstruct
@@ -111,9 +112,7 @@ def table(rows: list[dict[str, Curve]]) -> str:
 
 def errors(rows: list[dict[str, Curve]], truth: str, title: str) -> list[str]:
     """Lines of one table: all films but the one that is taken for the truth."""
-    head = "| measured on | EDV, ml | ESV, ml | EF, percentage points | volume curve, ml "
-    head += "| change from frame to frame, ml | last to first frame, ml |"
-    lines = ["", title, "", head, "|---" * 7 + "|"]
+    cells = []
     for name in ("sparse", "dense", "true dense"):
         if name == truth:
             continue
@@ -128,9 +127,10 @@ def errors(rows: list[dict[str, Curve]], truth: str, title: str) -> list[str]:
             ]
             for row in rows
         ]
-        cells = " | ".join(f"{error:.2f}" for error in np.mean(found, axis=0))
-        lines.append(f"| {name} film | {cells} |")
-    return lines
+        cells.append([f"{name} film", *(f"{error:.2f}" for error in np.mean(found, axis=0))])
+    head = ["measured on", "EDV, ml", "ESV, ml", "EF, percentage points", "volume curve, ml"]
+    head += ["change from frame to frame, ml", "last to first frame, ml"]
+    return ["", title, "", *markdown_table(head, cells)]
 
 
 def steps(curve: Curve) -> Curve:

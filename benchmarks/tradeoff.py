@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,14 +22,11 @@ from matplotlib.axes import Axes
 from rich.progress import Progress
 
 from calid.data.bank import find_stacks, subject_of
-from calid.evaluation.aggregate import by_subject
-from calid.evaluation.contender import Contender
 from calid.evaluation.downstream import downstream
 from calid.evaluation.hidden_slices import hidden_slices
-from calid.evaluation.methods import FRAMEWISE, Roster, averaged
-from calid.evaluation.predictions import Predictions
-from calid.evaluation.protocol import Protocol, evaluate
-from calid.evaluation.record import record
+from calid.evaluation.methods import FRAMEWISE, Roster, averaged, record
+from calid.evaluation.protocol import Contender, Protocol, evaluate
+from calid.evaluation.tables import by_subject, markdown_table
 from calid.inference.options import Answer
 from calid.report.figures import LIGHT, save_figure
 from calid.segmentation.segment import load_segmenter
@@ -57,12 +54,8 @@ LINES: dict[str, dict[float, Answer | str]] = {
 AXES = {"psnr": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
 
 
-@dataclass(frozen=True)
-class Point:
-    """A setting or a method, and its means over subjects."""
-
-    name: str
-    figures: dict[str, float]
+Points = dict[str, dict[str, float]]
+"""Settings and methods to their means over subjects."""
 
 
 def main() -> None:
@@ -80,17 +73,16 @@ def main() -> None:
     contenders = roster.contenders([n for n in roster.available() if n != FRAMEWISE])
     contenders += settings(roster)
     dial = roster.load("default").interpolator.config.dial
-    figures: dict[str, dict[str, float]] = {c.name: {} for c in contenders}
+    points: Points = {c.name: {} for c in contenders}
     for protocol in (
         hidden_slices(None, own_pixels=True),
         downstream(load_segmenter().label_slices, None, own_pixels=True),
     ):
         found = run(protocol, files, contenders)
-        figures = {name: known | found[name] for name, known in figures.items()}
-    points = [Point(name, means) for name, means in figures.items()]
+        points = {name: known | found[name] for name, known in points.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     facts = record(contenders, options.baselines)
-    facts["points"] = [vars(point) for point in points]
+    facts["points"] = [{"name": name, "figures": figures} for name, figures in points.items()]
     (options.out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     (options.out / "table.md").write_text(table(points, len(subjects), options.data, dial))
     draw(points, options.out / "tradeoff.png")
@@ -129,7 +121,7 @@ def run(
             protocol,
             files,
             contenders,
-            Predictions(ROOT / "runs" / "predictions"),
+            ROOT / "runs" / "predictions",
             lambda done: bar.update(job, completed=done),
         )
     return {
@@ -142,34 +134,32 @@ def run(
     }
 
 
-def table(points: list[Point], subjects: int, data: Path, default: float) -> str:
+def table(points: Points, subjects: int, data: Path, default: float) -> str:
     """All points, a line each."""
-    columns = ("psnr", "ssim", "sharpness", "dice", "hd95")
     lines = [
         f"Hidden slices of {'/'.join(data.resolve().parts[-2:])}, {subjects} subjects, means. "
         f"`calid` is what `calid reconstruct` gives: dial {default:g}.",
         "",
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (1 + len(columns)) + "|",
     ]
-    for point in points:
-        cells = (f"{point.figures[c]:.{2 if c in ('psnr', 'hd95') else 3}f}" for c in columns)
-        lines.append(f"| {point.name} | {' | '.join(cells)} |")
+    digits = {"psnr": 2, "ssim": 3, "sharpness": 3, "dice": 3, "hd95": 2}
+    lines += markdown_table(
+        ["", *digits],
+        [[name, *(f"{f[c]:.{n}f}" for c, n in digits.items())] for name, f in points.items()],
+    )
     return "\n".join(lines) + "\n"
 
 
-def draw(points: list[Point], path: Path) -> None:
+def draw(points: Points, path: Path) -> None:
     """Each figure against sharpness: a line a setting, a cross a method."""
     figure, axes = plt.subplots(1, len(AXES), figsize=(5 * len(AXES), 4.4), layout="constrained")
-    known = {point.name: point.figures for point in points}
     lines = {
         line: {
-            value: known[setting if isinstance(setting, str) else named(line, value)]
+            value: points[setting if isinstance(setting, str) else named(line, value)]
             for value, setting in values.items()
         }
         for line, values in LINES.items()
     }
-    apart = {n: f for n, f in known.items() if not any(f in v.values() for v in lines.values())}
+    apart = {n: f for n, f in points.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
         for side, (line, values) in zip((5, -10, -10), lines.items(), strict=True):
             x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))

@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from calid import Model, SliceStack, load_model
-from calid.baselines.linear import linear
 from calid.baselines.registration import registration
+from calid.baselines.rules import linear
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
 from calid.inference.options import Answer

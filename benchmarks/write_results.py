@@ -17,13 +17,15 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from calid.cli.info import describe_weights
 from calid.data.labelled import load_labelled
-from calid.evaluation.overlap import dice
+from calid.evaluation.metrics import dice
+from calid.evaluation.tables import markdown_table
 from calid.geometry.grid import PIXEL_SPACING
 from calid.labels import CLASSES
 from calid.segmentation.segment import keep_largest, load_segmenter
@@ -58,8 +60,8 @@ def main() -> None:
         if "coarse" in only:
             coarse(folder)
     if "tradeoff" in only:
-        given = ("--baselines", str(BASELINES), str(folders[0]))
-        script("tradeoff.py", *given, str(RESULTS / "tradeoff"))
+        out = str(RESULTS / "tradeoff")
+        script("tradeoff.py", "--baselines", str(BASELINES), str(folders[0]), out)
         mark(RESULTS / "tradeoff" / "table.md")
     if "films" in only:
         films(options.data / "acdc_cine" / "val")
@@ -83,11 +85,8 @@ def papers(folders: list[Path]) -> None:
     put(ROOT / "README.md", "demo", demo())
 
 
-SHARED = (
-    *("--baselines", str(BASELINES)),
-    *("--predictions", str(ROOT / "runs" / "predictions")),
-)
-"""What methods answered is shared and kept."""
+KEPT = ("--predictions", str(ROOT / "runs" / "predictions"))
+SHARED = ("--baselines", str(BASELINES), *KEPT)
 
 
 def evaluate(data: Path) -> None:
@@ -130,38 +129,30 @@ def headline(data: Path) -> str:
         for protocol in PROTOCOLS[:2]
     }
     found = {protocol: summary["methods"] for protocol, summary in read.items()}
-    known = [row for row in ROWS if any(row in methods for methods in found.values())]
-    lines = [
-        f"| {data.parent.name}/{data.name}, {read['hidden-slices']['n_subjects']} subjects | "
-        + " | ".join(label for _, label, _ in COLUMNS.values())
-        + " |",
-        "|---" * (1 + len(COLUMNS)) + "|",
-    ]
-    for row in known:
-        cells = []
-        for metric, (protocol, _, digits) in COLUMNS.items():
-            figure = found[protocol].get(row, {}).get(metric)
-            cells.append(f"{figure['mean']:.{digits}f}" if figure else "")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for row in ROWS:
+        if any(row in methods for methods in found.values()):
+            rows.append([row])
+            for metric, (protocol, _, digits) in COLUMNS.items():
+                figure = found[protocol].get(row, {}).get(metric)
+                rows[-1].append(f"{figure['mean']:.{digits}f}" if figure else "")
+    first = f"{data.parent.name}/{data.name}, {read['hidden-slices']['n_subjects']} subjects"
+    return table([first, *(label for _, label, _ in COLUMNS.values())], rows)
 
 
 def films(data: Path) -> None:
     """Hidden slices of whole films, without the slowest methods."""
     out = RESULTS / f"film-{data.parent.name}-{data.name}"
     methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
-    kept = ("--predictions", str(ROOT / "runs" / "predictions"))
-    calid(
-        "evaluate", str(data), "--out", str(out), "--protocol", "film", "--methods", methods, *kept
-    )
+    given = ("--protocol", "film", "--methods", methods, *KEPT)
+    calid("evaluate", str(data), "--out", str(out), *given)
     mark(out / "table.md")
 
 
 def dense_truth(scanned: Path) -> None:
     """Hearts that are known everywhere, synthetic ones and a real one."""
     methods = "nearest,linear,cubic,registration,blend,calid,calid-mean,calid-crisp"
-    dense: tuple[str, ...] = ("--protocol", "dense", "--max-subjects", "10", "--methods", methods)
-    dense += ("--predictions", str(ROOT / "runs" / "predictions"))
+    dense = ("--protocol", "dense", "--max-subjects", "10", "--methods", methods, *KEPT)
     calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
     real = RESULTS / "dense-isotropic"
     calid("evaluate", str(scanned), *dense, "--out", str(real))
@@ -169,10 +160,15 @@ def dense_truth(scanned: Path) -> None:
     script("phantom_films.py", str(RESULTS / "phantom-films"))
 
 
-def mark(table: Path) -> None:
+def mark(path: Path) -> None:
     """Put the notice of the data below a table's first line, which names them."""
-    first, rest = table.read_text().split("\n", 1)
-    table.write_text(f"{first}\n\n{NOTICE}\n{rest}")
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(f"{first}\n\n{NOTICE}\n{rest}")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(markdown_table(head, rows)) + "\n"
 
 
 def noted(text: str) -> str:
@@ -190,7 +186,7 @@ def leave_out(folder: Path) -> None:
 def segmentation(folders: list[Path]) -> str:
     """Dice of the segmentation network on whole real stacks, against manual labels."""
     segmenter = load_segmenter()
-    lines = ["| stacks | " + " | ".join(CLASSES) + " | mean |", "|---" * (len(CLASSES) + 2) + "|"]
+    lines = []
     for folder in folders:
         rows = []
         for stack in load_labelled(folder):
@@ -198,9 +194,9 @@ def segmentation(folders: list[Path]) -> str:
             found = keep_largest(found)
             rows.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])
         means = np.nanmean(np.array(rows), axis=0)
-        cells = " | ".join(f"{m:.3f}" for m in [*means, means.mean()])
-        lines.append(f"| {folder.parent.name}/{folder.name} ({len(rows)}) | {cells} |")
-    return "\n".join(lines) + "\n"
+        name = f"{folder.parent.name}/{folder.name} ({len(rows)})"
+        lines.append([name, *(f"{m:.3f}" for m in [*means, means.mean()])])
+    return table(["stacks", *CLASSES, "mean"], lines)
 
 
 def calid(*arguments: str) -> str:
@@ -217,15 +213,13 @@ def script(name: str, *arguments: str) -> None:
 
 def weights(folder: Path) -> str:
     """Name, size, hash and validation figures of every file of weights in a folder."""
-    lines = ["| file | parameters | MB | sha256 | validation |", "|---|---|---|---|---|"]
+    rows = []
     for path in sorted(folder.glob("*.safetensors")):
         f = describe_weights(path)
         figures = ", ".join(f"{k} {v:.4g}" for k, v in f["figures"].items())
-        lines.append(
-            f"| {path.stem} | {f['parameters'] / 1e6:.2f} M | {f['bytes'] / 1e6:.1f} "
-            f"| `{f['sha256'][:16]}` | {figures} |"
-        )
-    return "\n".join(lines) + "\n"
+        size = [f"{f['parameters'] / 1e6:.2f} M", f"{f['bytes'] / 1e6:.1f}"]
+        rows.append([path.stem, *size, f"`{f['sha256'][:16]}`", figures])
+    return table(["file", "parameters", "MB", "sha256", "validation"], rows)
 
 
 def demo() -> str:

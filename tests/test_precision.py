@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calid.baselines.codes import CodeEncoder
+from calid.baselines.learned import CodeEncoder
 from calid.errors import CalidWarning, UsageError
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig

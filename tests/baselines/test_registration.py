@@ -1,4 +1,4 @@
-"""Registration: moves what linear interpolation ghosts."""
+"""Registration and blend: what moves is met on its way, where linear interpolation ghosts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from calid.baselines.linear import linear
-from calid.baselines.registration import registration
+from calid.baselines.registration import blend, registration
+from calid.baselines.rules import linear
 from calid.errors import UsageError
 
 SPACING = (1.5, 1.5)
@@ -80,3 +80,26 @@ def test_without_scikit_image_the_error_names_the_extra(monkeypatch):
     images = np.zeros((2, 16, 16), np.float32)
     with pytest.raises(UsageError, match=r"pip install calid\[benchmark\]"):
         registration(images, np.array([0.0, 10.0]), np.array([5.0]), SPACING)
+
+
+def test_slices_that_are_equal_stay_as_they_are_in_a_blend():
+    same, places = np.stack([blob(0, 0)] * 3), np.array([0.0, 10.0, 22.0])
+    found = blend(same, places, np.array([3.0, 5.0, 17.0]), (1.4, 1.6))
+    np.testing.assert_allclose(found, same, atol=1e-3)
+
+
+def disc(row: float, column: float) -> np.ndarray:
+    rows, columns = np.indices((50, 46))
+    return (1 / (1 + np.exp(np.hypot(rows - row, columns - column) - 12))).astype(np.float32)
+
+
+def test_a_blend_tends_to_the_slice_and_meets_on_its_way_what_moves():
+    images, places = np.stack([disc(22, 20), disc(25, 24), disc(28, 20)]), np.array([0.0, 10, 22])
+    close = blend(images, places, np.array([9.999, 10.001]), (1.4, 1.6))
+    np.testing.assert_allclose(close, images[[1, 1]], atol=0.01)
+    targets, truth = np.array([5.0, 16.0]), np.stack([disc(23.5, 22), disc(26.5, 22)])
+    ours, theirs = (
+        np.abs(method(images, places, targets, (1.4, 1.6)) - truth).mean()
+        for method in (blend, linear)
+    )
+    assert ours < 0.5 * theirs

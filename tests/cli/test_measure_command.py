@@ -13,7 +13,7 @@ import torch
 from command_line import run as calid
 from torch import Tensor, nn
 
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import nearest
 from calid.inference.densify import choose_factor, densify
 from calid.inference.options import Generation
 from calid.io.sidecar import sha256

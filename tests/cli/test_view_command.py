@@ -8,7 +8,7 @@ import pytest
 from command_line import run as calid
 from faults.dicom_writer import image, save, short_axis
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import CalidWarning
 from calid.inference.densify import densify
 from calid.io import read, write_volume

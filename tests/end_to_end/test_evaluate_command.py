@@ -13,7 +13,7 @@ import pytest
 from command_line import run
 from faults import dicom_writer
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.cli.main import main
 from calid.data.phantom import HeartPhantom
 from calid.evaluation import methods

@@ -10,10 +10,10 @@ import pytest
 
 from calid.cli.main import main
 from calid.data.labelled import load_labelled
-from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import image_figures, load_case
 from calid.evaluation.methods import Roster
-from calid.evaluation.overlap import dice
+from calid.evaluation.metrics import dice
+from calid.evaluation.protocol import Case
 from calid.geometry.grid import PIXEL_SPACING
 from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import BORDER, FADE

@@ -7,23 +7,28 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import CalidError, UsageError
-from calid.evaluation import cost_worker
-from calid.evaluation.cost import FILM, HEART, METHODS, Costed, Workload, measure_cost
-from calid.evaluation.cost_table import cost_table
-from calid.evaluation.cost_worker import measure, peak_memory
+from calid.evaluation.cost import (
+    HEART,
+    METHODS,
+    Costed,
+    Workload,
+    cost_table,
+    measure,
+    measure_cost,
+    peak_memory,
+)
 from calid.evaluation.pixel_diffusion import CODE, PixelUNet
 from calid.inference.densify import densify
 from calid.inference.options import Generation
 
 SMALL = Workload("heart", slices=3, factor=2, side=32)
 LINEAR = Costed("linear", "linear")
-PIXELS = Costed("pixels", "pixel-diffusion", encode_steps=10, render_steps=7, timed_steps=1, base=4)
+PIXELS = Costed("pixels", "pixel-diffusion", base=4)
 
 
 Asked = list[tuple[tuple[int, ...], Generation]]
@@ -51,28 +56,18 @@ def costs():
     return found
 
 
-def result(method: str, workload: str, seconds: float, **more) -> dict[str, object]:
+def result(method: str, seconds: float, **more) -> dict[str, object]:
     kind = {"linear": "linear", "pixels": "pixel-diffusion"}.get(method, "calid")
     usual = {"load_seconds": 1.0, "peak_mb": 100.0, "gpu_peak_mb": None, "gpu": None}
     usual["operations"] = None
     known = {"extrapolated": False, "basis": "", "seconds": seconds}
-    return {"method": method, "kind": kind, "workload": workload} | usual | known | more
+    return {"method": method, "kind": kind, "workload": "heart"} | usual | known | more
 
 
-def table_of(*results: dict[str, object], workload: Workload = HEART) -> str:
-    work = vars(workload) | {"dense_slices": workload.dense_slices}
+def table_of(*results: dict[str, object]) -> str:
+    work = vars(HEART) | {"dense_slices": HEART.dense_slices}
     machine = {"processor": "abacus", "cores": 2, "system": "x"}
     return cost_table({"machine": machine, "workloads": [work], "results": list(results)})
-
-
-def test_the_film_is_the_heart_in_every_frame_and_every_gap_is_cut_alike():
-    assert (
-        replace(HEART, name=FILM.name, frames=FILM.frames, timed_frames=FILM.timed_frames) == FILM
-    )
-    assert HEART.frames == 1 < FILM.timed_frames <= FILM.frames
-    for workload in (HEART, FILM):
-        cuts = np.linspace(0, workload.slices - 1, workload.dense_slices)
-        assert np.isin(np.arange(workload.slices), cuts.round(9)).all()
 
 
 def test_every_costed_method_has_a_row_of_its_own():
@@ -83,7 +78,7 @@ def test_every_costed_method_has_a_row_of_its_own():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"slices": 1}, {"factor": 1}, {"side": 40}, {"side": 0}, {"frames": 2, "timed_frames": 3}],
+    [{"slices": 1}, {"factor": 1}, {"side": 40}, {"side": 0}],
 )
 def test_impossible_workloads_are_refused(wrong):
     with pytest.raises(UsageError):
@@ -107,10 +102,6 @@ def test_every_method_is_measured_in_a_process_of_its_own(costs):
     assert not ours["extrapolated"]
     assert theirs["extrapolated"]
     json.dumps(costs, allow_nan=False)
-
-
-@pytest.mark.slow
-def test_a_failed_measurement_says_which_and_why():
     broken = Costed("broken", "pixel-diffusion", base=-4)
     with pytest.raises(CalidError, match=r"broken: .*could not be measured: \w+"):
         measure_cost((broken,), (SMALL,), "cpu")
@@ -119,7 +110,7 @@ def test_a_failed_measurement_says_which_and_why():
 @pytest.mark.slow
 def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
     lines = (
-        "from calid.evaluation.cost_worker import peak_memory",
+        "from calid.evaluation.cost import peak_memory",
         "marks = [peak_memory()]",
         "held = bytearray(b'x') * 300_000_000",
         "marks.append(peak_memory())",
@@ -136,11 +127,10 @@ def test_memory_grows_by_what_is_held_and_stays_at_its_peak():
 
 
 def test_our_model_is_asked_for_the_whole_heart_with_its_settings(asked):
-    method = Costed("ours", "calid", samples=3, steps=5)
-    found = measure(method, SMALL, "cpu")
+    found = measure(Costed("ours", "calid", samples=3), SMALL, "cpu")
     first, heart, counted = asked
     # One sample more to count the operations of each; there are none in this model.
-    wanted = Generation(factor=2, samples=3, steps=5, device="cpu", region="whole")
+    wanted = Generation(factor=2, samples=3, device="cpu", region="whole")
     assert counted == ((1, 3, 32, 32), replace(wanted, samples=1))
     assert found["operations"] == 0
     assert heart == ((1, 3, 32, 32), wanted)
@@ -162,29 +152,16 @@ def test_regression_runs_with_a_network_of_its_own():
     assert found["operations"] > 1e8
 
 
-def test_a_film_is_extrapolated_from_a_few_of_its_frames(asked, monkeypatch):
-    clock = iter(float(t) for t in range(100))
-    monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))
-    film = Workload("film", 3, 2, 32, frames=30, timed_frames=2)
-    found = measure(Costed("ours", "calid"), film, "cpu")
-    assert asked[-1][0] == (2, 3, 32, 32)
-    assert found["seconds"] == 15.0  # the clock went on by one while two frames were made
-    assert found["extrapolated"]
-    assert found["basis"] == "2 of 30 frames were made."
-
-
 @pytest.mark.slow
 def test_pixel_diffusion_is_extrapolated_to_all_its_evaluations(monkeypatch):
     clock = iter(float(t) for t in range(100))
-    monkeypatch.setattr(cost_worker.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     found = measure(PIXELS, SMALL, "cpu")
     # Three slices to encode and two between them to render, a second each.
-    assert found["seconds"] == 3 * 10 + 2 * 7
-    assert found["operations"] > 44 * 1e6
-    assert "1 of 44 evaluations" in found["basis"]
-    assert "untrained" in found["basis"]
-    film = Workload("film", 3, 2, 32, frames=4)
-    assert measure(PIXELS, film, "cpu")["seconds"] == 4 * 44
+    assert found["seconds"] == 5 * 100
+    assert found["operations"] > 500 * 1e6
+    assert "2 of 500 evaluations of an untrained U-Net" in found["basis"]
+    assert "(3 x 100 to encode, 2 x 100 to render)" in found["basis"]
 
 
 def test_the_network_has_the_published_size():
@@ -220,11 +197,10 @@ def test_the_network_listens_to_time_and_code():
 
 def test_the_table_begins_with_ratios():
     text = table_of(
-        result("linear", "heart", 0.5, peak_mb=50.0),
-        result("ours", "heart", 10.0, load_seconds=2.5, peak_mb=200.0, operations=3e12),
+        result("linear", 0.5, peak_mb=50.0),
+        result("ours", 10.0, load_seconds=2.5, peak_mb=200.0, operations=3e12),
         result(
             "pixels",
-            "heart",
             4000.0,
             peak_mb=400.0,
             operations=6e15,
@@ -242,16 +218,7 @@ def test_the_table_begins_with_ratios():
 
 
 def test_the_table_does_without_what_was_not_measured():
-    text = table_of(result("ours", "heart", 10.0, gpu="GPU 1", gpu_peak_mb=7.0))
+    text = table_of(result("ours", 10.0, gpu="GPU 1", gpu_peak_mb=7.0))
     assert "| ours |  |  |  |  | 10 |  | 1 | 100 | 7 |" in text
     assert "abacus, 2 core(s), GPU 1" in text
     assert "\\*" not in text
-
-
-@pytest.mark.slow
-def test_every_workload_has_a_table_of_its_own(costs):
-    twice = costs | {"workloads": [*costs["workloads"], costs["workloads"][0] | {"name": "film"}]}
-    film = [r | {"workload": "film", "seconds": 9 * r["seconds"]} for r in costs["results"]]
-    text = cost_table(twice | {"results": costs["results"] + film})
-    assert text.count("| method |") == 2
-    assert text.index("heart: 3 slices to 5") < text.index("film: 3 slices to 5")

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import linear, nearest
 from calid.data.phantom import HeartPhantom
 from calid.errors import DataError, UsageError
-from calid.evaluation.dense import dense, long_axis_figures, smoothness
-from calid.evaluation.dense_cases import (
+from calid.evaluation.dense import (
     DenseCase,
     Scan,
+    dense,
     dense_case,
     first_slice,
+    long_axis_figures,
     phantom_case,
+    smoothness,
     sources,
     volume_case,
 )

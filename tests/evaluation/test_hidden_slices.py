@@ -1,7 +1,8 @@
-"""How a stack becomes a case: what is hidden, what is seen, where, and how it is named."""
+"""How stacks and films become cases: what is hidden, what is seen, where; and their figures."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,12 +11,25 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from calid.baselines.rules import linear
 from calid.data.intensity import IntensityWindow
+from calid.data.phantom import HeartPhantom
 from calid.errors import DataError
-from calid.evaluation.case import Case
-from calid.evaluation.hidden_slices import hidden_slices, image_figures, load_case, recoded, region
+from calid.evaluation.hidden_slices import (
+    film,
+    hidden_slices,
+    image_figures,
+    load_case,
+    load_film,
+    recoded,
+    region,
+)
 from calid.evaluation.metrics import hfen, psnr, sharpness, ssim
+from calid.evaluation.protocol import Case
 from calid.geometry.affine import from_spacing
+from calid.inference.densify import densify
+from calid.io import write_volume
+from calid.stack import SliceStack
 
 GAP = 8.0
 
@@ -89,16 +103,6 @@ def test_hidden_slices_leave_no_trace_in_what_a_method_sees(tmp_path):
     assert np.abs(one.truth - two.truth).mean() > 0.3
 
 
-def test_a_kept_slice_sets_the_window(tmp_path):
-    data = random_stack(5)
-    brighter = data.copy()
-    brighter[2] *= 4
-    one, two = (
-        load_case(save(tmp_path / name, d)) for name, d in (("a.nii", data), ("b.nii", brighter))
-    )
-    assert two.truth.mean() < 0.5 * one.truth.mean()
-
-
 def test_only_the_first_frame_of_a_film_is_used(tmp_path):
     film = np.stack([random_stack(5, seed=s) for s in (0, 1)])
     one = load_case(save(tmp_path / "film.nii", film))
@@ -126,9 +130,7 @@ def test_images_are_on_pixels_of_one_and_a_half_millimetres(tmp_path):
     ],
 )
 def test_the_region_is_a_square_that_stays_inside(shape, centre, rows, columns):
-    everything, *cut = region(shape, centre, (1.5, 1.5))
-    assert everything == slice(None)
-    assert cut == [slice(*rows), slice(*columns)]
+    assert region(shape, centre, (1.5, 1.5)) == (..., slice(*rows), slice(*columns))
 
 
 @pytest.mark.parametrize("mark", ["_label", "_lv"])
@@ -185,11 +187,6 @@ def test_labels_of_another_shape_are_refused(tmp_path):
     assert caught.value.subject == str(beside)
 
 
-def test_two_slices_are_too_few(tmp_path):
-    with pytest.raises(DataError, match="Fewer than three slices"):
-        load_case(save(tmp_path / "p1_ED.nii", random_stack(2)))
-
-
 def test_names_in_capitals_are_read_too(tmp_path):
     save(tmp_path / "p1_ED.nii", random_stack(3)).rename(tmp_path / "p1_ED.NII")
     assert load_case(tmp_path / "p1_ED.NII").subject == "p1"
@@ -234,6 +231,7 @@ def test_the_ceiling_is_the_truth_through_the_autoencoder():
     assert list(protocol.ceilings) == ["autoencoder"]
     np.testing.assert_array_equal(protocol.ceilings["autoencoder"](case), case.truth / 2)
     assert hidden_slices(None).ceilings == {}
+    assert list(film(model).ceilings) == ["autoencoder"]  # type: ignore[arg-type]
     exact = protocol.score(case, case.truth + 0.01)["psnr"]
     assert exact.shape == (2,)
     assert exact.min() > 35
@@ -248,3 +246,128 @@ def test_own_pixels_are_compared_as_they_are(tmp_path: Path):
     np.testing.assert_array_equal(own.truth[0], window)
     narrow = load_case(save(tmp_path / "p2_ED.nii", random_stack(3, (40, 50))), own_pixels=True)
     assert narrow.truth.shape[-2:] == (40, 50)
+
+
+FRAMES = 12
+
+
+def save_film(stack: SliceStack, path: Path) -> Path:
+    write_volume(densify(stack, linear, 1), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stack() -> SliceStack:
+    phases = tuple(np.arange(FRAMES) / FRAMES)
+    return HeartPhantom(1003).acquire(
+        slices=6, phases=phases, spacing=3.0, field_of_view=144.0, thickness=0.0
+    )
+
+
+@pytest.fixture(scope="module")
+def path(stack, tmp_path_factory) -> Path:
+    return save_film(stack, tmp_path_factory.mktemp("film") / "p1003_cine.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def case(path) -> Case:
+    return load_film(path)
+
+
+def answer_of(case: Case) -> NDArray[np.float32]:
+    given = (case.positions, case.targets, case.spacing)
+    return np.stack([linear(images, *given) for images in case.images])
+
+
+def test_alternate_slices_are_hidden_in_every_frame(case, stack):
+    assert (case.subject, case.name) == ("p1003", "p1003_cine")
+    assert case.images.shape == (FRAMES, 3, 96, 96)
+    assert case.truth.shape == (FRAMES, 2, 96, 96)  # the sixth slice has no neighbour above
+    np.testing.assert_allclose(case.positions, [0, 20, 40])
+    np.testing.assert_allclose(case.targets, [10, 30])
+    assert case.groups == {"gap": ("20 mm", "20 mm")}
+    assert case.spacing == (1.5, 1.5)
+    assert case.images.dtype == case.truth.dtype == np.float32
+
+
+def test_the_window_is_that_of_the_kept_slices_of_all_frames(stack, case, tmp_path):
+    other = stack.data.copy()
+    other[:, 1::2] = other[:, 1::2] * 3  # hidden slices decide nothing
+    bright = load_film(save_film(replace(stack, data=other), tmp_path / "bright_cine.nii.gz"))
+    np.testing.assert_array_equal(bright.images, case.images)
+    last = stack.data.copy()
+    last[-1] = last[-1] * 3  # the last frame does
+    changed = load_film(save_film(replace(stack, data=last), tmp_path / "last_cine.nii.gz"))
+    assert changed.images[0].mean() < 0.8 * case.images[0].mean()
+
+
+def test_the_region_is_at_most_192_mm_about_the_centre(stack, path, tmp_path):
+    wide = np.pad(stack.data, ((0, 0), (0, 0), (40, 40), (0, 0)), mode="edge")
+    found = load_film(save_film(replace(stack, data=wide), tmp_path / "wide_cine.nii.gz"))
+    assert found.images.shape[2:] == (128, 96)
+    # 40 rows of 3 mm were added on either side; the window is another, so scales differ.
+    parts = found.truth[:, :, 26:-26], load_film(path).truth[:, :, 10:-10]
+    assert np.corrcoef(*(p.ravel() for p in parts))[0, 1] > 0.9999
+
+
+def test_stacks_with_too_few_slices_or_frames_are_refused(stack, tmp_path):
+    flat = replace(stack, data=stack.data[:, :2], positions=stack.positions[:2])
+    for load in (load_case, load_film):
+        with pytest.raises(DataError, match="Fewer than three slices"):
+            load(save_film(flat, tmp_path / "flat.nii.gz"))
+    short = replace(stack, data=stack.data[:3], frame_times=stack.frame_times[:3])
+    with pytest.raises(DataError, match="3 frames are no film"):
+        load_film(save_film(short, tmp_path / "short.nii.gz"))
+    still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1], rank=3)
+    with pytest.raises(DataError, match="1 frames are no film"):
+        load_film(save_film(still, tmp_path / "still.nii.gz"))
+
+
+def test_four_frames_are_a_film_without_flicker(stack, tmp_path):
+    short = replace(stack, data=stack.data[::3], frame_times=stack.frame_times[::3])
+    found = load_film(save_film(short, tmp_path / "four_cine.nii.gz"))
+    figures = film(None).score(found, answer_of(found))
+    assert np.isnan(figures["flicker"]).all()
+    assert np.isfinite(figures["temporal_error"]).all()
+
+
+def test_the_truth_is_the_best_answer(case):
+    figures = film(None).score(case, case.truth)
+    assert list(figures) == list(film(None).columns)
+    assert all(v.shape == (2,) for v in figures.values())
+    assert np.isinf(figures["psnr"]).all()
+    np.testing.assert_allclose(figures["ssim"], 1, atol=1e-6)
+    np.testing.assert_array_equal(figures["temporal_error"], [0, 0])
+    np.testing.assert_allclose(figures["flicker"], 1)
+
+
+def test_image_figures_are_means_over_frames(case):
+    answer = answer_of(case)
+    figures = film(None).score(case, answer)
+    frames = [slice(n, n + 1) for n in range(FRAMES)]
+    single = [film(None).score(replace(case, truth=case.truth[f]), answer[f]) for f in frames]
+    for name in ("psnr", "ssim", "hfen", "sharpness"):
+        np.testing.assert_allclose(figures[name], np.mean([s[name] for s in single], 0), rtol=1e-6)
+
+
+def test_linear_is_between_the_truth_and_a_film_that_stands_still(case):
+    moving = film(None).score(case, answer_of(case))["temporal_error"]
+    still = film(None).score(case, np.broadcast_to(case.truth[:1], case.truth.shape))
+    np.testing.assert_allclose(still["temporal_error"], 1)
+    assert (moving > 0.1).all()
+    assert np.isnan(still["flicker"]).all()
+
+
+def test_noise_in_every_frame_flickers_and_averages_over_frames_do_not(case):
+    noise = np.random.default_rng(0).normal(0, 0.05, case.truth.shape).astype(np.float32)
+    figures = film(None).score(case, case.truth + noise)
+    assert (figures["flicker"] > 1.3).all()
+    held = film(None).score(case, case.truth + noise[:1])
+    assert (held["temporal_error"] < 0.5 * figures["temporal_error"]).all()
+    smooth = (np.roll(case.truth, 1, 0) + case.truth + np.roll(case.truth, -1, 0)) / 3
+    assert (film(None).score(case, smooth)["flicker"] < 0.7).all()
+
+
+def test_values_beyond_the_window_do_not_count(case):
+    beyond = np.where(case.truth >= 1, case.truth + 0.4, case.truth)
+    assert np.isinf(film(None).score(case, beyond)["psnr"]).all()

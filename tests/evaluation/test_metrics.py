@@ -1,3 +1,5 @@
+"""Figures of images, masks and films, against other implementations and known answers."""
+
 from __future__ import annotations
 
 import itertools
@@ -6,11 +8,26 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.distance import cdist
+from scipy.spatial.distance import dice as dissimilarity
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from calid.evaluation.metrics import hfen, psnr, sharpness, ssim
+from calid.evaluation.metrics import (
+    dice,
+    fast_share,
+    flicker,
+    hausdorff95,
+    hfen,
+    psnr,
+    sharpness,
+    ssim,
+    temporal_error,
+)
 
 
 def pair(noise: float, seed: int = 0, side: int = 48) -> tuple[Tensor, Tensor]:
@@ -38,13 +55,6 @@ def test_an_error_of_a_tenth_is_20_db() -> None:
     assert psnr(truth, truth).tolist() == [math.inf, math.inf]
 
 
-def test_psnr_keeps_the_leading_axes() -> None:
-    prediction, truth = pair(0.1)
-    together = psnr(prediction[None].repeat(2, 1, 1, 1), truth)
-    assert together.shape == (2, 3)
-    torch.testing.assert_close(together[1, 2], psnr(prediction[2], truth[2]))
-
-
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.2])
 def test_ssim_is_that_of_scikit_image(noise: float) -> None:
     # It averages over the pixels whose 11 x 11 window lies inside, as ours does.
@@ -59,15 +69,6 @@ def test_ssim_is_that_of_scikit_image(noise: float) -> None:
     assert len(set(expected)) == 3
 
 
-def test_ssim_of_an_image_with_itself_is_one_and_falls_with_noise() -> None:
-    _, truth = pair(0.0)
-    assert ssim(truth, truth).tolist() == pytest.approx([1.0] * 3)
-    values = [float(ssim(pair(noise)[0], truth).mean()) for noise in (0.01, 0.05, 0.2)]
-    assert values == sorted(values, reverse=True)
-    inverted = ssim(1 - truth, truth)
-    assert float(inverted.max()) < 0
-
-
 def test_ssim_does_not_mind_the_order_or_a_flat_image() -> None:
     prediction, truth = pair(0.1)
     torch.testing.assert_close(ssim(prediction, truth), ssim(truth, prediction))
@@ -75,20 +76,6 @@ def test_ssim_does_not_mind_the_order_or_a_flat_image() -> None:
     assert float(ssim(flat, flat)) == pytest.approx(1)
     # Without structure the luminance term is left: 2 a b / (a^2 + b^2), but for constants.
     assert float(ssim(flat, 2 * flat)) == pytest.approx(0.36 / 0.45, abs=1e-3)
-
-
-def test_ssim_keeps_the_leading_axes() -> None:
-    prediction, truth = pair(0.1)
-    assert ssim(prediction[0], truth[0]).shape == ()
-    torch.testing.assert_close(ssim(prediction[None], truth[None])[0], ssim(prediction, truth))
-    smallest = ssim(prediction[:, :11, :11], truth[:, :11, :11])
-    assert smallest.shape == (3,)
-    assert smallest.isfinite().all()
-
-
-def test_sharpness_is_one_for_the_image_itself() -> None:
-    _, truth = pair(0.0)
-    assert sharpness(truth, truth).tolist() == pytest.approx([1.0] * 3)
 
 
 def test_a_blurred_image_is_less_sharp_and_a_noisy_one_more() -> None:
@@ -138,3 +125,217 @@ def test_the_high_frequency_error_is_that_of_scipys_laplacian_of_gaussian(noise:
     error = np.linalg.norm(edges(prediction) - wanted, axis=(1, 2))
     expected = error / np.linalg.norm(wanted, axis=(1, 2))
     np.testing.assert_allclose(hfen(prediction, truth), expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_leading_axes_are_kept(metric) -> None:
+    prediction, truth = pair(0.1)
+    wanted = metric(prediction, truth)
+    assert wanted.shape == (3,)
+    torch.testing.assert_close(metric(prediction[None], truth[None])[0], wanted)
+    torch.testing.assert_close(metric(prediction[2], truth[2]), wanted[2])
+    assert metric(prediction[:, :11, :11], truth[:, :11, :11]).isfinite().all()
+
+
+steps = st.floats(0.3, 4.0)
+
+
+def random_pair(shape: tuple[int, ...], seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.random(shape) < share, rng.random(shape) < share
+
+
+def border_points(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Pixels that touch something else, or the edge of the image, with a side."""
+    points = []
+    for place in np.argwhere(mask):
+        for axis in range(mask.ndim):
+            for step in (-1, 1):
+                beside = place.copy()
+                beside[axis] += step
+                inside = 0 <= beside[axis] < mask.shape[axis]
+                if not inside or not mask[tuple(beside)]:
+                    points.append(place * np.array(spacing))
+    return np.unique(np.array(points), axis=0)
+
+
+def slow_hausdorff95(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> float:
+    distances = cdist(border_points(a, spacing), border_points(b, spacing))
+    return float(np.percentile(np.concatenate([distances.min(1), distances.min(0)]), 95))
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
+    seed=st.integers(0, 1000),
+    share=st.floats(0.05, 0.95),
+)
+def test_dice_is_that_of_scipy(shape: tuple[int, ...], seed: int, share: float) -> None:
+    a, b = random_pair(shape, seed, share)
+    assume(a.any() or b.any())
+    assert dice(a, b) == pytest.approx(1 - dissimilarity(a.ravel(), b.ravel()), abs=1e-12)
+    assert dice(a, b) == dice(b, a)
+
+
+def square(row: int, column: int, side: int = 10, shape: tuple[int, int] = (24, 24)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[row : row + side, column : column + side] = True
+    return mask
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=2, max_size=3).map(tuple),
+    seed=st.integers(0, 1000),
+    share=st.floats(0.05, 0.98),
+    spacing=st.tuples(steps, steps, steps),
+)
+def test_the_distance_is_that_between_all_border_points(
+    shape: tuple[int, ...], seed: int, share: float, spacing: tuple[float, ...]
+) -> None:
+    a, b = random_pair(shape, seed, share)
+    assume(a.any() and b.any())
+    spacing = spacing[: len(shape)]
+    found = hausdorff95(a, b, spacing)
+    assert found == pytest.approx(slow_hausdorff95(a, b, spacing), rel=1e-9, abs=1e-9)
+    assert found == pytest.approx(hausdorff95(b, a, spacing), rel=1e-12)
+    assert hausdorff95(a, a, spacing) == 0.0
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3, 10])
+def test_a_shifted_square_overlaps_by_what_is_left(shift):
+    assert dice(square(4, 4), square(4, 4 + shift)) == pytest.approx((10 - shift) / 10)
+    assert dice(square(4, 4), square(4 + shift, 4)) == pytest.approx((10 - shift) / 10)
+
+
+def test_a_shifted_square_is_as_far_away_as_its_far_side():
+    # 2 x 2 squares are all border. Half of the pixels are as far away as the shift.
+    for shift in (2, 5, 11):
+        a, b = square(8, 2, 2), square(8, 2 + shift, 2)
+        assert hausdorff95(a, b, (1.0, 1.5)) == pytest.approx(1.5 * shift)
+        assert hausdorff95(a.T, b.T, (1.5, 1.0)) == pytest.approx(1.5 * shift)
+        assert hausdorff95(a, np.roll(a, shift, 0), (2.5, 1.5)) == pytest.approx(2.5 * shift)
+
+
+def test_pixels_are_apart_along_both_axes():
+    assert hausdorff95(square(1, 2, 1), square(4, 6, 1), (1.0, 1.0)) == pytest.approx(5.0)
+    assert hausdorff95(square(1, 2, 1), square(4, 6, 1), (2.0, 0.5)) == math.hypot(6.0, 2.0)
+
+
+def test_a_few_pixels_far_away_do_not_count():
+    line = np.zeros((60, 40), bool)
+    line[:, 3] = True
+    other, far = np.roll(line, 4, axis=1), line.copy()
+    assert hausdorff95(line, other, (1.0, 1.5)) == pytest.approx(6.0)
+    far[0, 39] = True
+    # 1 of 121 distances is 54 mm.
+    assert hausdorff95(line, far, (1.0, 1.5)) == 0.0
+    far[:8, 39] = True
+    assert hausdorff95(line, far, (1.0, 1.5)) == pytest.approx(54.0)
+
+
+def test_without_any_pixel_there_is_nothing_to_compare():
+    empty = np.zeros((5, 6), bool)
+    assert math.isnan(dice(empty, empty))
+    assert math.isnan(hausdorff95(empty, empty, (1.0, 1.0)))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_against_an_empty_mask_the_distance_is_the_diagonal_of_the_other(swapped):
+    empty, mask = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    mask[4, 6] = mask[6, 10] = True  # 3 rows of 2 mm by 5 columns of 1.5 mm
+    pair = (mask, empty) if swapped else (empty, mask)
+    assert dice(*pair) == 0.0
+    assert hausdorff95(*pair, (2.0, 1.5)) == pytest.approx(math.hypot(6.0, 7.5))
+
+
+FRAMES, SLICES, SIDE = 12, 2, 5
+
+
+def wave(harmonic: float, frames: int = FRAMES) -> NDArray[np.float64]:
+    """A cosine of so many periods in the film, amplitude 1, shape ``(frames, 1, 1, 1)``."""
+    return np.cos(2 * np.pi * harmonic * np.arange(frames) / frames)[:, None, None, None]
+
+
+def brightness(seed: int = 0) -> NDArray[np.float64]:
+    """Random images ``(1, slices, height, width)`` that waves are multiplied with."""
+    return np.random.default_rng(seed).uniform(0.2, 1, (1, SLICES, SIDE, SIDE + 1))
+
+
+def noise(frames: int = FRAMES, seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((frames, SLICES, SIDE, SIDE)).astype(np.float32)
+
+
+def moving(*parts: tuple[float, float]) -> NDArray[np.float32]:
+    """A film of harmonics and their amplitudes about a mean."""
+    film = 0.5 + sum(amplitude * wave(h) * brightness() for h, amplitude in parts)
+    return np.asarray(film, np.float32)
+
+
+def test_the_truth_has_no_temporal_error_and_flickers_as_it_should():
+    np.testing.assert_array_equal(temporal_error(noise(), noise()), [0.0] * SLICES)
+    np.testing.assert_allclose(flicker(noise(), noise()), 1.0)
+    brighter = noise() + np.float32(0.25)
+    np.testing.assert_allclose(temporal_error(brighter, noise()), 0, atol=1e-6)
+
+
+def test_a_still_answer_has_error_one_and_no_flicker_to_speak_of():
+    still = np.broadcast_to(noise()[:1], noise().shape)
+    np.testing.assert_allclose(temporal_error(still, noise()), 1.0)
+    assert np.isnan(flicker(still, noise())).all()
+
+
+def test_a_motion_of_other_size_has_the_error_of_its_difference():
+    truth, answer = moving((1, 0.4)), moving((1, 0.3))
+    np.testing.assert_allclose(temporal_error(answer, truth), 0.25, rtol=1e-5)
+
+
+def test_the_last_change_is_the_one_back_to_the_first_frame():
+    truth = np.zeros((4, 1, 1, 1), np.float32)
+    truth[3] = 1.0  # up once, and down again only across the end
+    answer = truth.copy()
+    answer[0] = 1.0  # now up at the first frame's place: no change across the end
+    # Changes of the truth: 0, 0, 1, -1. Of the answer: -1, 0, 1, 0. Errors: -1, 0, 0, 1.
+    np.testing.assert_allclose(temporal_error(answer, truth), 1.0)
+    np.testing.assert_allclose(temporal_error(np.roll(answer, 1, 0), np.roll(truth, 1, 0)), 1.0)
+
+
+def test_every_slice_has_its_own_figures():
+    truth, answer = noise(), noise()
+    answer[:, 1] = noise(seed=2)[:, 1]
+    error = temporal_error(answer, truth)
+    assert error[0] == 0
+    assert error[1] > 0.5
+
+
+@pytest.mark.parametrize(("harmonic", "share"), [(1, 0), (3, 0), (4, 0), (5, 1), (6, 1)])
+def test_harmonics_up_to_the_fourth_are_motion_and_those_above_flicker(harmonic, share):
+    np.testing.assert_allclose(fast_share(moving((harmonic, 0.3))), share, atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [10, 11, 12, 25])
+def test_shares_add_up_as_energies_do(frames):
+    film = np.asarray(0.5 + (2 * wave(2, frames) + wave(5, frames)) * brightness(), np.float32)
+    # The fifth harmonic of ten frames is Nyquist's: a cosine there has twice the energy.
+    expected = 1 / 3 if frames == 10 else 1 / 5
+    np.testing.assert_allclose(fast_share(film), expected, rtol=1e-4)
+
+
+def test_added_flicker_raises_the_ratio_and_smoothing_lowers_it():
+    truth = moving((1, 0.3), (5, 0.03))
+    np.testing.assert_allclose(flicker(moving((1, 0.3), (5, 0.3)), truth), 50.5, rtol=1e-3)
+    smooth = (np.roll(truth, 1, 0) + truth + np.roll(truth, -1, 0)) / 3
+    assert (flicker(smooth, truth) < 0.5).all()
+
+
+@pytest.mark.parametrize("frames", [4, 8, 9])
+def test_short_films_have_no_harmonic_above_the_fourth(frames):
+    assert np.isnan(flicker(noise(frames), noise(frames))).all()
+    assert np.isfinite(temporal_error(noise(frames), noise(frames, 2))).all()
+
+
+def test_a_film_that_stands_still_has_no_figures():
+    still = np.broadcast_to(noise()[:1], noise().shape)
+    assert np.isnan(temporal_error(noise(), still)).all()
+    assert np.isnan(flicker(noise(), still)).all()
+    assert np.isnan(fast_share(still)).all()

@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calid.baselines.cubic import cubic
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
 from calid.baselines.registration import registration
+from calid.baselines.rules import cubic, linear, nearest
 from calid.data.phantom import HeartPhantom
 from calid.errors import CalidWarning, DataError, InputError
-from calid.evaluation.aggregate import by_group, by_subject
-from calid.evaluation.case import Case
-from calid.evaluation.contender import Contender
 from calid.evaluation.hidden_slices import hidden_slices
-from calid.evaluation.predictions import Predictions
-from calid.evaluation.protocol import EXAMPLES, Evaluation, Protocol, evaluate
-from calid.evaluation.tables import markdown, summarise
+from calid.evaluation.protocol import (
+    EXAMPLES,
+    Case,
+    Contender,
+    Evaluation,
+    Protocol,
+    evaluate,
+    kept_answer,
+)
+from calid.evaluation.tables import by_group, by_subject, markdown, summarise
 from calid.inference.densify import densify
 from calid.io import write_volume
 
@@ -51,10 +54,10 @@ def test_a_method_that_ignores_its_input_comes_last_in_every_column(phantoms, tm
     protocol = hidden_slices(None)
     methods = (nearest, linear, cubic, registration, noise)
     contenders = [Contender(m.__name__, m, m.__name__) for m in methods]
-    found = evaluate(protocol, phantoms, contenders, Predictions(tmp_path), lambda done: None)
+    found = evaluate(protocol, phantoms, contenders, tmp_path, lambda done: None)
     results = by_subject(protocol, found.rows)
     facts = {"data": "phantoms", "n_images": found.targets, "seed": 0}
-    summary = summarise(protocol, results, by_group(protocol, found.rows), facts)
+    summary = summarise(protocol, results, by_group(found.rows), facts)
     assert summary["n_subjects"] == 2
     assert summary["n_images"] == 4  # of 5 slices, 1 and 3 are hidden
     assert set(protocol.columns) == {"psnr", "ssim", "hfen", "sharpness"}
@@ -122,7 +125,7 @@ def run(
 ) -> tuple[Evaluation, list[int]]:
     done: list[int] = []
     contenders = [constant("one", 1.0), constant("two", 2.0)]
-    found = evaluate(protocol or protocol_of(), paths, contenders, Predictions(folder), done.append)
+    found = evaluate(protocol or protocol_of(), paths, contenders, folder, done.append)
     return found, done
 
 
@@ -168,7 +171,7 @@ def test_broken_and_short_stacks_are_left_out(phantoms, tmp_path):
     broken.write_bytes(b"\x1f\x8b no stack")
     stack = HeartPhantom(1).acquire(slices=2, field_of_view=48.0, thickness=0.0)
     write_volume(densify(stack, linear, 1), short)
-    paths, where = [broken, phantoms[0], short], Predictions(tmp_path / "kept")
+    paths, where = [broken, phantoms[0], short], tmp_path / "kept"
     with pytest.warns(CalidWarning, match="left out") as caught:
         found = evaluate(
             hidden_slices(None), paths, [constant("one", 1.0)], where, lambda done: None
@@ -235,3 +238,148 @@ def test_two_stacks_of_one_name_are_not_taken_for_one(tmp_path):
     with pytest.warns(CalidWarning, match=r"left out: there.c2\.x: There has been a c2"):
         found, _ = run(twice, tmp_path)
     assert [r.case for r in found.rows["one"]] == ["c2"]
+
+
+class Counted:
+    """A method that remembers how often it was asked, and breaks down when told to."""
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.calls, self.breaks_at = 0, breaks_at
+
+    def __call__(self, images, positions, targets, spacing):
+        self.calls += 1
+        if self.calls == self.breaks_at:
+            raise KeyboardInterrupt
+        # Depends on everything it is given.
+        scale = float(images.mean() + positions[-1] / 100 + spacing[0] / 10)
+        return np.repeat(images[:1], len(targets), 0) * scale + targets[:, None, None] / 100
+
+
+def case_of(seed: int = 0, frames: int = 2, name: str = "p1_ED") -> Case:
+    rng = np.random.default_rng(seed)
+    return Case(
+        subject="p1",
+        name=name,
+        images=rng.random((frames, 3, 6, 7), dtype=np.float32),
+        positions=np.array([0.0, 10.0, 20.0]),
+        targets=np.array([5.0, 15.0]),
+        truth=rng.random((frames, 2, 6, 7), dtype=np.float32),
+        spacing=(1.5, 1.4),
+    )
+
+
+def entry(method: Counted, identity: str = "v1", name: str = "m") -> Contender:
+    return Contender(name, method, identity)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def test_an_answer_is_that_of_the_method_frame_by_frame_in_half_precision(tmp_path):
+    method, case = Counted(), case_of(frames=3)
+    answer = kept_answer(entry(method), case, tmp_path)
+    assert method.calls == 3
+    assert answer.shape == (3, 2, 6, 7)
+    assert answer.dtype == np.float32
+    wanted = np.stack(
+        [Counted()(i, case.positions, case.targets, case.spacing) for i in case.images]
+    )
+    np.testing.assert_array_equal(answer, wanted.astype(np.float16).astype(np.float32))
+
+
+def test_a_kept_answer_is_found_again_whatever_the_truth(tmp_path):
+    method, case, folder = Counted(), case_of(), tmp_path / "new" / "predictions"
+    first = kept_answer(entry(method), case, folder)
+    # A new process has the folder, and makes its cases anew.
+    labels = np.ones(case.truth.shape, np.uint8)
+    other = replace(case_of(), truth=1 - case.truth, truth_labels=labels)
+    np.testing.assert_array_equal(kept_answer(entry(method), other, folder), first)
+    assert method.calls == 2
+    assert [p.parent.name for p in files_of(folder)] == ["m"]
+
+
+def test_another_identity_is_another_answer(tmp_path):
+    one, other, case = Counted(), Counted(), case_of()
+    kept_answer(entry(one, "v1"), case, tmp_path)
+    kept_answer(entry(other, "v2"), case, tmp_path)
+    kept_answer(entry(other, "v1", "n"), case, tmp_path)
+    assert one.calls == 2
+    assert other.calls == 4
+    assert len(files_of(tmp_path)) == 3
+
+
+CHANGES = {
+    "images": case_of(1).images,
+    "images' shape": case_of().images.reshape(2, 3, 7, 6),
+    "positions": np.array([0.0, 10.0, 20.5]),
+    "targets": np.array([5.0, 14.0]),
+    "spacing": (1.4, 1.5),
+    "name": "p1_ES",
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_case_is_another_answer(tmp_path, what):
+    changed = replace(case_of(), **{what.split("'")[0]: CHANGES[what]})
+    method = Counted()
+    kept_answer(entry(method), case_of(), tmp_path)
+    answer = kept_answer(entry(method), changed, tmp_path)
+    assert method.calls == 4
+    fresh = kept_answer(entry(Counted()), changed, tmp_path / "fresh")
+    np.testing.assert_array_equal(answer, fresh)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_computed_again(tmp_path, share):
+    method, case = Counted(), case_of()
+    answer = kept_answer(entry(method), case, tmp_path)
+    (path,) = files_of(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    np.testing.assert_array_equal(kept_answer(entry(method), case, tmp_path), answer)
+    assert method.calls == 4
+    np.testing.assert_array_equal(kept_answer(entry(method), case, tmp_path), answer)
+    assert method.calls == 4  # it was written anew, whole
+
+
+def test_a_damaged_file_is_computed_again(tmp_path):
+    method, case = Counted(), case_of()
+    answer = kept_answer(entry(method), case, tmp_path)
+    (path,) = files_of(tmp_path)
+    whole = path.read_bytes()
+    # Offsets into the compressed voxels: the checksum or the decompressor sees it.
+    for place in range(60, len(whole) - 150, 23):
+        path.write_bytes(whole[:place] + bytes(b ^ 0xFF for b in whole[place : place + 4])
+                         + whole[place + 4 :])  # fmt: skip
+        np.testing.assert_array_equal(kept_answer(entry(method), case, tmp_path), answer)
+    assert method.calls > 2
+
+
+def test_an_evaluation_that_was_cut_off_goes_on_without_repeating_answers(tmp_path):
+    names = ["a", "b", "c"]
+    protocol = Protocol(
+        name="made up",
+        load=lambda path: case_of(names.index(path.name), frames=1, name=path.name),
+        score=lambda case, answer: {"mean": np.array([float(answer.mean())])},
+        columns=("mean",),
+        headline=("mean",),
+    )
+    files = [Path(n) for n in names]
+
+    def run(first: Counted, second: Counted, folder: Path):
+        contenders = [entry(first, name="first"), entry(second, name="second")]
+        return evaluate(protocol, files, contenders, folder, lambda done: None)
+
+    first, second = Counted(), Counted(breaks_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(first, second, tmp_path / "cut")
+    assert (first.calls, second.calls) == (2, 2)  # a by both, b by the first
+    assert len(files_of(tmp_path / "cut")) == 3  # nothing half done
+    found = run(first, second, tmp_path / "cut")
+    assert (first.calls, second.calls) == (3, 4)  # c by both, b by the second again
+    whole = run(Counted(), Counted(), tmp_path / "whole")
+    for name, rows in whole.rows.items():
+        assert [r.figures["mean"] for r in rows] == [r.figures["mean"] for r in found.rows[name]]
+    run(first, second, tmp_path / "cut")
+    assert (first.calls, second.calls) == (3, 4)

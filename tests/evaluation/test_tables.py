@@ -1,17 +1,24 @@
-"""Summaries, and the three files they become."""
+"""From figures of images to figures of subjects, to summaries, and to three files."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
-from calid.evaluation.protocol import Protocol
-from calid.evaluation.statistics import bootstrap
-from calid.evaluation.tables import markdown, summarise, write_results
+from calid.evaluation.protocol import Protocol, Row
+from calid.evaluation.tables import (
+    bootstrap,
+    by_group,
+    by_subject,
+    markdown,
+    summarise,
+    write_results,
+)
 
 NAN = math.nan
 FACTS = {"data": "some/data", "n_images": 12, "seed": 3}
@@ -29,6 +36,104 @@ def protocol_of(**changes: object) -> Protocol:
         "headline": ("psnr", "ssim"),
     }
     return Protocol(**(settings | changes))  # type: ignore[arg-type]
+
+
+def row(subject: str, case: str = "", groups: Mapping | None = None, **figures: list[float]) -> Row:
+    arrays = {name: np.array(values, np.float64) for name, values in figures.items()}
+    return Row(subject, case or subject, arrays, groups or {})
+
+
+def test_subjects_are_means_over_all_images_of_all_their_stacks():
+    rows = [
+        row("a", "a_ED", psnr=[10, 11, 12], ssim=[0.5, 0.5, 0.5]),
+        row("b", "b_ED", psnr=[30], ssim=[0.9]),
+        row("a", "a_ES", psnr=[27], ssim=[0.1]),
+    ]
+    results = by_subject(protocol_of(), {"m": rows, "n": rows[:1]})
+    assert results == {
+        "m": {"a": {"psnr": 15.0, "ssim": pytest.approx(0.4)}, "b": {"psnr": 30.0, "ssim": 0.9}},
+        "n": {"a": {"psnr": 11.0, "ssim": 0.5}},
+    }
+    assert all(type(v) is float for s in results["m"].values() for v in s.values())
+
+
+def test_figures_that_are_not_finite_are_left_out_of_means():
+    # Infinite are the PSNR of an exact answer and the sharpness of a blank truth.
+    rows = [
+        row("a", "a_ED", psnr=[10, NAN, math.inf], ssim=[NAN, NAN, NAN]),
+        row("a", "a_ES", psnr=[20], ssim=[NAN]),
+        row("b", psnr=[NAN], ssim=[NAN]),
+    ]
+    results = by_subject(protocol_of(), {"m": rows})["m"]
+    assert list(results) == ["a"]  # nothing is known of b
+    assert results["a"]["psnr"] == 15.0
+    assert math.isnan(results["a"]["ssim"])
+
+
+def test_further_figures_are_made_of_the_cases_of_a_subject():
+    def spread(cases):
+        assert all(name.startswith(("a", "b")) for name in cases)
+        means = [float(f["psnr"].mean()) for _, f in sorted(cases.items())]
+        return {"spread": means[-1] - means[0] if len(means) > 1 else NAN}
+
+    rows = [row("a", "a_ED", psnr=[10]), row("b", "b_ED", psnr=[1, 3]), row("a", "a_ES", psnr=[13])]
+    results = by_subject(protocol_of(combine=spread), {"m": rows})["m"]
+    assert results["a"] == {"psnr": 11.5, "spread": 3.0}
+    assert results["b"]["psnr"] == 2.0
+    assert math.isnan(results["b"]["spread"])
+
+
+def test_groups_split_the_images_of_every_method():
+    third = {"third": ("base", "mid", "apex")}
+    rows = {
+        name: [
+            row("a", "a_ED", third, psnr=[1 + k, 2 + k, 3 + k]),
+            row("a", "a_ES", third, psnr=[5 + k, 2 + k, NAN]),
+            row("b", "b_ED", {"third": ("mid",)}, psnr=[9 + k]),
+        ]
+        for name, k in (("m", 0), ("n", 100))
+    }
+    splits = by_group(rows)
+    assert set(splits) == {"third"}
+    assert list(splits["third"]) == ["base", "mid", "apex"]
+    for name, k in (("m", 0), ("n", 100)):
+        parts = {value: results[name] for value, results in splits["third"].items()}
+        assert parts["base"] == {"a": {"psnr": 3.0 + k}}
+        assert parts["apex"] == {"a": {"psnr": 3.0 + k}}
+        assert parts["mid"] == {"a": {"psnr": 2.0 + k}, "b": {"psnr": 9.0 + k}}
+
+
+def test_a_group_with_one_value_is_left_out():
+    groups = {"gap": ("20 mm", "20 mm"), "third": ("base", "mid")}
+    splits = by_group({"m": [row("a", groups=groups, psnr=[1, 2])]})
+    assert set(splits) == {"third"}
+    assert by_group({"m": [row("a", psnr=[1, 2])]}) == {}
+
+
+def test_figures_of_whole_cases_are_not_split():
+    groups = {"third": ("base", "mid")}
+    rows = [
+        row("a", "a_ED", groups, psnr=[1, 2], dice=[0.5]),
+        # One image only: its figure of the whole case looks like one of an image.
+        row("a", "a_ES", {"third": ("mid",)}, psnr=[4], dice=[0.7]),
+    ]
+    splits = by_group({"m": rows})
+    assert splits["third"]["base"]["m"] == {"a": {"psnr": 1.0}}
+    assert splits["third"]["mid"]["m"] == {"a": {"psnr": 3.0}}
+    alone = [row(r.subject, r.case, r.groups, dice=list(r.figures["dice"])) for r in rows]
+    assert by_group({"m": alone}) == {}
+
+
+def test_cases_without_a_group_are_left_out_of_its_split():
+    rows = [
+        row("a", groups={"gap": ("16 mm", "20 mm")}, psnr=[1, 2]),
+        row("b", psnr=[5, 6]),
+    ]
+    splits = by_group({"m": rows})
+    assert splits["gap"] == {
+        "16 mm": {"m": {"a": {"psnr": 1.0}}},
+        "20 mm": {"m": {"a": {"psnr": 2.0}}},
+    }
 
 
 CEILING = {"autoencoder": lambda case: case.truth, "real slice": lambda case: case.truth}
@@ -69,15 +174,14 @@ def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     hits = 0
     for _ in range(200):
         interval = bootstrap(generator.normal(3.0, 1.0, 40), draws=500)
-        hits += interval.low <= 3.0 <= interval.high
+        hits += interval["low"] <= 3.0 <= interval["high"]
     assert 175 <= hits <= 199
 
 
 def test_the_bootstrap_is_the_same_every_time_and_a_point_for_one_subject():
     values = np.random.default_rng(1).normal(size=20)
     assert bootstrap(values) == bootstrap(values) != bootstrap(values, seed=1)
-    one = bootstrap(np.array([2.5]))
-    assert (one.mean, one.low, one.high) == (2.5, 2.5, 2.5)
+    assert bootstrap(np.array([2.5])) == {"mean": 2.5, "low": 2.5, "high": 2.5}
 
 
 def test_gains_over_registration_have_a_table_of_their_own_with_every_metric():
@@ -108,6 +212,7 @@ def test_gains_are_paired_differences_over_linear():
     assert summary["methods"]["better"]["psnr"] == {"mean": 16.0, "low": 11.0, "high": 21.0}
     without = summarise(protocol_of(), {"better": RESULTS["better"]}, {}, FACTS)
     assert "over_linear" not in without["methods"]["better"]
+    assert cells(markdown(without).splitlines()[2]) == ["method", "psnr", "ssim"]
 
 
 def test_only_subjects_that_both_have_count_as_pairs():
@@ -181,11 +286,6 @@ def test_the_table_has_a_caption_and_its_columns_in_order():
     assert table["better"]["psnr over linear"] == "1.000 [1.000, 1.000]"
     assert table["linear"]["psnr over linear"] == ""
     assert text.endswith("|\n")
-
-
-def test_the_table_without_linear_has_no_gains():
-    text = markdown(summarise(protocol_of(), {"better": RESULTS["better"]}, {}, FACTS))
-    assert cells(text.splitlines()[2]) == ["method", "psnr", "ssim"]
 
 
 def test_every_split_is_a_table_of_its_own():

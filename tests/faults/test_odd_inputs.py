@@ -13,7 +13,7 @@ import pytest
 from command_line import run
 from sampled_volume import sampled_volume
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import CalidWarning, WeightsError
 from calid.geometry.affine import spacing
 from calid.inference.densify import densify

@@ -121,7 +121,7 @@ MEASURE = """
 import json, sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from calid.evaluation.cost_worker import peak_memory
+from calid.evaluation.cost import peak_memory
 from calid.geometry.affine import from_spacing
 from calid.inference.memory import Demand
 from calid.inference.model import load_model

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import linear, nearest
 from calid.errors import CalidWarning, GeometryError, UsageError
 from calid.geometry.dense_grid import offsets
 from calid.inference.densify import choose_factor, densify, fill, plan

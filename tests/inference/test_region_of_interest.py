@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_model import reconstructed
 
-from calid.baselines.blend import blend
+from calid.baselines.registration import blend
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
 from calid.geometry.pixels import PixelGrid

@@ -8,7 +8,7 @@ import pytest
 from sampled_volume import sampled_volume
 from scipy.spatial.transform import Rotation
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.io import read, write_uncertainty, write_volume
 from calid.stack import Intensity, SliceStack
 

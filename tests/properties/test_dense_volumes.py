@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import reconstructed
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import CalidWarning, GeometryError
 from calid.geometry.affine import spacing
 from calid.inference.densify import choose_factor, densify

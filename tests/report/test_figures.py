@@ -11,8 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import linear, nearest
 from calid.data.phantom import HeartPhantom
 from calid.errors import OutputError
 from calid.inference.densify import densify

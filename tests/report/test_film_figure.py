@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.data.phantom import HeartPhantom
 from calid.errors import OutputError
 from calid.inference.densify import densify

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import OutputError, UsageError
 from calid.inference.densify import densify
 from calid.report.figures import spread_figure

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.errors import DataError
 from calid.inference.densify import densify
 from calid.labels import LV, MYOCARDIUM, RV

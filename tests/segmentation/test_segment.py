@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import nearest
 from calid.errors import UsageError, WeightsError
 from calid.geometry.affine import from_spacing
 from calid.inference.densify import densify

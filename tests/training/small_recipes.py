@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from calid.baselines.diffusion_autoencoder import DiffusionAutoencoderConfig
-from calid.baselines.regression import RegressionConfig
+from calid.baselines.learned import DiffusionAutoencoderConfig, RegressionConfig
 from calid.cli.main import main
 from calid.models.interpolator import InterpolatorConfig
 from calid.training import loop, recipes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sampled_volume import sampled_volume
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.geometry.affine import from_spacing
 from calid.io import write_uncertainty, write_volume
 from calid.io.labels import write_labels

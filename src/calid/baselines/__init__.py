@@ -1,1 +1,1 @@
-"""What CaLID is measured against: one file a method, one signature for all."""
+"""What CaLID is measured against: rules, registration, latent rules and learned networks."""

@@ -24,7 +24,7 @@ class Demo:
         """Run the demonstration; the last line is the picture's path."""
         import numpy as np
 
-        from calid.baselines.linear import linear
+        from calid.baselines.rules import linear
         from calid.cli.console import frames_bar, say
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom

@@ -16,10 +16,9 @@ from calid.inference.options import Reading
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from calid.evaluation.aggregate import Results
-    from calid.evaluation.contender import Contender
     from calid.evaluation.methods import Roster
-    from calid.evaluation.protocol import Evaluation, Protocol
+    from calid.evaluation.protocol import Contender, Evaluation, Protocol
+    from calid.evaluation.tables import Results
     from calid.io.labels import LabelMap
 
 __all__ = ["Evaluate"]
@@ -139,7 +138,7 @@ class Evaluate:
         protocol = uncertainty(self.reading.read, self._labels())
         found, results, summary = self._evaluated(protocol, files, [sampler])
         rows, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
-        figures["rank"] = vars(rank_correlation(rows))
+        figures["rank"] = rank_correlation(rows)
         self._write(results, summary, {"calibration.png": calibration_figure(rows, figures)})
         say(str(self.out / "table.md"))
 
@@ -148,19 +147,17 @@ class Evaluate:
     ) -> tuple[Evaluation, Results, dict[str, Any]]:
         """What a protocol found, by subject, and its summary."""
         from calid.cli.console import frames_bar
-        from calid.evaluation.aggregate import by_group, by_subject
-        from calid.evaluation.predictions import Predictions
         from calid.evaluation.protocol import evaluate
-        from calid.evaluation.tables import summarise
+        from calid.evaluation.tables import by_group, by_subject, summarise
 
         self.out.mkdir(parents=True, exist_ok=True)
-        predictions = Predictions(self.predictions or self.out / "predictions")
+        predictions = self.predictions or self.out / "predictions"
         rows = len(contenders) + len(protocol.ceilings)
         with frames_bar(len(files) * rows, "evaluating") as on_answer:
             found = evaluate(protocol, files, contenders, predictions, on_answer)
         results = by_subject(protocol, found.rows)
         facts = self._facts(found.targets, contenders)
-        return found, results, summarise(protocol, results, by_group(protocol, found.rows), facts)
+        return found, results, summarise(protocol, results, by_group(found.rows), facts)
 
     def _write(
         self, results: Results, summary: dict[str, Any], pictures: dict[str, Figure]
@@ -176,7 +173,7 @@ class Evaluate:
 
     def _facts(self, targets: int, contenders: Sequence[Contender]) -> dict[str, Any]:
         """What belongs on the record of a table."""
-        from calid.evaluation.record import record
+        from calid.evaluation.methods import record
 
         return {
             "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
@@ -190,7 +187,7 @@ class Evaluate:
 
     def _files(self) -> list[Path]:
         from calid.data.bank import subject_of
-        from calid.evaluation.dense_cases import sources
+        from calid.evaluation.dense import sources
         from calid.io.find import find_inputs
 
         if self.max_subjects is not None and self.max_subjects < 1:
@@ -213,8 +210,7 @@ class Evaluate:
     def _protocol(self, roster: Roster, ceiling: bool) -> Protocol:
         from calid.evaluation.dense import dense
         from calid.evaluation.downstream import downstream
-        from calid.evaluation.film import film
-        from calid.evaluation.hidden_slices import hidden_slices
+        from calid.evaluation.hidden_slices import film, hidden_slices
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
@@ -235,9 +231,8 @@ class Evaluate:
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say
-        from calid.evaluation.cost import METHODS, measure_cost
-        from calid.evaluation.cost_table import cost_table
-        from calid.evaluation.record import weights_sha256
+        from calid.evaluation.cost import METHODS, cost_table, measure_cost
+        from calid.evaluation.methods import weights_sha256
         from calid.io.sidecar import write_json, write_text
         from calid.io.together import together
 

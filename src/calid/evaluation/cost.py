@@ -1,51 +1,71 @@
-"""What methods cost: time and memory to make a heart or a film dense, side by side.
+"""What methods cost: time and memory to make a heart dense, side by side.
 
-Every method runs in a process of its own, so that neither peaks of memory nor warm caches
-mix. See `calid.evaluation.cost_worker` for what is measured there. Nothing here imports torch.
+Every method is measured in a process of its own, ``python -m calid.evaluation.cost JOB``, so that
+peaks of memory and warm caches do not mix. The job is JSON; so is the one line that the process
+prints. Imports stand inside functions because they are part of what is timed.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import resource
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from calid.errors import CalidError, UsageError
 from calid.inference.machine import available_cpus, cpu_model
 
-__all__ = ["FILM", "HEART", "METHODS", "Costed", "Workload", "measure_cost"]
+if TYPE_CHECKING:
+    from calid.stack import SliceStack
+
+__all__ = [
+    "HEART",
+    "METHODS",
+    "Costed",
+    "Workload",
+    "cost_table",
+    "measure",
+    "measure_cost",
+    "peak_memory",
+]
+
+SEED = 1000
+
+STEPS = 100
+"""Evaluations of pixel diffusion per slice, acquired (to encode it) or generated (to render it)."""
+
+TIMED_STEPS = 2
+"""How many of these are really made."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is made dense: a phantom of a full field of view.
+    """What is made dense: one frame of a phantom of a full field of view.
 
     Parameters
     ----------
     name
         Of its table.
     slices
-        Acquired, per frame.
+        Acquired.
     factor
         Steps into which every gap is cut: 10 slices and a factor of 7 give 64.
     side
         Of the square images in pixels of 1.5 mm, a multiple of 32.
-    frames
-        Of the film; 1 for a heart.
-    timed_frames
-        How many of them are really made; the time for all is extrapolated from these.
     """
 
     name: str = "heart"
     slices: int = 10
     factor: int = 7
     side: int = 256
-    frames: int = 1
-    timed_frames: int = 1
 
     def __post_init__(self) -> None:
         if self.slices < 2 or self.factor < 2 or self.side % 32 or self.side < 32:
@@ -54,14 +74,10 @@ class Workload:
                 f"{self.slices} slices of {self.side} pixels, times {self.factor}, are no heart.",
                 "Use 2 slices and a factor of 2 or more, and a side that is a multiple of 32.",
             )
-        if not 1 <= self.timed_frames <= self.frames:
-            raise UsageError(
-                "workload", f"{self.timed_frames} of {self.frames} frames.", "Time one or more."
-            )
 
     @property
     def dense_slices(self) -> int:
-        """Slices of a dense frame, acquired ones included."""
+        """Slices of the dense heart, acquired ones included."""
         return (self.slices - 1) * self.factor + 1
 
 
@@ -71,20 +87,14 @@ class Costed:
 
     Parameters
     ----------
-    name
-        Of its row.
-    kind
-        What it is.
-    preset, dial, samples, steps
-        Of ``calid``; no dial and no steps take those of the weights.
+    name, kind
+        Of its row, and which method it is.
+    preset, dial, samples
+        Of ``calid``; no dial takes that of the weights.
     region
         Of ``calid``: networks around the heart, finding it included, or everywhere.
-    encode_steps, render_steps
-        Of ``pixel-diffusion``: evaluations per acquired and per generated slice.
-    timed_steps, batch
-        How many evaluations of how many slices at once are really made.
     base
-        Channels of its U-Net.
+        Channels of the U-Net of ``pixel-diffusion``.
     """
 
     name: str
@@ -92,17 +102,11 @@ class Costed:
     preset: Literal["default", "paper"] = "default"
     dial: float | None = None
     samples: int = 0
-    steps: int | None = None
     region: Literal["heart", "whole"] = "whole"
-    encode_steps: int = 100
-    render_steps: int = 100
-    timed_steps: int = 2
-    batch: int = 1
     base: int = 128
 
 
 HEART = Workload()
-FILM = Workload("film", frames=30, timed_frames=2)
 
 METHODS = (
     Costed("linear", "linear"),
@@ -135,7 +139,7 @@ def measure_cost(
     -------
     dict
         Ready for JSON: ``machine``, ``workloads``, and ``results``, each with ``method``,
-        ``workload``, ``settings``, and what `calid.evaluation.cost_worker.measure` found.
+        ``workload``, ``settings``, and what `measure` found.
 
     Raises
     ------
@@ -145,9 +149,18 @@ def measure_cost(
     results: list[dict[str, Any]] = []
     for workload in workloads:
         for method in methods:
-            found = _in_own_process(method, workload, device)
+            settings = asdict(method)
+            job = {"method": settings, "workload": asdict(workload), "device": device}
+            command = [sys.executable, "-m", "calid.evaluation.cost", json.dumps(job)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise CalidError(
+                    method.name, f"Its cost could not be measured: {last}", "Leave it out."
+                )
+            found = json.loads(done.stdout.splitlines()[-1])
             facts = {"method": method.name, "kind": method.kind, "workload": workload.name}
-            results.append(facts | {"settings": asdict(method)} | found)
+            results.append(facts | {"settings": settings} | found)
             on_result(len(results))
     return {
         "machine": {
@@ -160,12 +173,240 @@ def measure_cost(
     }
 
 
-def _in_own_process(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
-    job = json.dumps({"method": asdict(method), "workload": asdict(workload), "device": device})
-    command = [sys.executable, "-m", "calid.evaluation.cost_worker", job]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise CalidError(method.name, f"Its cost could not be measured: {last}", "Leave it out.")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def cost_table(costs: Mapping[str, Any]) -> str:
+    """The outcome of `measure_cost` as Markdown, ratios first.
+
+    Times alone say more about the machine than about the method.
+    """
+    from calid.evaluation.tables import markdown_table
+
+    machine, lines = costs["machine"], []
+    for work in costs["workloads"]:
+        rows = [r for r in costs["results"] if r["workload"] == work["name"]]
+        slow, fast = (
+            next((r for r in rows if r["kind"] == kind), None)
+            for kind in ("pixel-diffusion", "linear")
+        )
+        gpus = sorted({r["gpu"] for r in rows if r["gpu"]})
+        place = ", ".join([machine["processor"], f"{machine['cores']} core(s)", *gpus])
+        head = [
+            *("method", "speed, pixel diffusion = 1", "operations, pixel diffusion = 1"),
+            *("memory, pixel diffusion = 1", "time, linear = 1", "time s", "10^12 operations"),
+            *("loading s", "peak MB", "GPU peak MB"),
+        ]
+        cells = [
+            [
+                row["method"],
+                _ratio(slow, row, "seconds"),
+                _ratio(row, slow, "operations"),
+                _ratio(row, slow, "peak_mb"),
+                _ratio(row, fast, "seconds"),
+                f"{row['seconds']:.3g}{' *' if row['extrapolated'] else ''}",
+                "" if row["operations"] is None else f"{row['operations'] / 1e12:.3g}",
+                f"{row['load_seconds']:.3g}",
+                f"{row['peak_mb']:.0f}",
+                "" if row["gpu_peak_mb"] is None else f"{row['gpu_peak_mb']:.0f}",
+            ]
+            for row in rows
+        ]
+        lines += [
+            f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, "
+            f"{work['side']} x {work['side']} pixels, on {place}.",
+            "",
+            *markdown_table(head, cells),
+        ]
+        notes = [f"\\* {r['method']}: {r['basis']}" for r in rows if r["extrapolated"]]
+        lines += ["", *notes, ""] if notes else [""]
+    return "\n".join(lines)
+
+
+def _ratio(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, key: str) -> str:
+    return "" if a is None or b is None or not a[key] or not b[key] else f"{a[key] / b[key]:.3g}"
+
+
+Run = Callable[["SliceStack"], object]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A method that is loaded.
+
+    Parameters
+    ----------
+    run
+        What is timed; the median of ``timed`` runs counts.
+    runs
+        How many of these the work consists of.
+    counted
+        A run whose floating-point operations are counted; none without a network.
+    parts
+        How many of these the work consists of.
+    basis
+        From which part of the work the time is extrapolated, if it is.
+    """
+
+    run: Run
+    timed: int = 1
+    runs: int = 1
+    counted: Run | None = None
+    parts: int = 1
+    basis: str = ""
+
+
+def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
+    """Load a method, then time it on a phantom.
+
+    Returns
+    -------
+    dict
+        ``load_seconds``: imports, weights and a first tiny run. ``seconds``: the whole heart.
+        ``loaded_mb``, ``peak_mb``: memory of the process after loading and at its peak, in
+        10^6 bytes. ``gpu`` and ``gpu_peak_mb``: model, and peak of tensors, or none.
+        ``operations``: floating-point operations of the networks' convolutions and products,
+        multiplications and additions counted apart; none if there is no network.
+        ``extrapolated`` and ``basis``: whether the time follows from a part of the work, and
+        from which.
+    """
+    tiny = _heart(2, 32)
+    start = time.perf_counter()
+    ready = _load(method, workload, device)
+    ready.run(tiny)
+    load_seconds, loaded = time.perf_counter() - start, peak_memory()
+    stack = _heart(workload.slices, workload.side)
+    once = statistics.median(_seconds(ready.run, stack) for _ in range(ready.timed))
+    peak, gpu, gpu_peak = peak_memory(), None, None
+    torch = sys.modules.get("torch")  # not imported for this: linear has no use for it
+    if torch is not None and torch.cuda.is_initialized():
+        gpu, gpu_peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e6
+    operations = None
+    if ready.counted is not None:
+        operations = _operations(ready.counted, stack) * ready.parts
+    return {
+        "load_seconds": load_seconds,
+        "seconds": once * ready.runs,
+        "loaded_mb": loaded,
+        "peak_mb": peak,
+        "operations": operations,
+        "gpu": gpu,
+        "gpu_peak_mb": gpu_peak,
+        "extrapolated": bool(ready.basis),
+        "basis": ready.basis,
+    }
+
+
+def _seconds(run: Run, stack: SliceStack) -> float:
+    start = time.perf_counter()
+    run(stack)
+    return time.perf_counter() - start
+
+
+def _operations(run: Run, stack: SliceStack) -> float:
+    """Floating-point operations of one more run, which is not timed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run(stack)
+    return float(counter.get_total_flops())
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in 10^6 bytes.
+
+    On Linux a child inherits ``ru_maxrss`` from its parent, so that a large parent hides it;
+    the kernel's high-water mark of the address space starts anew.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        marks = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0].split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _heart(slices: int, side: int) -> SliceStack:
+    from calid.data.phantom import HeartPhantom
+
+    return HeartPhantom(SEED).acquire(thickness=0.0, field_of_view=side * 1.5, slices=slices)
+
+
+def _load(method: Costed, workload: Workload, device: str) -> _Ready:
+    if method.kind == "pixel-diffusion":
+        return _pixel_diffusion(method, workload, device)
+    from calid.inference.densify import densify
+
+    if method.kind == "linear":
+        from calid.baselines.rules import linear
+
+        return _Ready(lambda stack: densify(stack, linear, workload.factor))
+    if method.kind == "regression":
+        from calid.baselines.learned import new_baseline
+        from calid.evaluation.methods import latent_method
+        from calid.inference.model import load_model
+        from calid.models.layers import channels_last
+
+        model = load_model("default", device)
+        # Untrained: its speed does not depend on its weights.
+        network = channels_last(new_baseline("regression").eval().to(model.device))
+        regression = latent_method(model, network)
+
+        def regress(stack: SliceStack) -> object:
+            return densify(stack, regression, workload.factor)
+
+        return _Ready(regress, counted=regress)
+    from calid.inference.options import Generation
+    from calid.inference.reconstruct import reconstruct
+
+    wanted = Generation(
+        factor=workload.factor,
+        dial=method.dial,
+        samples=method.samples,
+        preset=method.preset,
+        device=device,
+        region=method.region,
+    )
+    run = partial(reconstruct, wanted=wanted, model=wanted.load())
+    # Samples cost the same, one by one: the operations of one are counted.
+    single = replace(wanted, samples=min(1, method.samples))
+    return _Ready(run, counted=partial(run, wanted=single), parts=max(1, method.samples))
+
+
+def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Ready:
+    """Evaluations of the U-Net, extrapolated to those of a dense heart.
+
+    Encoding inverts every acquired slice once, rendering makes every generated slice; the
+    semantic encoder and all interpolation are left out, in its favour.
+    """
+    import torch
+
+    from calid.evaluation.pixel_diffusion import CODE, PixelUNet
+    from calid.models.layers import channels_last
+    from calid.runtime import choose_runtime
+
+    runtime = choose_runtime(device)
+    place = runtime.device
+    network = channels_last(PixelUNet(method.base).to(place).eval())
+    generated = workload.dense_slices - workload.slices
+    evaluations = workload.dense_slices * STEPS
+
+    @torch.no_grad()
+    def evaluate(stack: SliceStack) -> None:
+        # The same for any image; the sides of a first tiny run are those of the smallest one.
+        side = max(32 * 2, stack.shape[3] - stack.shape[3] % 32)
+        x = torch.randn(1, 1, side, side, device=place)
+        x = x.contiguous(memory_format=torch.channels_last)
+        t, code = (torch.rand(1, *n, device=place) for n in ((), (CODE,)))
+        with runtime.autocast():
+            network(x, t, code).sum().item()  # which waits for the device
+
+    basis = (
+        f"{TIMED_STEPS} of {evaluations} evaluations of an untrained U-Net were made "
+        f"({workload.slices} x {STEPS} to encode, {generated} x {STEPS} to render)."
+    )
+    return _Ready(evaluate, TIMED_STEPS, evaluations, evaluate, evaluations, basis)
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    costed, workload = Costed(**given["method"]), Workload(**given["workload"])
+    print(json.dumps(measure(costed, workload, given["device"])))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import DataError
-from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import load_case, recoded
-from calid.evaluation.overlap import dice, hausdorff95
-from calid.evaluation.protocol import Figures, Protocol
+from calid.evaluation.metrics import dice, hausdorff95
+from calid.evaluation.protocol import Case, Figures, Protocol
 from calid.inference.model import Model
 from calid.io import Reader, read
 from calid.io.labels import LabelMap
@@ -58,14 +56,23 @@ def downstream(
     overlaps = [f"dice_{name}" for name in CLASSES]
     distances = [f"hd95_{name}" for name in CLASSES]
     errors = ["lv_error_ml", "rv_error_ml", "lv_ef_error", "rv_ef_error"]
-    kept = _KeptSlices(label)
+    latest: list[tuple[Case, NDArray[np.uint8]]] = []
+
+    def load(path: Path) -> Case:
+        case = load_case(path, reader, own_pixels, label_map)
+        if case.truth_labels is None:
+            raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
+        return case
 
     def score(case: Case, answer: NDArray[np.float32]) -> Figures:
-        return _score(case, kept.labels(case), label(np.clip(answer[0], 0, 1), case.spacing))
+        # Kept slices are the same whatever the method: they are labelled once a case.
+        if not latest or latest[0][0] is not case:
+            latest[:] = [(case, label(np.clip(case.images[0], 0, 1), case.spacing))]
+        return _score(case, latest[0][1], label(np.clip(answer[0], 0, 1), case.spacing))
 
     return Protocol(
         name="downstream",
-        load=partial(_load, reader=reader, own_pixels=own_pixels, label_map=label_map),
+        load=load,
         score=score,
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
@@ -76,57 +83,33 @@ def downstream(
     )
 
 
-class _KeptSlices:
-    """Labels of a case's kept slices, which are the same whatever the method."""
-
-    def __init__(self, label: Labeller) -> None:
-        self._label = label
-        self._latest: tuple[Case, NDArray[np.uint8]] | None = None
-
-    def labels(self, case: Case) -> NDArray[np.uint8]:
-        """Of one case after the other; asked again about the latest, they are at hand."""
-        if self._latest is None or self._latest[0] is not case:
-            self._latest = case, self._label(np.clip(case.images[0], 0, 1), case.spacing)
-        return self._latest[1]
-
-
-def _load(path: Path, reader: Reader, own_pixels: bool, label_map: LabelMap | None) -> Case:
-    case = load_case(path, reader, own_pixels, label_map)
-    if case.truth_labels is None:
-        raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
-    return case
-
-
 def _score(case: Case, kept: NDArray[np.uint8], found: NDArray[np.uint8]) -> Figures:
     """Figures of the labels of kept and of reconstructed slices."""
-    assert case.truth_labels is not None  # _load saw to it
+    assert case.truth_labels is not None  # load saw to it
     assert case.labels is not None
     truth = case.truth_labels[0]
     figures: dict[str, float] = {}
     for name, c in CLASSES.items():
         figures[f"dice_{name}"] = dice(found == c, truth == c)
-        apart = [
-            hausdorff95(f == c, t == c, case.spacing) for f, t in zip(found, truth, strict=True)
-        ]
-        figures[f"hd95_{name}"] = _mean(apart)
-    figures["dice"] = _mean([figures[f"dice_{name}"] for name in CLASSES])
-    figures["hd95"] = _mean([figures[f"hd95_{name}"] for name in CLASSES])
-    order = np.argsort(np.concatenate([case.positions, case.targets]))
-    whole = np.concatenate([kept, found])[order]
-    manual = np.concatenate([case.labels[0], truth])[order]
-    positions = np.concatenate([case.positions, case.targets])[order]
+        figures[f"hd95_{name}"] = _mean(
+            [hausdorff95(f == c, t == c, case.spacing) for f, t in zip(found, truth, strict=True)]
+        )
+    for metric in ("dice", "hd95"):
+        figures[metric] = _mean([figures[f"{metric}_{name}"] for name in CLASSES])
+    positions = np.concatenate([case.positions, case.targets])
+    order = np.argsort(positions)
+    widths = slab_widths(positions[order])
+    whole, manual = (
+        np.concatenate(parts)[order] for parts in ((kept, found), (case.labels[0], truth))
+    )
     for name, c in (("lv", LV), ("rv", RV)):
-        ours, theirs = (_millilitres(m == c, positions, case.spacing) for m in (whole, manual))
+        ours, theirs = (
+            float((m == c).sum((1, 2)) * case.spacing[0] * case.spacing[1] @ widths / 1000)
+            for m in (whole, manual)
+        )
         figures[f"{name}_error_ml"] = abs(ours - theirs)
         figures[f"{name}_ml"], figures[f"{name}_manual_ml"] = ours, theirs
     return {name: np.array([value]) for name, value in figures.items()}
-
-
-def _millilitres(
-    mask: NDArray[np.bool_], positions: NDArray[np.float64], spacing: tuple[float, float]
-) -> float:
-    areas = mask.sum((1, 2)) * spacing[0] * spacing[1]
-    return float(areas @ slab_widths(positions) / 1000)
 
 
 def _mean(values: list[float]) -> float:

@@ -1,41 +1,59 @@
-"""The methods of the benchmark by name."""
+"""The methods of the benchmark by name, and what is recorded of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import calid
-from calid.baselines.blend import blend
-from calid.baselines.cubic import cubic
-from calid.baselines.latent_linear import LatentLinear
-from calid.baselines.latent_spherical import LatentSpherical
+from calid.baselines.latent_rules import LatentLinear, LatentRule, LatentSpherical
 from calid.baselines.learned import LEARNED, load_baseline
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
-from calid.baselines.registration import registration
-from calid.baselines.signature import LatentRule, Method
+from calid.baselines.registration import blend, registration
+from calid.baselines.rules import Method, cubic, linear, nearest
 from calid.data.intensity import CEILING
 from calid.errors import UsageError, WeightsError
-from calid.evaluation.contender import Contender, Sampler
+from calid.evaluation.protocol import Contender, Sampler
 from calid.geometry.pixels import PixelGrid
+from calid.inference.machine import available_cpus, cpu_model
 from calid.inference.model import Model, Preset, load_model
 from calid.inference.options import Answer
 from calid.io.sidecar import sha256
 from calid.models.layers import channels_last
 from calid.models.store import check_latents
-from calid.weights import preset_weights
+from calid.runtime import choose_device, choose_precision, precision_name
+from calid.weights import FOLDER, preset_weights
 
-__all__ = ["AVERAGE", "CLASSICAL", "FRAMEWISE", "NAMES", "Roster", "averaged", "latent_method"]
+__all__ = [
+    "AVERAGE",
+    "CLASSICAL",
+    "FRAMEWISE",
+    "NAMES",
+    "Roster",
+    "averaged",
+    "latent_method",
+    "record",
+    "weights_sha256",
+]
 
-CLASSICAL = ("nearest", "linear", "cubic", "registration", "blend")
+CLASSICAL: Mapping[str, Method] = MappingProxyType(
+    {
+        "nearest": nearest,
+        "linear": linear,
+        "cubic": cubic,
+        "registration": registration,
+        "blend": blend,
+    }
+)
 
 FRAMEWISE, AVERAGE = "calid-2d", "calid-average"
 
@@ -49,12 +67,12 @@ ANSWERS = {
     "calid-sample": Answer(samples=1),
     AVERAGE: Answer(samples=8),
 }
-"""What the presets are asked for."""
+"""What the presets are asked for: the paper preset, then the default one frame by frame (of films
+only), as `calid reconstruct` gives it, at both ends of its dial, as one posterior sample, and as
+the average of eight."""
 
 NAMES = (*CLASSICAL, "latent-linear", "latent-spherical", *LEARNED, *ANSWERS)
-"""In the order of the tables: classical, fixed paths in latent space, learned baselines, the
-paper preset, then the default preset frame by frame (of films only), as `calid reconstruct` gives
-it, at both ends of its dial, as one posterior sample, and as the average of eight."""
+"""In the order of the tables."""
 
 
 class Roster:
@@ -81,13 +99,13 @@ class Roster:
     ) -> None:
         self.seed, self.device, self.baselines = seed, device, baselines
         # Hashed when they are looked up: once for all methods.
-        self.files = cache(lambda preset: preset_weights(preset, weights))
+        self._files = cache(lambda preset: preset_weights(preset, weights))
         self.load: Callable[[Preset], Model] = cache(
             lambda preset: load_model(preset, device, weights=weights)
         )
 
     def available(self) -> list[str]:
-        """Names of all methods whose weights are there; only of films is `FRAMEWISE` one."""
+        """Names of all methods whose weights are there; `FRAMEWISE` is for films only."""
         return [n for n in NAMES if n not in LEARNED or self._weights(n) is not None]
 
     def contenders(self, names: Sequence[str]) -> list[Contender]:
@@ -114,38 +132,36 @@ class Roster:
         return Sampler(AVERAGE, samples, f"samples of {identity}", settings)
 
     def _contender(self, name: str) -> Contender:
-        classical: dict[str, Method] = {
-            "nearest": nearest,
-            "linear": linear,
-            "cubic": cubic,
-            "registration": registration,
-            "blend": blend,
-        }
-        if name in classical:
-            return Contender(name, classical[name], f"{name} {_code()}")
+        if name in CLASSICAL:
+            return Contender(name, CLASSICAL[name], f"{name} {_code()}")
         if name not in ANSWERS:
             return self._latent(name)
         model, answer, identity, settings = self._preset(name)
-        film = None if name in (FRAMEWISE, "paper", "paper-average") else _films(model, answer)
-        return Contender(name, averaged(model, answer), identity, settings, film)
+
+        def film(images: NDArray[np.float32], *asked: Any) -> NDArray[np.float32]:
+            parts = model.film(images, *asked, answer)
+            return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
+
+        alone = name in (FRAMEWISE, "paper", "paper-average")
+        return Contender(name, averaged(model, answer), identity, settings, None if alone else film)
 
     def _preset(self, name: str) -> tuple[Model, Answer, str, dict[str, object]]:
         """Model, what it is asked for, what its answers depend on, and the record of these."""
         preset: Preset = "paper" if name.startswith("paper") else "default"
         model = self.load(preset)
         answer = model.resolved(replace(ANSWERS[name], seed=self.seed))
-        identity = self._identity(name, answer, model, list(self.files(preset).values()))
+        identity = self._identity(name, answer, model, list(self._files(preset).values()))
         return model, answer, identity, asdict(answer)
 
     def _latent(self, name: str) -> Contender:
         """A baseline in the latent space of the default preset's autoencoder."""
-        model, files = self.load("default"), [self.files("default")["autoencoder"]]
-        fixed: dict[str, LatentRule] = {
-            "latent-linear": LatentLinear(),
-            "latent-spherical": LatentSpherical(),
-        }
-        rule = fixed.get(name)
-        if rule is None:
+        model, files = self.load("default"), [self._files("default")["autoencoder"]]
+        rule: LatentRule
+        if name == "latent-linear":
+            rule = LatentLinear()
+        elif name == "latent-spherical":
+            rule = LatentSpherical()
+        else:
             path = self._weights(name)
             if path is None:
                 raise WeightsError(
@@ -172,31 +188,7 @@ class Roster:
 
 def averaged(model: Model, answer: Answer) -> Method:
     """A model as a benchmark method: its samples averaged in the image."""
-
-    def method(
-        images: NDArray[np.float32],
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        spacing: tuple[float, float],
-    ) -> NDArray[np.float32]:
-        return np.asarray(model.between(images, positions, targets, spacing, answer).mean(axis=0))
-
-    return method
-
-
-def _films(model: Model, answer: Answer) -> Method:
-    """The same for films: images and answers have one more axis of frames in front."""
-
-    def method(
-        images: NDArray[np.float32],
-        positions: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        spacing: tuple[float, float],
-    ) -> NDArray[np.float32]:
-        parts = model.film(images, positions, targets, spacing, answer)
-        return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
-
-    return method
+    return lambda *given: np.asarray(model.between(*given, answer).mean(axis=0))
 
 
 def latent_method(model: Model, rule: LatentRule) -> Method:
@@ -229,3 +221,42 @@ def _code() -> str:
     rooms = ("baselines", "data", "geometry", "inference", "models", "segmentation")
     files = [folder / "diffusion.py", *(p for room in rooms for p in (folder / room).glob("*.py"))]
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(files))).hexdigest()[:16]
+
+
+def record(
+    contenders: Sequence[Contender], *own: Path | None, device: str = "auto"
+) -> dict[str, Any]:
+    """Weights' hashes, what was sampled how, and where; nothing that names the machine.
+
+    Parameters
+    ----------
+    device
+        That the contenders were asked to compute on.
+    own
+        As `weights_sha256`.
+    """
+    place = choose_device(device)
+    gpu = place.type == "cuda"
+    return {
+        "weights_sha256": weights_sha256(*own),
+        "settings": {c.name: c.settings for c in contenders},
+        "machine": {
+            "processor": torch.cuda.get_device_name(place) if gpu else cpu_model(),
+            "cores": available_cpus(),
+            "precision": precision_name(choose_precision(place)),
+            "torch": version("torch"),
+        },
+    }
+
+
+def weights_sha256(*own: Path | None) -> dict[str, str]:
+    """Hashes of all weights that could take part, by name.
+
+    Parameters
+    ----------
+    own
+        Folders with weights that stand in for those of the package, or beside them.
+    """
+    folders = [FOLDER, *(folder for folder in own if folder)]
+    files = {p.stem: p for folder in folders for p in folder.glob("*.safetensors")}
+    return {name: sha256(path) for name, path in sorted(files.items())}

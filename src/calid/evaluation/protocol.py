@@ -2,25 +2,124 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calid.baselines.rules import Method
 from calid.errors import CalidError, CalidWarning, DataError
-from calid.evaluation.case import Case
-from calid.evaluation.contender import Contender
-from calid.evaluation.predictions import Predictions
+from calid.inference.model import FEWEST_FRAMES
+from calid.io.atomic import atomic, check_folder
 
-__all__ = ["Evaluation", "Figures", "Protocol", "Row", "evaluate"]
+__all__ = [
+    "Case",
+    "Contender",
+    "Evaluation",
+    "Figures",
+    "Protocol",
+    "Row",
+    "Sampler",
+    "evaluate",
+    "kept_answer",
+]
 
 EXAMPLES = 2
 
 Figures = Mapping[str, NDArray[np.float64]]
 """Metric to figures: one a target, or one for the whole case. Means leave out NaN and infinity."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stack, made sparse: what a method is given, and what its answer is compared with.
+
+    Parameters
+    ----------
+    subject, name
+        Who, and which stack of theirs.
+    images
+        What the method sees, ``(frames, slices, height, width)``, window units.
+    positions
+        Of the slices, ``(slices,)``, mm, increasing.
+    targets
+        Where it has to answer, ``(targets,)``, mm, increasing, strictly between slices.
+    truth
+        The answer, ``(frames, targets, height, width)``, window units.
+    spacing
+        In-plane ``(row, column)`` spacing in mm.
+    labels, truth_labels
+        Manual labels of ``images`` and of ``truth``, uint8; none if there are none.
+    groups
+        Ways to split the results: name to one value a target.
+    """
+
+    subject: str
+    name: str
+    images: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    truth: NDArray[np.float32]
+    spacing: tuple[float, float]
+    labels: NDArray[np.uint8] | None = None
+    truth_labels: NDArray[np.uint8] | None = None
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method that takes part.
+
+    Parameters
+    ----------
+    name
+        Of its row.
+    method
+        The method itself.
+    identity
+        Changes whenever its answers would: name, code, weights' hashes, settings.
+    settings
+        How it samples, for the record.
+    film
+        For methods that know films: as `method`, with one more axis of frames in front of
+        images and answer.
+    """
+
+    name: str
+    method: Method
+    identity: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    film: Method | None = None
+
+    def answer(self, case: Case) -> NDArray[np.float32]:
+        """The answer to a case, ``(frames, targets, height, width)``.
+
+        A film goes to a method that knows films as a whole, otherwise frame by frame.
+        """
+        asked = case.positions, case.targets, case.spacing
+        if self.film is not None and len(case.images) >= FEWEST_FRAMES:
+            return self.film(case.images, *asked)
+        return np.stack([self.method(images, *asked) for images in case.images])
+
+
+@dataclass(frozen=True)
+class Sampler(Contender):
+    """A method whose samples count one by one, not their average.
+
+    Its `method` puts an axis of samples in front: ``(samples, targets, height, width)``.
+    """
+
+    def answer(self, case: Case) -> NDArray[np.float32]:
+        """All samples of a case's first frame, in place of the frames."""
+        return self.method(case.images[0], case.positions, case.targets, case.spacing)
 
 
 @dataclass(frozen=True)
@@ -36,13 +135,13 @@ class Protocol:
     score
         Figures of an answer ``(frames, targets, height, width)``.
     columns
-        Metrics of the table, in order; all others stand in the CSV alone.
+        Metrics of the table, in order; all others are only in the CSV.
     headline
         Metrics whose paired differences over linear are shown.
     lower_is_better
         Metrics of which that is so.
     ceilings
-        Rows that see the truth and compete with no one: name to an answer from the case.
+        Rows that see the truth, outside the competition: name to an answer from the case.
     goal
         The ceiling of which the tables say how much of the way from linear is covered.
     combine
@@ -81,7 +180,7 @@ class Evaluation:
     targets
         Number of images that were compared.
     truths, answers
-        Middle targets of a few cases, and what every method made of them.
+        Middle targets of a few cases, and the answers of every method there.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -94,8 +193,8 @@ def evaluate(
     protocol: Protocol,
     files: Sequence[Path],
     contenders: Sequence[Contender],
-    predictions: Predictions,
-    on_answer: Callable[[int], None],
+    predictions: Path,
+    on_answer: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Run a protocol.
 
@@ -106,7 +205,8 @@ def evaluate(
     contenders
         In the order of the table.
     predictions
-        Where answers are kept.
+        Folder where answers are kept, see `kept_answer`: an evaluation that was stopped goes on
+        from there.
     on_answer
         Called with the number of pairs of file and method that are done or left out.
 
@@ -115,15 +215,16 @@ def evaluate(
     DataError
         If no file makes a case. Those that do not are left out with a warning.
     """
-    names = [c.name for c in contenders] + list(protocol.ceilings)
-    rows: dict[str, list[Row]] = {n: [] for n in names}
+    answering = {c.name: partial(kept_answer, c, folder=predictions) for c in contenders}
+    answering |= protocol.ceilings
+    rows: dict[str, list[Row]] = {name: [] for name in answering}
     truths: list[NDArray[np.float32]] = []
-    answers: dict[str, list[NDArray[np.float32]]] = {n: [] for n in names}
+    answers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in answering}
     targets, stride = 0, max(1, len(files) // EXAMPLES)
     seen: set[tuple[str, str]] = set()
-    reason: CalidError | None = None
+    reason = "there is none"
     for number, path in enumerate(files):
-        done = number * len(names)
+        done = number * len(answering)
         try:
             case = protocol.load(path)
             if (case.subject, case.name) in seen:
@@ -134,15 +235,17 @@ def evaluate(
                 )
         except CalidError as error:
             warnings.warn(f"left out: {error}", CalidWarning, stacklevel=2)
-            reason = error
-            on_answer(done + len(names))
+            reason = error.rule
+            on_answer(done + len(answering))
             continue
         seen.add((case.subject, case.name))
         show = number >= stride * len(truths) and len(truths) < EXAMPLES
         middle = case.truth.shape[1] // 2
-        for name, answer in _answers(protocol, case, contenders, predictions):
-            figures = protocol.score(case, answer)
-            rows[name].append(Row(case.subject, case.name, figures, case.groups))
+        for name, answer_to in answering.items():
+            answer = answer_to(case)
+            rows[name].append(
+                Row(case.subject, case.name, protocol.score(case, answer), case.groups)
+            )
             if show:
                 answers[name].append(np.clip(answer[0, middle], 0, 1))
             done += 1
@@ -153,17 +256,29 @@ def evaluate(
     if not targets:
         raise DataError(
             files[0].parent if files else "data",
-            f"No file can be used ({reason.rule if reason else 'there is none'}).",
+            f"No file can be used ({reason}).",
             "See the warnings above.",
         )
     return Evaluation(rows, targets, truths, answers)
 
 
-def _answers(
-    protocol: Protocol, case: Case, contenders: Sequence[Contender], predictions: Predictions
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and answer of every row, one after the other."""
-    for contender in contenders:
-        yield contender.name, predictions.of(contender, case)
-    for name, answer in protocol.ceilings.items():
-        yield name, answer(case)
+def kept_answer(contender: Contender, case: Case, folder: Path) -> NDArray[np.float32]:
+    """A method's answer ``(frames, targets, height, width)``, in float16 precision.
+
+    It is read from the folder if it is there whole, under the method's identity and the case;
+    otherwise the method is asked, and the answer is kept there.
+    """
+    digest = hashlib.sha256(contender.identity.encode())
+    for part in (case.images, case.positions, case.targets, np.array(case.spacing)):
+        digest.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+    path = folder / contender.name / f"{case.name}-{digest.hexdigest()[:16]}.npz"
+    missing_or_damaged = OSError, BadZipFile, zlib.error, KeyError, ValueError, EOFError
+    # Opened here: numpy leaves a file that is no archive open.
+    with suppress(*missing_or_damaged), path.open("rb") as file, np.load(file) as store:
+        return np.asarray(store["answer"]).astype(np.float32)
+    answer = contender.answer(case).astype(np.float16)
+    check_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        np.savez_compressed(file, answer=answer)
+    return answer.astype(np.float32)

@@ -75,7 +75,7 @@ def short_axis(marks: Landmarks) -> SliceAxis:
     line = np.array(marks.apex) - base
     length = float(np.linalg.norm(line))
     normal = line / length
-    # Left, unless the axis runs that way itself; then back.
+    # Left, or back if the axis itself runs left or right.
     towards = np.array([-1.0, 0, 0] if abs(normal[0]) < 0.9 else [0, -1.0, 0])
     columns = towards - normal * (normal @ towards)
     columns /= np.linalg.norm(columns)
@@ -99,7 +99,7 @@ def own_axis(volume: SliceStack, margin: float) -> SliceAxis:
     """
     steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
     columns, rows, normal = (volume.affine[:3, :3] / steps).T
-    sizes = np.array([volume.shape[3], volume.shape[2], volume.shape[1]])
+    sizes = np.array(volume.shape[:0:-1])
     length = float((sizes[2] - 1) * steps[2]) - 2 * margin
     if length <= 0:
         raise GeometryError(
@@ -107,19 +107,17 @@ def own_axis(volume: SliceStack, margin: float) -> SliceAxis:
         )
     middle = (sizes[:2] - 1) / 2
     origin = (volume.affine @ [*middle, margin / steps[2], 1])[:3]
-    extent = sizes[:2] * steps[:2]
-    return SliceAxis(origin, rows, columns, normal, length, float(extent[1]), float(extent[0]))
+    width, height = (sizes[:2] * steps[:2]).tolist()
+    return SliceAxis(origin, rows, columns, normal, length, height, width)
 
 
 class Reslicer:
-    """Samples one volume along one axis.
+    """Samples the first frame of a volume along one axis.
 
     Cubic splines between voxels; the volume is mirrored at its edges.
 
     Parameters
     ----------
-    volume
-        Its first frame is sampled.
     axis
         Where slices lie.
     spacing
@@ -131,7 +129,7 @@ class Reslicer:
     def __init__(
         self, volume: SliceStack, axis: SliceAxis, spacing: float, field_of_view: float
     ) -> None:
-        self.axis = axis
+        self._axis = axis
         self._knots = ndimage.spline_filter(volume.data[0].astype(np.float64), mode="mirror")
         self._to_voxels = np.linalg.inv(volume.affine)
         sides = (min(extent, field_of_view) for extent in (axis.height, axis.width))
@@ -155,29 +153,28 @@ class Reslicer:
         NDArray
             Shape ``(slices, height, width)``, the volume's stored units.
         """
-        offsets, weights = slice_profile(thickness)
+        profile = list(zip(*slice_profile(thickness), strict=True))
         out = [
-            sum(w * self._sample(p + o) for o, w in zip(offsets, weights, strict=True))
-            for p in positions
+            sum(
+                weight
+                * ndimage.map_coordinates(
+                    self._knots, self._voxels(position + offset), mode="mirror", prefilter=False
+                )
+                for offset, weight in profile
+            )
+            for position in positions
         ]
         return np.asarray(out, np.float32)
 
     def outside(self, positions: NDArray[np.float64]) -> float:
         """Share of the pixels of planes at some positions that lie beyond the volume's edge."""
-        sizes = np.array(self._knots.shape)[:, None, None]
+        sizes = np.array(self._knots.shape)[:, None, None, None]
         voxels = np.stack([self._voxels(float(p)) for p in positions], 1)
-        inside = (voxels >= -0.5) & (voxels <= sizes[..., None] - 0.5)
+        inside = (voxels >= -0.5) & (voxels <= sizes - 0.5)
         return float(1 - inside.all(0).mean())
 
     def _voxels(self, position: float) -> NDArray[np.float64]:
         """Indices ``(3, height, width)`` into slices, rows and columns of the volume."""
-        points = self.axis.origin + position * self.axis.normal + self._plane
+        points = self._axis.origin + position * self._axis.normal + self._plane
         voxels = points @ self._to_voxels[:3, :3].T + self._to_voxels[:3, 3]
         return np.moveaxis(voxels[..., ::-1], -1, 0)
-
-    def _sample(self, position: float) -> NDArray[np.float64]:
-        return np.asarray(
-            ndimage.map_coordinates(
-                self._knots, self._voxels(position), mode="mirror", prefilter=False
-            )
-        )

@@ -1,11 +1,11 @@
-"""Results as files: summary.json, per_subject.csv, table.md."""
+"""From figures of images to those of subjects, with intervals, and to files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,119 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.evaluation.aggregate import Results
-from calid.evaluation.protocol import Protocol
-from calid.evaluation.statistics import bootstrap
+from calid.evaluation.protocol import Figures, Protocol, Row
 from calid.io.sidecar import write_json, write_text
 from calid.io.together import together
 
-__all__ = ["markdown", "summarise", "write_results"]
+__all__ = [
+    "Interval",
+    "Results",
+    "bootstrap",
+    "by_group",
+    "by_subject",
+    "markdown",
+    "markdown_table",
+    "summarise",
+    "write_results",
+]
 
 BASE, STRONG = "linear", "registration"
 """Methods over which gains are counted: what most viewers do, and the strongest classical one."""
+
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Method to subject to metric to figure."""
+
+Interval = dict[str, float]
+"""``mean``, and ``low`` and ``high`` of its 95 % interval."""
+
+
+def by_subject(protocol: Protocol, rows: Mapping[str, Sequence[Row]]) -> Results:
+    """Means over all images of a subject, whatever stack they are of.
+
+    Figures that are not finite are left out: NaN, and the infinite PSNR of an exact answer. A
+    metric without any figure is NaN, and a subject without any metric is left out.
+    """
+    return {method: _subjects(own, protocol.combine) for method, own in rows.items()}
+
+
+def by_group(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Results]]:
+    """Group to value to results of the images of that value.
+
+    Only metrics with one figure an image in every row can be split; a group that splits
+    nothing, or has one value, is left out.
+    """
+    first = next(iter(rows.values()))
+    splits: dict[str, dict[str, Results]] = {}
+    for group in dict.fromkeys(name for row in first for name in row.groups):
+        known = [row for row in first if group in row.groups]
+        values = sorted({v for row in known for v in row.groups[group]}, key=_rank)
+        # A case of one image cannot tell figures of images from those of cases by itself.
+        metrics = [
+            name
+            for name in dict.fromkeys(name for row in known for name in row.figures)
+            if all(
+                row.figures[name].shape == (len(row.groups[group]),)
+                for row in known
+                if name in row.figures
+            )
+        ]
+        if len(values) > 1 and metrics:
+            splits[group] = {
+                value: {
+                    method: _subjects([_part(r, group, value, metrics) for r in own], None)
+                    for method, own in rows.items()
+                }
+                for value in values
+            }
+    return splits
+
+
+def _rank(value: str) -> tuple[float, str]:
+    """Order of a group's values: numbers by size, then the heart from base to apex."""
+    number, _, unit = value.partition(" ")
+    if unit and number.replace(".", "", 1).isdigit():
+        return float(number), ""
+    thirds = ("base", "mid", "apex", "end")
+    return math.inf, str(thirds.index(value)) if value in thirds else value
+
+
+def _part(row: Row, group: str, value: str, metrics: Sequence[str]) -> Row:
+    """The images of a row that have a value in a group."""
+    chosen = np.array([v == value for v in row.groups.get(group, ())], bool)
+    names = [m for m in metrics if m in row.figures and group in row.groups]
+    return Row(row.subject, row.case, {m: row.figures[m][chosen] for m in names}, {})
+
+
+def _subjects(
+    rows: Sequence[Row], combine: Callable[[Mapping[str, Figures]], Mapping[str, float]] | None
+) -> dict[str, dict[str, float]]:
+    means: dict[str, dict[str, float]] = {}
+    for subject in dict.fromkeys(row.subject for row in rows):
+        cases = {row.case: row.figures for row in rows if row.subject == subject}
+        own: dict[str, float] = {}
+        for metric in dict.fromkeys(m for figures in cases.values() for m in figures):
+            values = np.concatenate([f[metric] for f in cases.values() if metric in f])
+            present = values[np.isfinite(values)]
+            own[metric] = float(present.mean()) if len(present) else math.nan
+        if combine:
+            own |= combine(cases)
+        if not all(math.isnan(v) for v in own.values()):
+            means[subject] = own
+    return means
+
+
+def bootstrap(values: NDArray[np.float64], seed: int = 0, draws: int = 2000) -> Interval:
+    """Percentile bootstrap of the mean over subjects (Efron, 1979).
+
+    Parameters
+    ----------
+    values
+        Shape ``(subjects,)``, one figure a subject.
+    """
+    generator = np.random.default_rng(seed)
+    picks = generator.integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def summarise(
@@ -42,21 +145,21 @@ def summarise(
     facts
         Anything that belongs on the record: data, seed, weights' hashes, machine.
     """
-    subjects = sorted({s for own in results.values() for s in own})
-    ceilings, goal = [n for n in protocol.ceilings if n in results], protocol.goal
+    subjects, goal = _people(results), protocol.goal
     methods: dict[str, Any] = {}
     for method, own in results.items():
-        metrics = dict.fromkeys(m for figures in own.values() for m in figures)
-        methods[method] = {m: _interval(_column(own, m, subjects)) for m in metrics}
+        columns = _columns(own, subjects)
+        methods[method] = {m: _interval(values) for m, values in columns.items()}
         for base in (BASE, STRONG):
             if base in results and method != base:
                 methods[method][f"over_{base}"] = {
-                    m: _interval(_column(own, m, subjects) - _column(results[base], m, subjects))
-                    for m in metrics
+                    m: _interval(values - _column(results[base], m, subjects))
+                    for m, values in columns.items()
                 }
         if BASE in results and method != BASE and goal is not None and goal in results:
             methods[method]["share_of_way"] = {
-                m: _share(results, method, m, goal, subjects) for m in protocol.headline
+                m: _share(*(_mean(_column(results[n], m, subjects)) for n in (method, BASE, goal)))
+                for m in protocol.headline
             }
     return {
         "protocol": protocol.name,
@@ -65,7 +168,7 @@ def summarise(
         "columns": list(protocol.columns),
         "headline": list(protocol.headline),
         "lower_is_better": sorted(protocol.lower_is_better),
-        "ceilings": ceilings,
+        "ceilings": [n for n in protocol.ceilings if n in results],
         "goal": goal,
         "methods": methods,
         "splits": {
@@ -75,41 +178,122 @@ def summarise(
     }
 
 
+def _people(results: Results) -> list[str]:
+    return sorted({s for own in results.values() for s in own})
+
+
+def _column(
+    own: Mapping[str, Mapping[str, float]], metric: str, subjects: Sequence[str]
+) -> NDArray[np.float64]:
+    """A metric of every subject, NaN where there is none."""
+    return np.array([own.get(s, {}).get(metric, math.nan) for s in subjects])
+
+
+def _columns(
+    own: Mapping[str, Mapping[str, float]], subjects: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    metrics = dict.fromkeys(m for figures in own.values() for m in figures)
+    return {m: _column(own, m, subjects) for m in metrics}
+
+
+def _interval(values: NDArray[np.float64]) -> Interval | None:
+    """Mean and interval over the subjects that have the figure, if there are any."""
+    present = values[~np.isnan(values)]
+    return bootstrap(present) if len(present) else None
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else None
+
+
+def _share(own: float | None, base: float | None, top: float | None) -> float | None:
+    """How much of the distance from linear to the goal a method covers, of the means."""
+    if own is None or base is None or top is None or top == base:
+        return None
+    return (own - base) / (top - base)
+
+
+def _means(results: Results) -> dict[str, Any]:
+    subjects = _people(results)
+    means = {
+        method: {m: _mean(values) for m, values in _columns(own, subjects).items()}
+        for method, own in results.items()
+    }
+    return {"n_subjects": len(subjects), "methods": means}
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+
+
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as Markdown tables, intervals in brackets."""
-    methods, headline = summary["methods"], summary["headline"]
+    methods, headline, ceilings = (summary[k] for k in ("methods", "headline", "ceilings"))
     shown = {m: f"{m} ↓" if m in summary["lower_is_better"] else m for m in summary["columns"]}
     columns = [c for c in summary["columns"] if any(c in f for f in methods.values())]
-    gains = [f"{shown[m]} over linear" for m in headline] if BASE in methods else []
+    gains = headline if BASE in methods else []
     share = any("share_of_way" in f for f in methods.values())
-    ways = [f"{headline[0]}: share of the way to {summary['goal']}"] if share else []
-    lines = [_caption(summary), "", _row(["method", *(shown[c] for c in columns), *gains, *ways])]
-    lines.append("|---" * (1 + len(columns) + len(gains) + len(ways)) + "|")
+    head = ["method", *(shown[c] for c in columns), *(f"{shown[m]} over linear" for m in gains)]
+    rows = []
     for method, figures in methods.items():
-        cells = [_cell(figures.get(c)) for c in columns]
-        cells += [_cell(figures.get("over_linear", {}).get(m)) for m in headline if gains]
-        if ways:
+        over = figures.get(f"over_{BASE}", {})
+        rows.append([method, *(_cell(figures.get(c)) for c in columns)])
+        rows[-1] += [_cell(over.get(m)) for m in gains]
+        if share:
             way = figures.get("share_of_way", {}).get(headline[0])
-            cells.append("" if way is None else f"{100 * way:.0f} %")
-        lines.append(_row([method, *cells]))
-    gained = {m: f[f"over_{STRONG}"] for m, f in methods.items() if f"over_{STRONG}" in f}
-    gained = {m: gains for m, gains in gained.items() if m not in (BASE, *summary["ceilings"])}
-    if gained:
+            rows[-1].append("" if way is None else f"{100 * way:.0f} %")
+    if share:
+        head.append(f"{headline[0]}: share of the way to {summary['goal']}")
+    grids = {"own": ", in pixels of the images", "1.5mm": ", in pixels of 1.5 mm"}
+    lines = [
+        f"{summary['protocol']} on {summary['data']}{grids.get(summary.get('grid') or '', '')}: "
+        f"{summary['n_subjects']} subjects, {summary['n_images']} compared images, seed "
+        f"{summary['seed']}. Means over subjects with 95 % bootstrap intervals; less is better "
+        "where marked ↓.",
+        "",
+        *markdown_table(head, rows),
+    ]
+    rows = [
+        [method, *(_cell(figures[f"over_{STRONG}"].get(c)) for c in columns)]
+        for method, figures in methods.items()
+        if f"over_{STRONG}" in figures and method not in (BASE, *ceilings)
+    ]
+    if rows:
         lines += ["", f"By how much each differs from {STRONG}, subject by subject:", ""]
-        lines += [_row(["method", *(shown[c] for c in columns)])]
-        lines.append("|---" * (1 + len(columns)) + "|")
-        lines += [_row([m, *(_cell(g.get(c)) for c in columns)]) for m, g in gained.items()]
+        lines += markdown_table(["method", *(shown[c] for c in columns)], rows)
     for group, values in summary["splits"].items():
-        lines += ["", f"By {group}, means:", ""]
-        split = [m for m in headline if any(_has(part, m) for part in values.values())]
-        heads = [f"{shown[m]}, {v} ({values[v]['n_subjects']})" for m in split for v in values]
-        lines += [_row(["method", *heads]), "|---" * (1 + len(heads)) + "|"]
-        for method in methods:
-            cells = [
-                _number(values[v]["methods"].get(method, {}).get(m)) for m in split for v in values
-            ]
-            lines.append(_row([method, *cells]))
+        everyone = [f for part in values.values() for f in part["methods"].values()]
+        parts = [
+            (metric, value, part["n_subjects"], part["methods"])
+            for metric in headline
+            if any(figures.get(metric) is not None for figures in everyone)
+            for value, part in values.items()
+        ]
+        head = ["method", *(f"{shown[m]}, {value} ({count})" for m, value, count, _ in parts)]
+        rows = [
+            [method, *(_number(means.get(method, {}).get(m)) for m, *_, means in parts)]
+            for method in methods
+        ]
+        lines += ["", f"By {group}, means:", "", *markdown_table(head, rows)]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.{_digits(value)}f}"
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    digits = _digits(interval["mean"])
+    return "{mean:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(d=digits, **interval)
+
+
+def _digits(value: float) -> int:
+    return 2 if abs(value) >= 1.5 else 3
 
 
 def write_results(
@@ -140,73 +324,3 @@ def write_results(
         write(folder / "table.md", partial(write_text, markdown(summary)))
         write(folder / "per_subject.csv", partial(write_text, buffer.getvalue()))
         write(folder / "summary.json", partial(write_json, summary))
-
-
-def _column(
-    own: Mapping[str, Mapping[str, float]], metric: str, subjects: Sequence[str]
-) -> NDArray[np.float64]:
-    """A metric of every subject, NaN where there is none."""
-    return np.array([own.get(s, {}).get(metric, math.nan) for s in subjects])
-
-
-def _interval(values: NDArray[np.float64]) -> dict[str, float] | None:
-    """Mean and interval over the subjects that have the figure, if there are any."""
-    present = values[~np.isnan(values)]
-    return vars(bootstrap(present)) if len(present) else None
-
-
-def _share(
-    results: Results, method: str, metric: str, ceiling: str, subjects: Sequence[str]
-) -> float | None:
-    """How much of the distance from linear to the ceiling a method covers, of the means."""
-    own, base, top = (_mean(_column(results[n], metric, subjects)) for n in (method, BASE, ceiling))
-    if own is None or base is None or top is None or top == base:
-        return None
-    return (own - base) / (top - base)
-
-
-def _means(results: Results) -> dict[str, Any]:
-    subjects = sorted({s for own in results.values() for s in own})
-    means = {}
-    for method, own in results.items():
-        metrics = dict.fromkeys(m for figures in own.values() for m in figures)
-        means[method] = {m: _mean(_column(own, m, subjects)) for m in metrics}
-    return {"n_subjects": len(subjects), "methods": means}
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else None
-
-
-def _has(part: Mapping[str, Any], metric: str) -> bool:
-    return any(figures.get(metric) is not None for figures in part["methods"].values())
-
-
-def _caption(summary: Mapping[str, Any]) -> str:
-    grids = {"own": ", in pixels of the images", "1.5mm": ", in pixels of 1.5 mm"}
-    grid = grids.get(summary.get("grid") or "", "")
-    return (
-        f"{summary['protocol']} on {summary['data']}{grid}: {summary['n_subjects']} subjects, "
-        f"{summary['n_images']} compared images, seed {summary['seed']}. Means over subjects "
-        "with 95 % bootstrap intervals; less is better where marked ↓."
-    )
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return ""
-    digits = _digits(interval["mean"])
-    return "{mean:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(d=digits, **interval)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.{_digits(value)}f}"
-
-
-def _digits(value: float) -> int:
-    return 2 if abs(value) >= 1.5 else 3

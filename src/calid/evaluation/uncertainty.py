@@ -1,8 +1,8 @@
-"""Uncertainty: how often the truth lies where the samples say, and whether they differ where wrong.
+"""Uncertainty: whether the spread of samples says how wrong they are.
 
-Hidden slices again, but every sample by itself. Their average and spread give a prediction
-interval at every pixel; calibration is how often the true pixel lies within it (Gneiting et al.,
-JRSS B 2007). Only pixels of the heart count, where manual labels say which those are.
+Slices are hidden, and every sample counts by itself. Average and spread of the samples give a
+prediction interval at every pixel; calibration is how often the true pixel lies within it
+(Gneiting et al., JRSS B 2007). With manual labels, only pixels of the heart count.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr, t
 
 from calid.data.intensity import CEILING
-from calid.evaluation.case import Case
 from calid.evaluation.hidden_slices import load_case
-from calid.evaluation.protocol import Figures, Protocol, Row
-from calid.evaluation.statistics import Interval
+from calid.evaluation.protocol import Case, Figures, Protocol, Row
+from calid.evaluation.tables import Interval
 from calid.io import Reader, read
 from calid.io.labels import LabelMap
 
@@ -29,10 +28,7 @@ LEVELS = (50, 60, 70, 80, 90, 95)
 
 
 def uncertainty(reader: Reader = read, label_map: LabelMap | None = None) -> Protocol:
-    """The protocol, of contenders that answer with samples in place of frames.
-
-    ``reader`` reads the stacks; ``label_map`` is that of `calid.io.labels.parse_label_map`.
-    """
+    """The protocol of a `Sampler`; parameters as `calid.evaluation.hidden_slices.hidden_slices`."""
     return Protocol(
         name="uncertainty",
         load=partial(load_case, reader=reader, label_map=label_map),
@@ -46,9 +42,9 @@ def uncertainty(reader: Reader = read, label_map: LabelMap | None = None) -> Pro
 def calibration(samples: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, float]:
     """Figures of some pixels.
 
-    Of K samples with mean m and standard deviation s, a further draw of the same distribution
-    lies within m +- t s sqrt(1 + 1/K) as often as said, if it is a Gaussian; t is Student's
-    quantile with K - 1 degrees of freedom.
+    For K samples of a Gaussian with mean m and standard deviation s, one more draw lies within
+    m +- t s sqrt(1 + 1/K) as often as the interval says; t is Student's quantile with K - 1
+    degrees of freedom.
 
     Parameters
     ----------
@@ -61,9 +57,9 @@ def calibration(samples: NDArray[np.float32], truth: NDArray[np.float32]) -> dic
     -------
     dict
         ``inside_50`` and so on: percentage of the pixels within that interval. ``error``: root
-        mean square of truth minus mean. ``spread``: the same of s sqrt(1 + 1/K), what the error
-        should be. ``error_over_spread``: 1 is right, above 1 the samples are too sure. All NaN
-        without pixels.
+        mean square of truth minus mean. ``spread``: root mean square of s sqrt(1 + 1/K), the
+        expected error. ``error_over_spread``: 1 is right, more means that the samples are too
+        similar. All NaN without pixels.
     """
     if samples.shape[1] == 0:
         names = [*(f"inside_{level}" for level in LEVELS), "error", "spread", "error_over_spread"]
@@ -82,9 +78,9 @@ def calibration(samples: NDArray[np.float32], truth: NDArray[np.float32]) -> dic
 
 
 def rank_correlation(rows: Sequence[Row], seed: int = 0, draws: int = 2000) -> Interval:
-    """Spearman's correlation of spread and error over all slices of all subjects.
+    """Spearman's correlation of spread and error over all slices, bootstrapped over subjects.
 
-    With a 95 % interval from the bootstrap over subjects; NaN where slices are too few or equal.
+    NaN where slices are too few or equal.
     """
     figures: dict[str, list[NDArray[np.float64]]] = {}
     for row in rows:
@@ -95,7 +91,8 @@ def rank_correlation(rows: Sequence[Row], seed: int = 0, draws: int = 2000) -> I
     picks = generator.integers(len(subjects), size=(draws, len(subjects)))
     drawn = [_spearman(np.concatenate([subjects[i] for i in pick], axis=1)) for pick in picks]
     low, high = np.nanpercentile(drawn, (2.5, 97.5)) if np.isfinite(drawn).any() else (np.nan,) * 2
-    return Interval(_spearman(np.concatenate(subjects, axis=1)), float(low), float(high))
+    mean = _spearman(np.concatenate(subjects, axis=1))
+    return {"mean": mean, "low": float(low), "high": float(high)}
 
 
 def _score(case: Case, answer: NDArray[np.float32]) -> Figures:

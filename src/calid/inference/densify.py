@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.baselines.signature import Method
+from calid.baselines.rules import Method
 from calid.data.intensity import IntensityWindow
 from calid.errors import CalidWarning, UsageError, WeightsError
 from calid.geometry.affine import dense_affine

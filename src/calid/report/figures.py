@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
-from calid.baselines.signature import Method
+from calid.baselines.rules import Method, linear, nearest
 from calid.data.intensity import IntensityWindow
 from calid.errors import UsageError
 from calid.inference.densify import DensePlan, each_frame, fill

@@ -21,8 +21,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.linear import linear
-from calid.baselines.nearest import nearest
+from calid.baselines.rules import linear, nearest
 from calid.data.intensity import IntensityWindow
 from calid.errors import OutputError
 from calid.io.atomic import atomic

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.baselines.linear import linear
-from calid.baselines.signature import Method
+from calid.baselines.rules import Method, linear
 from calid.data.intensity import IntensityWindow
 from calid.data.sparsify import hide_alternate
 from calid.errors import DataError

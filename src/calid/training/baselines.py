@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calid.baselines.diffusion_autoencoder import DiffusionAutoencoder
-from calid.baselines.learned import Baseline, save_baseline
-from calid.baselines.regression import RegressionInterpolator
+from calid.baselines.learned import (
+    Baseline,
+    DiffusionAutoencoder,
+    RegressionInterpolator,
+    save_baseline,
+)
 from calid.diffusion import diffuse, variance_preserving
 from calid.training.interpolator import TupleBatch, noise_times, tuple_task
 from calid.training.loop import Task

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calid.baselines.diffusion_autoencoder import DiffusionAutoencoderConfig
-from calid.baselines.regression import RegressionConfig
+from calid.baselines.learned import DiffusionAutoencoderConfig, RegressionConfig
 from calid.models.interpolator import DEFAULT, PAPER, InterpolatorConfig
 from calid.training.tuples import TupleConfig
 

@@ -15,7 +15,7 @@ from calid.data.augment import augment_intensity, crop, random_pose
 from calid.data.labelled import LabelledStack
 from calid.data.sampling import seeded
 from calid.errors import DataError
-from calid.evaluation.overlap import dice
+from calid.evaluation.metrics import dice
 from calid.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.baselines.linear import linear
+from calid.baselines.rules import linear
 from calid.data.intensity import IntensityWindow
 from calid.errors import GeometryError
 from calid.geometry.affine import dense_affine

@@ -1,11 +1,11 @@
-"""The cubic B-spline: exact where a spline of its degree must be."""
+"""The cubic B-spline is exact where a spline of its degree must be."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from calid.baselines.cubic import cubic
+from calid.baselines.rules import cubic
 
 UNEVEN = np.array([0.0, 7.0, 20.0, 26.0, 41.0])
 TARGETS = np.array([0.0, 3.0, 7.5, 19.0, 33.3, 41.0])

@@ -1,20 +1,61 @@
-"""Spherical interpolation of the autoencoder's latents, as diffusion autoencoders are used."""
+"""Fixed rules between latents of stage 1, and the signature of every baseline that works there."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from calid.models.interpolator import Neighbours
 
-__all__ = ["LatentSpherical", "slerp"]
+__all__ = ["LatentLinear", "LatentRule", "LatentSpherical", "slerp"]
 
 FLAT = 1e-3
 """Sine of the angle below which two latents count as parallel or opposite."""
 
 
+class LatentRule(Protocol):
+    """A deterministic baseline in the latent space of stage 1.
+
+    Attributes
+    ----------
+    default_steps
+        Steps of its sampler; 1 where it has none.
+    """
+
+    default_steps: int
+
+    def __call__(self, neighbours: Neighbours, steps: int) -> Tensor:
+        """Latents of targets.
+
+        Parameters
+        ----------
+        neighbours
+            Of all targets of one gap: `Neighbours.adjacent` holds the same pair for each. Rules
+            do not use the registered slices.
+        steps
+            Of its sampler; without effect where it has none.
+
+        Returns
+        -------
+        Tensor
+            ``(targets, channels, h, w)``.
+        """
+
+
+class LatentLinear:
+    """A `LatentRule` without weights: a straight line between two latents."""
+
+    default_steps = 1
+
+    def __call__(self, neighbours: Neighbours, steps: int = 1) -> Tensor:
+        """Latents ``(targets, channels, h, w)``; see `LatentRule`."""
+        return neighbours.weighted(neighbours.adjacent)
+
+
 class LatentSpherical:
-    """A `LatentRule` without weights: a great circle between two latents."""
+    """A `LatentRule` without weights: a great circle, as in diffusion autoencoders."""
 
     default_steps = 1
 
@@ -27,10 +68,9 @@ class LatentSpherical:
 def slerp(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
     """Spherical linear interpolation (Shoemake, SIGGRAPH 1985) of whole latents.
 
-    The angle is that between the two flattened latents, and lengths are left as they are, as
-    DMCVR does (He et al., MICCAI 2023). Parallel latents are its limit, a straight line; the
-    great circle of opposite ones, and the angle of a zero one, are undefined: a straight line
-    too.
+    The angle is that between the two flattened latents; lengths stay as they are, as in DMCVR
+    (He et al., MICCAI 2023). A straight line takes the place of the great circle for parallel
+    latents, where it is the limit, and for opposite or zero ones, where there is no such circle.
 
     Parameters
     ----------

@@ -7,9 +7,7 @@ import torch
 from baselines.given import PLACES, neighbours, slices
 from torch import Tensor
 
-from calid.baselines.latent_linear import LatentLinear
-from calid.baselines.latent_spherical import LatentSpherical, slerp
-from calid.baselines.signature import LatentRule
+from calid.baselines.latent_rules import LatentLinear, LatentRule, LatentSpherical, slerp
 
 pytestmark = pytest.mark.usefixtures("inside")
 
