@@ -6,6 +6,8 @@ has less ghosting than that of neighbours as they are. Nothing here is learned.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -60,6 +62,7 @@ def registration(
         raise UsageError(
             "registration", "It needs scikit-image.", "Install it: pip install calid[benchmark]"
         ) from error
+    flow: Callable[..., NDArray[np.float32]] = optical_flow_ilk
     radius = max(1, round(RADIUS / float(np.sqrt(spacing[0] * spacing[1]))))
     out = np.empty((len(targets), *images.shape[1:]), np.float32)
     gaps = np.clip(np.searchsorted(positions, targets), 1, len(positions) - 1)
@@ -68,8 +71,7 @@ def registration(
         # The square root lifts myocardium and lung against the bright blood pool.
         first, second = np.sqrt(low.clip(min=0)), np.sqrt(high.clip(min=0))
         there, back = (
-            optical_flow_ilk(a, b, radius=radius, num_warp=WARPS)
-            for a, b in ((first, second), (second, first))
+            flow(a, b, radius=radius, num_warp=WARPS) for a, b in ((first, second), (second, first))
         )
         for number in np.flatnonzero(gaps == gap):
             alpha = (targets[number] - positions[gap - 1]) / (positions[gap] - positions[gap - 1])

@@ -138,8 +138,13 @@ class Roster:
             return self._latent(name)
         model, answer, identity, settings = self._preset(name)
 
-        def film(images: NDArray[np.float32], *asked: Any) -> NDArray[np.float32]:
-            parts = model.film(images, *asked, answer)
+        def film(
+            images: NDArray[np.float32],
+            positions: NDArray[np.float64],
+            targets: NDArray[np.float64],
+            spacing: tuple[float, float],
+        ) -> NDArray[np.float32]:
+            parts = model.film(images, positions, targets, spacing, answer)
             return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
 
         alone = name in (FRAMEWISE, "paper", "paper-average")
@@ -188,7 +193,9 @@ class Roster:
 
 def averaged(model: Model, answer: Answer) -> Method:
     """A model as a benchmark method: its samples averaged in the image."""
-    return lambda *given: np.asarray(model.between(*given, answer).mean(axis=0))
+    return lambda images, positions, targets, spacing: np.asarray(
+        model.between(images, positions, targets, spacing, answer).mean(axis=0)
+    )
 
 
 def latent_method(model: Model, rule: LatentRule) -> Method:

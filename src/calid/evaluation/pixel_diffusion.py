@@ -83,7 +83,7 @@ class PixelUNet(nn.Module):
         for block in self.middle:
             h = block(h, time, code)
         for block in self.up:
-            h = block(h if block.scale > 1 else torch.cat([h, kept.pop()], 1), time, code)
+            h = block(h if block.grows else torch.cat([h, kept.pop()], 1), time, code)
         out: Tensor = self.exit(h).float()
         return out
 
@@ -93,7 +93,7 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, attend: bool = False, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.grows = scale, scale > 1
         self.norm1, self.conv1 = _norm(inputs), conv(inputs, outputs)
         self.norm2, self.conv2 = _norm(outputs), conv(outputs, outputs)
         self.time, self.semantic = nn.Linear(CODE, 2 * outputs), nn.Linear(CODE, outputs)
@@ -111,7 +111,7 @@ class _Block(nn.Module):
     def _resize(self, x: Tensor) -> Tensor:
         if self.scale < 1:
             return F.avg_pool2d(x, 2)
-        return F.interpolate(x, scale_factor=2.0) if self.scale > 1 else x
+        return F.interpolate(x, scale_factor=2.0) if self.grows else x
 
 
 class _Attention(nn.Module):

@@ -215,8 +215,10 @@ def evaluate(
     DataError
         If no file makes a case. Those that do not are left out with a warning.
     """
-    answering = {c.name: partial(kept_answer, c, folder=predictions) for c in contenders}
-    answering |= protocol.ceilings
+    answering: dict[str, Callable[[Case], NDArray[np.float32]]] = {
+        **{c.name: partial(kept_answer, c, folder=predictions) for c in contenders},
+        **protocol.ceilings,
+    }
     rows: dict[str, list[Row]] = {name: [] for name in answering}
     truths: list[NDArray[np.float32]] = []
     answers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in answering}
@@ -279,6 +281,6 @@ def kept_answer(contender: Contender, case: Case, folder: Path) -> NDArray[np.fl
     answer = contender.answer(case).astype(np.float16)
     check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        np.savez_compressed(file, answer=answer)
+    with atomic(path) as target:
+        np.savez_compressed(target, answer=answer)
     return answer.astype(np.float32)
