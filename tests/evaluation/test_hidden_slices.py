@@ -187,11 +187,6 @@ def test_labels_of_another_shape_are_refused(tmp_path):
     assert caught.value.subject == str(beside)
 
 
-def test_names_in_capitals_are_read_too(tmp_path):
-    save(tmp_path / "p1_ED.nii", random_stack(3)).rename(tmp_path / "p1_ED.NII")
-    assert load_case(tmp_path / "p1_ED.NII").subject == "p1"
-
-
 def test_figures_are_those_of_images_clipped_to_the_window():
     rng = np.random.default_rng(0)
     truth = rng.random((3, 24, 24), dtype=np.float32) * 1.4

@@ -217,11 +217,6 @@ def test_a_shifted_square_is_as_far_away_as_its_far_side():
         assert hausdorff95(a, np.roll(a, shift, 0), (2.5, 1.5)) == pytest.approx(2.5 * shift)
 
 
-def test_pixels_are_apart_along_both_axes():
-    assert hausdorff95(square(1, 2, 1), square(4, 6, 1), (1.0, 1.0)) == pytest.approx(5.0)
-    assert hausdorff95(square(1, 2, 1), square(4, 6, 1), (2.0, 0.5)) == math.hypot(6.0, 2.0)
-
-
 def test_a_few_pixels_far_away_do_not_count():
     line = np.zeros((60, 40), bool)
     line[:, 3] = True

@@ -166,23 +166,6 @@ def test_files_that_cannot_be_used_are_left_out_with_a_warning(tmp_path):
     assert len(found.truths) == 2
 
 
-def test_broken_and_short_stacks_are_left_out(phantoms, tmp_path):
-    broken, short = tmp_path / "broken.nii.gz", tmp_path / "short_ED.nii.gz"
-    broken.write_bytes(b"\x1f\x8b no stack")
-    stack = HeartPhantom(1).acquire(slices=2, field_of_view=48.0, thickness=0.0)
-    write_volume(densify(stack, linear, 1), short)
-    paths, where = [broken, phantoms[0], short], tmp_path / "kept"
-    with pytest.warns(CalidWarning, match="left out") as caught:
-        found = evaluate(
-            hidden_slices(None), paths, [constant("one", 1.0)], where, lambda done: None
-        )
-    assert [p.name in str(w.message) for p, w in zip((broken, short), caught, strict=True)] == [
-        True,
-        True,
-    ]
-    assert [r.case for r in found.rows["one"]] == ["p201_ED"]
-
-
 def test_without_any_usable_file_there_is_nothing_to_evaluate(tmp_path):
     with (
         pytest.warns(CalidWarning, match="left out"),
