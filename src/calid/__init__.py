@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from calid.segmentation.region import heart_region
     from calid.stack import SliceStack, Volume
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CalidError",
