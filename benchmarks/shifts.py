@@ -19,7 +19,7 @@ from scipy import ndimage
 from calid.data.labelled import label_file
 from calid.data.phantom import HeartPhantom
 from calid.io import read, read_stack
-from calid.labels import LV
+from calid.io.labels import LV
 from calid.segmentation.segment import Segmenter, load_segmenter
 from calid.segmentation.shifts import centres_of, find_centres, off_the_curve
 from calid.stack import SliceStack

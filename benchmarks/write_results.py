@@ -27,7 +27,7 @@ from calid.data.labelled import load_labelled
 from calid.evaluation.metrics import dice
 from calid.evaluation.tables import markdown_table
 from calid.geometry.grid import PIXEL_SPACING
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES
 from calid.segmentation.segment import keep_largest, load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,7 @@ from calid.geometry.pixels import PixelGrid
 from calid.geometry.region import BORDER, FADE
 from calid.inference.model import load_model
 from calid.io import read
-from calid.io.labels import read_labels
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES, read_labels
 from calid.segmentation.region import heart_region
 from calid.segmentation.segment import keep_largest, load_segmenter
 

@@ -21,8 +21,8 @@ from pydicom.uid import (
 
 from calid.errors import CalidError, CalidWarning, GeometryError, InputError, IntensityError
 from calid.io import read
-from calid.io.archive import Limits, members
 from calid.io.dicom import read_dicom
+from calid.io.find import Limits, members
 
 # 22: archives that harm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calid.errors import InputError
-from calid.io.archive import Limits, members
+from calid.io.find import Limits, members
 
 
 def test_members_are_numbered_in_the_order_of_paths(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from calid.errors import GeometryError, OutputError
 from calid.io.atomic import atomic
-from calid.io.sidecar import sha256, write_text
-from calid.io.together import together
+from calid.io.sidecar import sha256, together, write_text
 
 
 def content(folder: Path) -> dict[str, str]:

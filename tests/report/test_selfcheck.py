@@ -10,7 +10,7 @@ import pytest
 from calid.baselines.rules import linear
 from calid.errors import DataError
 from calid.inference.densify import densify
-from calid.labels import LV, MYOCARDIUM, RV
+from calid.io.labels import LV, MYOCARDIUM, RV
 from calid.report.measures import measured
 from calid.report.selfcheck import self_check
 

@@ -9,7 +9,7 @@ import pytest
 
 from calid.data.phantom import HeartPhantom
 from calid.errors import DataError, GeometryError
-from calid.labels import LV, MYOCARDIUM, RV
+from calid.io.labels import LV, MYOCARDIUM, RV
 from calid.segmentation.measures import (
     Measurement,
     cavity_volumes,

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from calid.data.labelled import LabelledStack
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES
 from calid.runtime import choose_runtime
 from calid.segmentation.network import SegmentationConfig, SegmentationNetwork, load_segmentation
 from calid.segmentation.segment import Segmenter

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from calid.data.labelled import LabelledStack
 from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError
-from calid.labels import LV, MYOCARDIUM, RV
+from calid.io.labels import LV, MYOCARDIUM, RV
 from calid.training.setup import labelled_phantoms, phantom_films
 
 pytestmark = pytest.mark.slow

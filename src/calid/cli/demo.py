@@ -33,7 +33,7 @@ class Demo:
         from calid.inference.reconstruct import reconstruct
         from calid.io import write_volume
         from calid.io.atomic import check_folder
-        from calid.io.together import together
+        from calid.io.sidecar import together
         from calid.report.figures import LIGHT, comparison, save_figure
         from calid.view.page import write_page
         from calid.view.scene import comparison_scene

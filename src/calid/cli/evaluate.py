@@ -233,8 +233,7 @@ class Evaluate:
         from calid.cli.console import frames_bar, say
         from calid.evaluation.cost import METHODS, cost_table, measure_cost
         from calid.evaluation.methods import weights_sha256
-        from calid.io.sidecar import write_json, write_text
-        from calid.io.together import together
+        from calid.io.sidecar import together, write_json, write_text
 
         self.out.mkdir(parents=True, exist_ok=True)
         with frames_bar(len(METHODS), "timing") as on_method:

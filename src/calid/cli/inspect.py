@@ -15,7 +15,7 @@ from calid.words import count, span
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from calid.io.dicom_report import DicomReport
+    from calid.io.dicom_images import DicomReport
     from calid.io.inspect import Inspection
     from calid.stack import SliceStack
 

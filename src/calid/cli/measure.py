@@ -73,8 +73,7 @@ class Measure:
         from importlib.metadata import version
 
         from calid.cli.console import say
-        from calid.io.sidecar import sha256, write_json, write_text
-        from calid.io.together import together
+        from calid.io.sidecar import sha256, together, write_json, write_text
         from calid.report.measures import as_csv, as_table
         from calid.weights import weights_path
 
@@ -132,7 +131,7 @@ class Measure:
     def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]], list[int]]:
         """Stacks, the manual labels of each, if they are given, and the numbers of frames."""
         from calid.io.labels import check_same_grid, missing_labels
-        from calid.io.origin import doubt_reconstruction
+        from calid.io.nifti import doubt_reconstruction
 
         read, read_labels = self.reading.read, self.reading.read_labels
         paths = [path for path in (self.input, self.es) if path is not None]

@@ -67,9 +67,8 @@ class Reconstruct(Generation):
         from calid.inference.reconstruct import reconstruct
         from calid.inference.record import run_record
         from calid.io import write_uncertainty, write_volume
-        from calid.io.origin import refuse_reconstruction
-        from calid.io.sidecar import write_json
-        from calid.io.together import together
+        from calid.io.nifti import refuse_reconstruction
+        from calid.io.sidecar import together, write_json
 
         spread = self.uncertainty is not None
         self.answer(spread)  # refuses what cannot be asked, before any work
@@ -170,7 +169,7 @@ class Reconstruct(Generation):
     def _check(self) -> None:
         """Everything that can be refused before any work is done."""
         from calid.io.atomic import check_distinct, check_output
-        from calid.io.nifti_write import SUFFIXES
+        from calid.io.nifti import SUFFIXES
         from calid.io.sidecar import check_sidecar
 
         check_output(self.output, [self.input], SUFFIXES)

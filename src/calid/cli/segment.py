@@ -35,7 +35,7 @@ class Segment:
     def run(self) -> None:
         """Read, label, write; nothing is written unless all of it can be."""
         from calid.io.atomic import check_output
-        from calid.io.nifti_write import SUFFIXES
+        from calid.io.nifti import SUFFIXES
         from calid.io.sidecar import check_sidecar
 
         check_output(self.output, [self.input], SUFFIXES)
@@ -43,10 +43,8 @@ class Segment:
         from importlib.metadata import version
 
         from calid.cli.console import frames_bar, say
-        from calid.io.labels import write_labels
-        from calid.io.sidecar import sha256, write_json
-        from calid.io.together import together
-        from calid.labels import CLASSES
+        from calid.io.labels import CLASSES, write_labels
+        from calid.io.sidecar import sha256, together, write_json
         from calid.runtime import precision_name
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path

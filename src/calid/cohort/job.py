@@ -55,8 +55,8 @@ class Reconstruction:
             from calid.inference.reconstruct import reconstruct
             from calid.inference.record import run_record
             from calid.io import write_volume
-            from calid.io.origin import refuse_reconstruction
-            from calid.io.together import together
+            from calid.io.nifti import refuse_reconstruction
+            from calid.io.sidecar import together
 
             target = self.out / subject.target
             started = time.perf_counter()

@@ -23,7 +23,7 @@ from calid.geometry.resample import resample
 from calid.io import read
 from calid.io.atomic import atomic
 from calid.io.find import find_images, plain_stem
-from calid.io.nifti_write import SUFFIXES
+from calid.io.nifti import SUFFIXES
 from calid.stack import SliceStack
 
 __all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film", "window_units"]

@@ -15,8 +15,7 @@ from calid.evaluation.metrics import dice, hausdorff95
 from calid.evaluation.protocol import Case, Figures, Protocol
 from calid.inference.model import Model
 from calid.io import Reader, read
-from calid.io.labels import LabelMap
-from calid.labels import CLASSES, LV, RV
+from calid.io.labels import CLASSES, LV, RV, LabelMap
 from calid.segmentation.measures import slab_widths
 
 __all__ = ["Labeller", "downstream"]

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.evaluation.protocol import Figures, Protocol, Row
-from calid.io.sidecar import write_json, write_text
-from calid.io.together import together
+from calid.io.sidecar import together, write_json, write_text
 
 __all__ = [
     "Interval",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calid.inference.model import Model
-    from calid.io import Headers
+    from calid.io.dicom_write import Headers
     from calid.io.inspect import Inspection
     from calid.stack import SliceStack
 

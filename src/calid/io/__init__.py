@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from calid.errors import CalidWarning, UsageError
 from calid.geometry.affine import SpacingFrom
 from calid.io.contrast import doubtful_images
-from calid.io.nifti import MAX_BYTES, read_stack
-from calid.io.nifti_write import SUFFIXES, write_uncertainty, write_volume
+from calid.io.nifti import MAX_BYTES, SUFFIXES, read_stack, write_uncertainty, write_volume
 from calid.stack import SliceStack
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """DICOM in: a folder, a zip or one file becomes the short-axis stack that is in it.
 
-A stack is found by geometry (`calid.io.dicom_group`) and time (`calid.io.dicom_time`); names
+A stack is found by geometry (`calid.io.dicom_stack`) and time (`calid.io.dicom_phases`); names
 of series and the order of instance numbers play no part. Slices lie where ImagePositionPatient
 says, also when gaps are unequal.
 """
@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calid.errors import CalidError, CalidWarning, GeometryError, InputError, UsageError
 from calid.geometry.dense_grid import usual_gap
-from calid.io.archive import Limits, members
-from calid.io.dicom_choose import choose, unshifted
 from calid.io.dicom_fields import number, text
-from calid.io.dicom_group import TOLD, in_words, numbers_of
+from calid.io.dicom_images import DicomReport, Image, LeftOut, Slice, of_series, scan
+from calid.io.dicom_phases import Film, best_takes, film
 from calid.io.dicom_pixels import check_budget, read_pixels
-from calid.io.dicom_read import Image, of_series, scan
-from calid.io.dicom_report import DicomReport, LeftOut, Slice
-from calid.io.dicom_takes import best_takes
-from calid.io.dicom_time import Film, film
+from calid.io.dicom_stack import TOLD, choose, in_words, numbers_of, unshifted
+from calid.io.find import Limits, members
 from calid.stack import SliceStack
 from calid.words import count, span
 
@@ -40,9 +36,6 @@ __all__ = ["DicomStack", "Exam", "OddSlices", "open_dicom", "read_dicom"]
 
 OddSlices = Literal["refuse", "leave-out"]
 """What to do with slices that do not fit the others."""
-
-OPTION = "--odd-slices"
-"""Where users choose it."""
 
 _OVERLAP = 2.05
 """Slices of this many gaps' thickness would overlap more than any scanner's do."""
@@ -72,17 +65,7 @@ class DicomStack:
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """What was found in an input, before any pixel is decoded.
-
-    Parameters
-    ----------
-    path
-        The input.
-    report
-        What was found.
-    error
-        Why it cannot be read; none if it can.
-    """
+    """What was found in an input, before any pixel is decoded; ``error`` says why it cannot be."""
 
     path: Path
     report: DicomReport
@@ -101,16 +84,20 @@ class Exam:
         """
         if self.error is not None:
             raise self.error
-        cine = self._film
-        assert cine is not None
-        slices = cine.images
+        assert self._film is not None
+        cine, slices = self._film, self._film.images
         check_budget([image for frames in slices for image in frames], self.path, self._max_bytes)
         data, intensity = read_pixels(slices, self.path)
         for note in self.report.warnings:
             warnings.warn(f"{self.path}: {note}", CalidWarning, stacklevel=3)
+        first = slices[0][0]
+        (row, column), step = first.spacing, float(np.ptp(cine.heights)) / (len(cine.heights) - 1)
+        affine = np.eye(4)
+        affine[:3, :3] = first.axes * [column, row, step]
+        affine[:3, 3] = first.corner
         stack = SliceStack(
             data=data,
-            affine=_affine(slices[0][0], cine.heights),
+            affine=affine,
             positions=cine.heights - cine.heights[0],
             thickness=self._thickness,
             frame_times=cine.times,
@@ -196,23 +183,15 @@ def open_dicom(
     path = Path(path)
     if odd_slices not in get_args(OddSlices):
         allowed = " or ".join(get_args(OddSlices))
-        raise UsageError(f"{OPTION} {odd_slices}", "There is no such choice.", f"Use {allowed}.")
+        raise UsageError(
+            f"--odd-slices {odd_slices}", "There is no such choice.", f"Use {allowed}."
+        )
     if thickness is not None and not (math.isfinite(thickness) and thickness > 0):
         raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
     with members(path, Limits(total=max_bytes)) as (files, walk):
         report = DicomReport(len(files))
         images = of_series(scan(files, path, walk, report), series, report, path)
         yield _survey(images, report, path, odd_slices, thickness, max_bytes)
-
-
-def _affine(first: Image, heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Voxel indices of the first slice to RAS+ millimetres, with the mean step."""
-    affine = np.eye(4)
-    row, column = first.spacing
-    step = (heights[-1] - heights[0]) / (len(heights) - 1)
-    affine[:3, :3] = first.axes * [column, row, step]
-    affine[:3, 3] = first.corner
-    return affine
 
 
 def _survey(
@@ -223,7 +202,7 @@ def _survey(
     thickness: float | None,
     max_bytes: int,
 ) -> Exam:
-    """From images to slices in order, with everything that has to be said about it."""
+    """Bring images into slices and frames, and complete the report."""
     report.images = len(images)
     error = _no_stack(images, report, path)
     chosen, rivals = choose(images, report)
@@ -233,8 +212,7 @@ def _survey(
     cine = film(planes, report) if planes else None
     if error is None and rivals:
         sizes = f"{span(len(group.planes) for group in rivals)} slices"
-        groups = [numbers_of(group.images) for group in rivals]
-        error = _several(sizes, list(map(str, rivals)), groups, path)
+        error = _several(sizes, list(map(str, rivals)), [g.series for g in rivals], path)
     elif error is None and twice:
         error = _several(f"{len(chosen)} slices", list(map(in_words, twice)), twice, path)
     elif error is None and (cine is None or len(cine.heights) < 2):
@@ -267,10 +245,10 @@ def _no_stack(images: Sequence[Image], report: DicomReport, path: Path) -> Calid
     """Why images cannot be searched for a stack, if they cannot."""
     if not images:
         reasons = "; ".join(f"{left.images} {left.reason}" for left in report.left_out)
+        why = f" ({reasons})" if reasons else ""
         return InputError(
             path,
-            f"There is no DICOM slice in {count(report.files, 'file')}"
-            f"{f' ({reasons})' if reasons else ''}.",
+            f"There is no DICOM slice in {count(report.files, 'file')}{why}.",
             "Give the folder, zip or file of a short-axis series.",
         )
     studies = {text(i.header, "StudyInstanceUID") for i in images}
@@ -308,7 +286,7 @@ def _odd_error(odd: Sequence[LeftOut], path: Path) -> GeometryError:
     return GeometryError(
         path,
         f"{first}.{more}",
-        f"Take out what does not belong, or leave such slices out with {OPTION} leave-out; "
+        "Take out what does not belong, or leave such slices out with --odd-slices leave-out; "
         "calid inspect lists everything.",
     )
 
@@ -335,7 +313,7 @@ def _thickness(cine: Film, given: float | None, notes: list[str]) -> float:
 
 
 def _doubts(cine: Film, thickness: float) -> list[str]:
-    """What the headers and places of slices contradict each other in."""
+    """Where headers and the places of slices contradict each other."""
     notes = []
     if len(cine.heights) > 1:
         usual, gaps = usual_gap(cine.heights), np.diff(cine.heights)

@@ -2,7 +2,7 @@
 
 Real headers hold values that the standard does not allow. One that is needed and cannot be
 read counts as absent; all others do not matter. Enhanced files are read as classic ones: their
-functional groups have been lifted (`calid.io.dicom_read`).
+functional groups have been lifted (`calid.io.dicom_images`).
 """
 
 from __future__ import annotations
@@ -77,24 +77,13 @@ class Contrast:
 
     Contrast agents are no part of it: a film may be acquired after one was given. Nor are flip
     angles: scanners lower them slice by slice to spare the patient heat.
-
-    Parameters
-    ----------
-    kind
-        What sets it apart from a plain image, in words; empty for plain ones, as cines are.
-    sequence
-        Name of the pulse sequence, without the part that varies from slice to slice.
-    prepared
-        Whether the magnetisation was prepared; none if it is not said.
-    echo, inversion
-        Times in ms; an inversion time of 0 if there is no preparation.
     """
 
-    kind: str
-    sequence: str
-    prepared: bool | None
-    echo: float | None
-    inversion: float
+    kind: str  # what sets it apart from a plain image, as cines are; empty for those
+    sequence: str  # its name without the part that varies from slice to slice
+    prepared: bool | None  # whether the magnetisation was; none if it is not said
+    echo: float | None  # time in ms
+    inversion: float  # time in ms; 0 without a preparation
 
     @classmethod
     def of(cls, header: Dataset) -> Contrast:
@@ -258,7 +247,7 @@ def _close(one: float, other: float) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and logs of the library and its decoders, which quote values."""
+    """Silence the warnings and logs of pydicom and its decoders, which quote values."""
     before = logging.root.manager.disable
     logging.disable()
     try:

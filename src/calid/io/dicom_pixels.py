@@ -26,7 +26,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLE
 from calid.errors import InputError, IntensityError
 from calid.io.dicom_decode import Decoder
 from calid.io.dicom_fields import number, quiet, text
-from calid.io.dicom_read import Image, parse
+from calid.io.dicom_images import Image, parse
 from calid.stack import Intensity
 
 __all__ = ["check_budget", "read_pixels"]

@@ -1,4 +1,9 @@
-"""DICOM out: a volume as a derived MR series, complete or not at all; every tag of every file."""
+"""DICOM out: a volume as a derived MR series, complete or not at all; every tag of every file.
+
+Nothing of a source's header is kept but the attributes listed here: no private ones, no
+operators, no free-text comments. Patient and study are kept because a derived series has to be
+filed with its study; de-identify the source first if the output is to be shared.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +11,334 @@ import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import format_number_as_ds
 
+from calid.errors import CalidWarning, GeometryError, IntensityError
+from calid.geometry.affine import check
 from calid.io.atomic import atomic_folder, check_new_folder
-from calid.io.dicom_write_grid import Headers, Pixels, Planes, match_headers, planes, to_16_bit
-from calid.io.dicom_write_modules import (
-    SOFTWARE,
-    code,
-    own_study,
-    reference,
-    series_level,
-    technique,
-)
-from calid.stack import Volume
+from calid.io.contrast import contrast
+from calid.stack import Intensity, Volume
 
-__all__ = ["write_dicom"]
+__all__ = ["Headers", "write_dicom"]
+
+SOFTWARE = f"calid {version('calid')}"
+
+PATIENT_AND_STUDY = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "PatientPosition",
+    "BodyPartExamined",
+)
+"""Equal in all slices of a stack; taken from its first."""
+
+TECHNIQUE = (
+    "ScanningSequence",
+    "SequenceVariant",
+    "ScanOptions",
+    "MRAcquisitionType",
+    "RepetitionTime",
+    "EchoTime",
+    "EchoTrainLength",
+    "InversionTime",
+    "FlipAngle",
+    "MagneticFieldStrength",
+    "ImagingFrequency",
+    "ImagedNucleus",
+    "NumberOfAverages",
+    "PixelBandwidth",
+    "NominalInterval",
+    "HeartRate",
+    "BurnedInAnnotation",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+"""How a slice was acquired; a generated one has it from the slice below."""
+
+ACQUISITION = ("AcquisitionDate", "AcquisitionTime", "AcquisitionNumber")
+"""When a slice was acquired; a generated one was not."""
+
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+    "PatientPosition",
+)
+
+
+def _series_level(source: Dataset) -> Dataset:
+    """Attributes that all images of the series share, from a source or what `_own_study` gives."""
+    image = Dataset()
+    _copy(source, image, PATIENT_AND_STUDY)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    if not image.get("BodyPartExamined"):
+        image.BodyPartExamined = "HEART"
+    image.SOPClassUID = MRImageStorage
+    # Value 3 is not optional for MR.
+    image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    image.Modality = "MR"
+    _copy(source, image, ("SeriesNumber", "SeriesDescription"))
+    image.SeriesNumber = 1000 + int(image.get("SeriesNumber") or 0)
+    described = image.get("SeriesDescription") or ""
+    image.SeriesDescription = f"CaLID reconstructed {described}"[:64].strip()
+    image.Manufacturer = "CaLID"
+    image.ManufacturerModelName = "calid"
+    image.SoftwareVersions = SOFTWARE
+    if source.get("Manufacturer"):
+        scanner = Dataset()
+        _copy(source, scanner, ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"))
+        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "Acquisition Equipment")]
+        image.ContributingEquipmentSequence = [scanner]
+    image.ContentDate = image.ContentTime = ""
+    return image
+
+
+def _technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dataset:
+    """How one slice was acquired; an unknown sequence is marked as research.
+
+    ``acquired`` tells the source itself from a slice generated above it. ``trigger_time`` is in
+    ms after the R wave; none if the scan was not gated.
+    """
+    image = Dataset()
+    image.ScanningSequence, image.SequenceVariant = "RM", "NONE"
+    image.ScanOptions = image.RepetitionTime = image.EchoTime = image.EchoTrainLength = None
+    image.MRAcquisitionType = "2D"
+    _copy(source, image, TECHNIQUE + (ACQUISITION if acquired else ()))
+    if trigger_time is not None:
+        image.TriggerTime = trigger_time
+        options = image.ScanOptions or []
+        options = [options] if isinstance(options, str) else list(options)
+        # A time after the R wave is allowed only where the heart gates the scan.
+        if not {"CG", "PPG"} & set(options):
+            image.ScanOptions = [*options, "CG"]
+    return image
+
+
+def _own_study(study: str, frame_of_reference: str, patient: str) -> Dataset:
+    """Stand-in for a source's header: a new study of nobody.
+
+    Every heart has a ``patient`` of its own, so that archives do not file different ones as one.
+    """
+    source = Dataset()
+    source.PatientName, source.PatientID = "CaLID^Anonymous", patient
+    source.StudyID = "1"
+    source.StudyInstanceUID, source.FrameOfReferenceUID = study, frame_of_reference
+    return source
+
+
+def _reference(sop_class: str, instance: str, frame: int | None = None) -> Dataset:
+    """One item of SourceImageSequence; the frame's number, from 1, if it has several."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
+    purpose = _code("121322", "Source image for image processing operation")
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    return item
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    """A code of DICOM's own terminology."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
+def _copy(source: Dataset, target: Dataset, keywords: tuple[str, ...]) -> None:
+    """Copy what is there; text as it is, numbers only if they are numbers."""
+    for keyword in keywords:
+        if keyword not in source:
+            continue
+        # A copy: setting a value later would change the source's element in place.
+        element = copy(source[keyword])
+        if element.VR in ("DS", "IS"):
+            try:
+                element = DataElement(
+                    element.tag, element.VR, element.value, validation_mode=config.RAISE
+                )
+            except (ValueError, TypeError, OverflowError):
+                continue
+        target[keyword] = element
+
+
+Headers = Sequence[Sequence[Dataset]]
+"""Source slices without pixels, ``[frame][slice]``."""
+
+EQUAL_STEPS = 0.01
+"""Largest relative difference between steps that are called one spacing."""
+
+_LEVELS = 2**16 - 1
+_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Planes:
+    """The planes of a volume's slices, in the patient's axes (LPS+) and mm."""
+
+    orientation: NDArray[np.float64]  # (6,), unit vectors along a row and along a column
+    corners: NDArray[np.float64]  # (slices, 3), the centre of the first pixel of every slice
+    direction: NDArray[np.float64]  # (3,), unit vector from the first slice to the last
+    spacing: tuple[float, float]  # in-plane row step and column step
+    step: float | None  # from slice to slice; none if steps differ
+
+    @property
+    def locations(self) -> NDArray[np.float64]:
+        """Distance of every slice from the origin along the normal, mm, shape ``(slices,)``."""
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        return self.corners @ normal
+
+
+def _planes(volume: Volume) -> _Planes:
+    """Planes of a volume: RAS+ turned to LPS+, true slice positions kept."""
+    affine = check(volume.affine, "volume")
+    axes = _TO_LPS @ affine[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    row, column, direction = axes.T
+    # DICOM wants right angles; an affine may be off by as much as `check` tolerates.
+    column = column - (column @ row) * row
+    column /= np.linalg.norm(column)
+    # The affine's planes are even; acquired slices may lie beside theirs, generated ones do not.
+    step = float(np.linalg.norm(affine[:3, 2]))
+    along = volume.positions - step * np.arange(len(volume.positions))
+    on_plane = np.ones_like(volume.acquired) if volume.acquired.all() else ~volume.acquired
+    heights = volume.positions - along[on_plane].mean()
+    corners = _TO_LPS @ affine[:3, 3] + heights[:, None] * direction
+    steps = np.diff(heights)
+    equal = steps.size > 0 and float(np.ptp(steps)) <= EQUAL_STEPS * float(steps.mean())
+    return _Planes(
+        # Rounded far below any scanner's precision, and without minus zeros.
+        orientation=np.concatenate([row, column]).round(12) + 0.0,
+        corners=corners.round(9) + 0.0,
+        direction=direction,
+        spacing=volume.pixel_spacing,
+        step=float(steps.mean()) if equal else None,
+    )
+
+
+def _match_headers(headers: Headers, volume: Volume, places: _Planes) -> list[list[Dataset]]:
+    """Source headers ``[frame][acquired slice]``, matched to the slices by position."""
+    corners = places.corners[volume.acquired]
+    gaps = np.diff(volume.positions[volume.acquired])
+    reach = float(gaps.min()) / 2 if gaps.size else np.inf
+    frames = volume.data.shape[0]
+    if len(headers) != frames or any(len(frame) != len(corners) for frame in headers):
+        raise GeometryError(
+            "headers",
+            f"{frames} frames of {len(corners)} acquired slices need one header each.",
+            "Pass the headers of the stack that was reconstructed.",
+        )
+    matched = []
+    for number, frame in enumerate(headers):
+        found = np.array([header.ImagePositionPatient for header in frame], dtype=np.float64)
+        off = np.abs((found[None] - corners[:, None]) @ places.direction)
+        order = off.argmin(axis=1)
+        if len(set(order.tolist())) < len(corners) or float(off.min(axis=1).max()) >= reach:
+            raise GeometryError(
+                "headers",
+                f"In frame {number + 1} they do not lie where the acquired slices are.",
+                "Pass the headers of the stack that was reconstructed.",
+            )
+        matched.append([frame[index] for index in order])
+    return matched
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """16-bit integers ``(frames, slices, height, width)`` and what they mean."""
+
+    data: NDArray[np.integer[Any]]
+    intensity: Intensity
+    window: tuple[float, float]  # centre and width for display, image units
+    kept: str = "unchanged"  # what became of the values, for the record
+
+
+def _to_16_bit(volume: Volume) -> _Pixels:
+    """Whole numbers that fit 16 bits stay as they are; all else is quantised.
+
+    Quantised values use the whole unsigned range, with slope and intercept to undo it. Whole
+    numbers that span no more than 65535 are shifted only, without loss. A warning tells the
+    largest change, in image units.
+    """
+    data: NDArray[Any] = volume.data
+    if data.dtype.kind not in "iuf":
+        raise IntensityError(
+            "volume", f"DICOM images hold real numbers, not {data.dtype}.", "Use magnitudes."
+        )
+    low, high = float(data.min()), float(data.max())
+    if not np.isfinite(high - low):
+        raise IntensityError("volume", "Some values are NaN or infinite.", "Fill them first.")
+    whole = data.dtype.kind in "iu" or all(np.array_equal(x, np.rint(x)) for x in data)
+    scale, window = volume.intensity, _window(volume)
+    for dtype in (np.uint16, np.int16):
+        if whole and np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return _Pixels(data.astype(dtype), scale, window)
+    step = (high - low) / _LEVELS or 1.0
+    if whole:
+        step = float(np.ceil(step))
+    levels = np.empty(data.shape, np.uint16)
+    for frame, values in zip(levels, data, strict=True):
+        frame[:] = np.rint((values.astype(np.float64) - low) / step).clip(0, _LEVELS)
+    kept = "unchanged"
+    if not whole or step > 1:
+        kept = "quantised to 16 bits"
+        loss = step / 2 * abs(scale.slope)
+        warnings.warn(
+            f"DICOM holds 16-bit integers, so {data.dtype} values are quantised there: they "
+            f"change by up to {loss:.2g}, {50 / _LEVELS:.1g} % of their range.",
+            CalidWarning,
+            stacklevel=3,
+        )
+    shifted = Intensity(step * scale.slope, low * scale.slope + scale.intercept)
+    return _Pixels(levels, shifted, window, kept)
+
+
+def _window(volume: Volume) -> tuple[float, float]:
+    """One window for all slices: the contrast of the acquired ones."""
+    found = contrast(volume.data[:, volume.acquired])
+    ends = np.array([found.low, found.high])
+    low, high = np.sort(ends * volume.intensity.slope + volume.intensity.intercept)
+    return float(low + high) / 2, float(high - low) or 1.0
 
 
 def write_dicom(
@@ -47,7 +356,7 @@ def write_dicom(
 
     With headers, the series belongs to the sources' study and frame of reference, and carries
     over their patient: this is the only output of the package that does, and
-    `calid.io.dicom_write_modules` lists every attribute. Without, it makes a study of its own
+    the constants of this module list every attribute. Without, it makes a study of its own
     for an anonymous patient, the same for every reconstruction of the same slices. UIDs are
     hashes of the content: equal volumes give equal files, others never share one.
 
@@ -81,10 +390,10 @@ def write_dicom(
         If values do not fit into 16-bit integers and are quantised.
     """
     check_new_folder(folder)
-    places = planes(volume)
-    pixels = to_16_bit(volume)
+    places = _planes(volume)
+    pixels = _to_16_bit(volume)
     with _quiet():
-        sources = None if headers is None else match_headers(headers, volume, places)
+        sources = None if headers is None else _match_headers(headers, volume, places)
         series = _Series.of(volume, places, pixels, sources, thickness)
         frames, slices = volume.data.shape[:2]
         with atomic_folder(folder) as temporary:
@@ -98,7 +407,7 @@ def write_dicom(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A source's values may break rules; they are carried over as they are, without a remark."""
+    """No checks of values: a source's may break rules, and are carried over as they are."""
     with config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -106,33 +415,21 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """All that the images of one series are made of.
-
-    Parameters
-    ----------
-    volume, places, pixels
-        What is written, where it lies, and its stored values.
-    sources
-        Headers of the acquired slices, ``[frame][acquired slice]``; none if it is not of DICOM.
-    shared
-        Attributes that are equal in all images.
-    identity
-        Hash of everything that the series depends on.
-    """
+    """All that the images of one series are made of."""
 
     volume: Volume
-    places: Planes
-    pixels: Pixels
-    sources: list[list[Dataset]] | None
-    shared: Dataset
-    identity: str
+    places: _Planes
+    pixels: _Pixels
+    sources: list[list[Dataset]] | None  # [frame][acquired slice]; none without DICOM input
+    shared: Dataset  # attributes that are equal in all images
+    identity: str  # hash of everything that the series depends on
 
     @classmethod
     def of(
         cls,
         volume: Volume,
-        places: Planes,
-        pixels: Pixels,
+        places: _Planes,
+        pixels: _Pixels,
         sources: list[list[Dataset]] | None,
         thickness: float | None,
     ) -> _Series:
@@ -144,8 +441,8 @@ class _Series:
         acquired = volume.acquired
         scan = _hash(volume.affine[:, [0, 1, 3]], volume.positions[acquired])
         scan = _hash(scan, volume.data[:, acquired])
-        own = own_study(_uid(scan, "study"), _uid(scan, "frame"), f"CALID-{scan[:12].upper()}")
-        shared = series_level(own if sources is None else sources[0][0])
+        own = _own_study(_uid(scan, "study"), _uid(scan, "frame"), f"CALID-{scan[:12].upper()}")
+        shared = _series_level(own if sources is None else sources[0][0])
         for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
             if not shared.get(keyword):
                 shared[keyword] = own[keyword]
@@ -195,15 +492,15 @@ class _Series:
         acquired = bool(self.volume.acquired[place])
         parents = [above] if acquired else [above - 1, above]
         if self.sources is None:
-            image = technique(Dataset(), acquired, self._trigger_time(frame))
+            image = _technique(Dataset(), acquired, self._trigger_time(frame))
             # Without source images, a generated slice refers to the acquired ones beside it.
             found = [] if acquired else [self._instance(frame, int(real[i])) for i in parents]
-            references = [reference(MRImageStorage, uid) for uid in found]
+            references = [_reference(MRImageStorage, uid) for uid in found]
         else:
             headers = [self.sources[frame][index] for index in parents]
-            image = technique(headers[0], acquired, self._trigger_time(frame))
+            image = _technique(headers[0], acquired, self._trigger_time(frame))
             references = [
-                reference(h.SOPClassUID, h.SOPInstanceUID, h.get("ReferencedFrameNumber"))
+                _reference(h.SOPClassUID, h.SOPInstanceUID, h.get("ReferencedFrameNumber"))
                 for h in headers
             ]
         if references:
@@ -214,7 +511,7 @@ class _Series:
         else:
             mark = f"generated by CaLID between slices {above} and {above + 1}"
             how = f"An estimate {mark} of {len(real)}. Not an observation; research use only."
-            image.DerivationCodeSequence = [code("113085", "Spatial resampling")]
+            image.DerivationCodeSequence = [_code("113085", "Spatial resampling")]
         image.ImageComments = f"CaLID reconstructed series: {mark}"
         image.DerivationDescription = f"{SOFTWARE}: {how}"
         return image

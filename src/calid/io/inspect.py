@@ -18,9 +18,8 @@ from calid.geometry.affine import SpacingFrom
 from calid.io import check_format, read_stack
 from calid.io.contrast import doubtful_images
 from calid.io.dicom import OddSlices, open_dicom
-from calid.io.dicom_report import DicomReport
-from calid.io.nifti import MAX_BYTES
-from calid.io.origin import doubt_reconstruction
+from calid.io.dicom_images import DicomReport
+from calid.io.nifti import MAX_BYTES, doubt_reconstruction
 from calid.stack import SliceStack
 
 _NIBABEL: Any = nib  # whose functions carry no types

@@ -1,4 +1,4 @@
-"""Label files in and out: small integers on the grid of a stack."""
+"""The labels, in ACDC's numbering, and files of them on the grid of a stack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from calid.errors import CalidWarning, GeometryError, IntensityError, UsageError
 from calid.geometry.affine import SpacingFrom
 from calid.geometry.dense_grid import TOLERANCE, offsets
-from calid.io.nifti import MAX_BYTES, read_stack
-from calid.io.nifti_write import write_on_grid
-from calid.labels import CLASSES
+from calid.io.nifti import MAX_BYTES, read_stack, write_on_grid
 from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = [
+    "CLASSES",
+    "LV",
+    "MYOCARDIUM",
+    "RV",
     "LabelMap",
     "as_labels",
     "check_same_grid",
@@ -30,6 +33,11 @@ __all__ = [
     "read_labels",
     "write_labels",
 ]
+
+RV, MYOCARDIUM, LV = 1, 2, 3
+
+CLASSES = MappingProxyType({"RV": RV, "MYO": MYOCARDIUM, "LV": LV})
+"""Names of tables to labels: RV cavity, LV myocardium, LV cavity; 0 is everything else."""
 
 LabelMap = Mapping[int, int]
 """Values in a file to the package's labels."""
@@ -168,7 +176,7 @@ def as_labels(
 def parse_label_map(text: str | None) -> LabelMap | None:
     """Values of a file to labels, of ``LV=1,MYO=2,RV=3``; a name may come more than once.
 
-    None of none, which reads the package's own labels.
+    Without a text there is no map: files then hold the package's own labels.
 
     Raises
     ------
@@ -191,12 +199,9 @@ def parse_label_map(text: str | None) -> LabelMap | None:
 
 
 def missing_labels(labels: NDArray[np.uint8]) -> list[str]:
-    """What is missing in labels ``(frames, slices, height, width)``.
+    """What is missing in labels ``(frames, slices, height, width)``, in sentences.
 
-    Returns
-    -------
-    list of str
-        Nothing if all labels are there, in every slice between two that have them.
+    Empty if all labels are there, and in every slice between two that have them.
     """
     there = (labels[..., None, :, :] == np.array([*CLASSES.values()])[:, None, None]).any((-2, -1))
     notes = [
@@ -217,19 +222,19 @@ def missing_labels(labels: NDArray[np.uint8]) -> list[str]:
 
 
 def doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None = None) -> list[str]:
-    """Whether myocardium surrounds the left ventricle, or rather something else something else.
+    """Say so if another pair of labels surround each other better than myocardium and LV do.
 
     Parameters
     ----------
     labels
         Shape ``(frames, slices, height, width)``.
     label_map
-        By which they were read, to tell a better one in the file's own values.
+        By which they were read; a better one is proposed in the file's own values.
 
     Returns
     -------
     list of str
-        Nothing if the order is as it should be, or cannot be judged.
+        Empty if the order is as it should be, or cannot be judged.
     """
     shares = {
         (ring, core): _surrounds(labels, CLASSES[ring], CLASSES[core])

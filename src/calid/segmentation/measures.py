@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import DataError, GeometryError
-from calid.labels import LV, MYOCARDIUM, RV
+from calid.io.labels import LV, MYOCARDIUM, RV
 
 __all__ = [
     "DENSITY",
@@ -165,7 +165,7 @@ def cavity_volumes(
     Parameters
     ----------
     labels
-        Shape ``(frames, slices, height, width)``; see `calid.labels`.
+        Shape ``(frames, slices, height, width)``; see `calid.io.labels`.
     positions
         Shape ``(slices,)``, mm along the slice normal, evenly spaced or not.
     pixel_spacing

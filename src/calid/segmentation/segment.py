@@ -14,7 +14,7 @@ from torch import Tensor
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
 from calid.geometry.orientation import turn, turn_back
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.runtime import PrecisionName, Runtime, choose_runtime
 from calid.segmentation.network import SegmentationNetwork, load_segmentation

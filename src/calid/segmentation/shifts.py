@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidWarning
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
-from calid.labels import LV
+from calid.io.labels import LV
 from calid.segmentation.segment import Segmenter, keep_largest
 from calid.stack import SliceStack
 

@@ -16,7 +16,7 @@ from calid.data.labelled import LabelledStack
 from calid.data.sampling import seeded
 from calid.errors import DataError
 from calid.evaluation.metrics import dice
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
 from calid.segmentation.network import KIND, SegmentationNetwork

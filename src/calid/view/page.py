@@ -15,7 +15,7 @@ import numpy as np
 from calid.errors import CalidWarning
 from calid.html import templates
 from calid.io.atomic import atomic
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES
 from calid.view.scene import Layer, Panel, Scene
 
 __all__ = ["embedded_page", "encode", "linked_page", "write_page"]

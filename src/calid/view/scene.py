@@ -14,8 +14,7 @@ from calid.data.intensity import IntensityWindow
 from calid.errors import GeometryError
 from calid.geometry.affine import dense_affine
 from calid.inference.densify import densify
-from calid.io.labels import check_same_grid
-from calid.labels import CLASSES
+from calid.io.labels import CLASSES, check_same_grid
 from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = [

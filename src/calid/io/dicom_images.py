@@ -2,7 +2,8 @@
 
 Classic files (one image) and enhanced ones (many, with functional groups) become the same
 thing: a flat header. Everything that `pydicom` says about a file may quote the patient, so
-none of its messages is passed on.
+none of its messages is passed on. Nor does any name, date, UID, free text or file name reach the
+report of what was found: exporters put patients' names into all of these.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -23,12 +25,76 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from calid.errors import CalidError, GeometryError, InputError
-from calid.io.archive import Member, Walk
 from calid.io.dicom_fields import Contrast, number, numbers, part, processing, quiet, text
-from calid.io.dicom_report import DicomReport, LeftOut
+from calid.io.find import Member, Walk
 from calid.words import count
 
-__all__ = ["Image", "of_series", "parse", "scan"]
+__all__ = ["DicomReport", "Image", "LeftOut", "Slice", "of_series", "parse", "scan"]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files or images that are not in the stack."""
+
+    reason: str
+    images: int  # how many
+    planes: int | None = None  # at how many places
+    frames: int | None = None  # most images at one place
+    matrix: tuple[int, int] | None = None  # rows, columns
+    pixel_spacing_mm: tuple[float, float] | None = None  # row step, column step
+    angle_deg: float | None = None  # between their planes and those of the stack, 0 to 90
+    series: tuple[int, ...] = ()  # numbers
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of the stack."""
+
+    position_mm: float  # along the normal, 0 for the first slice
+    frames: int
+    series: tuple[int, ...]  # numbers
+
+
+@dataclass
+class DicomReport:
+    """What was found, kept and left out; every step of the search adds its own.
+
+    Parameters
+    ----------
+    files, images
+        Files looked at; images in them that have a place in space.
+    kept
+        Slices of the stack in the order of positions, before any problem is resolved.
+    left_out
+        Everything else, and why.
+    odd
+        Slices that do not fit the stack, which would have a hole without them; not in `facts`.
+    problems, warnings, decision
+        Sentences: why the input cannot be read as it is; what was decided on the user's behalf;
+        which images are the short axis and why, and why others are not.
+    time_from
+        Which field ordered the frames; empty for a stack without frames.
+    time_spread_s
+        Largest difference between slices in the time of the same phase, in seconds.
+    """
+
+    files: int
+    images: int = 0
+    kept: list[Slice] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    odd: list[LeftOut] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    decision: list[str] = field(default_factory=list)
+    time_from: str = ""
+    time_spread_s: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        facts = asdict(self)
+        del facts["odd"]
+        return facts
+
 
 _GROUPS = (
     "PixelMeasuresSequence",
@@ -77,31 +143,16 @@ _DAMAGED = "Copy or export the file again."
 class Image:
     """One image: a frame of a file.
 
-    Parameters
-    ----------
-    member, frame
-        The file, and the number of the frame in it, from 0.
-    multiple
-        Whether the file has a frame axis.
-    header
-        Without pixels; of an enhanced file, with the frame's functional groups lifted.
-    matrix
-        Rows and columns.
-    spacing
-        Row and column step in mm.
-    axes
-        Shape ``(3, 3)``; its columns are the directions of increasing column, row and slice
-        in RAS+.
-    corner
-        Shape ``(3,)``; RAS+ millimetres of the first voxel's centre.
+    ``axes`` has the shape ``(3, 3)``: its columns are the directions of increasing column, row
+    and slice in RAS+. ``corner`` ``(3,)`` is the first voxel's centre in RAS+ millimetres.
     """
 
     member: Member
-    frame: int
-    multiple: bool
-    header: Dataset
-    matrix: tuple[int, int]
-    spacing: tuple[float, float]
+    frame: int  # in the file, from 0
+    multiple: bool  # whether the file has a frame axis
+    header: Dataset  # without pixels; with the frame's functional groups lifted
+    matrix: tuple[int, int]  # rows, columns
+    spacing: tuple[float, float]  # row step, column step in mm
     axes: NDArray[np.float64]
     corner: NDArray[np.float64]
 
@@ -118,7 +169,7 @@ class Image:
 
     @cached_property
     def processing(self) -> int:
-        """How far it is from what was acquired; see `calid.io.dicom_fields.processing`."""
+        """How far it is from what was acquired, 0 to 3."""
         return processing(self.header)
 
     @cached_property
@@ -160,12 +211,7 @@ def of_series(
 
 
 def scan(files: Sequence[Member], path: Path, walk: Walk, report: DicomReport) -> list[Image]:
-    """Images with a place in space, and why other files show no slice of a heart.
-
-    Parameters
-    ----------
-    walk
-        What else the input holds.
+    """Images with a place in space; the report says why other files show no slice of a heart.
 
     Raises
     ------
@@ -263,10 +309,7 @@ def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
 
 
 def _useless(dataset: Dataset) -> str:
-    """Why a file cannot show a slice; empty if it can.
-
-    The SOP class says what a file is; the modality must not contradict it.
-    """
+    """Why a file cannot show a slice, by its SOP class and modality; empty if it can."""
     if "DirectoryRecordSequence" in dataset:
         return "a DICOMDIR, which is not needed"
     said = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
@@ -337,9 +380,8 @@ def _image(member: Member, frame: int, multiple: bool, header: Dataset, path: Pa
         )
     rows, columns, spacing, directions, corner = (np.array(v) for v in values.values())
     across, down = directions.reshape(2, 3)
-    square = abs(across @ down) < 0.01 and np.allclose(
-        np.linalg.norm(directions.reshape(2, 3), axis=1), 1, atol=0.01
-    )
+    lengths = np.linalg.norm([across, down], axis=1)
+    square = abs(across @ down) < 0.01 and np.allclose(lengths, 1, atol=0.01)
     if not square or min(rows[0], columns[0], *spacing) <= 0:
         raise GeometryError(
             path,

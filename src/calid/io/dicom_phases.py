@@ -1,0 +1,385 @@
+"""Which images of a slice are one film, in which order, and when each phase is.
+
+Frames of a film are of one acquisition (a take), never of two. A slice may have been acquired
+again, because the first take was bad or under stress. Of several takes, what was acquired goes
+before what was processed, a complete take before one of another number of frames than other
+slices have, and the newest before others. If most of the stack was acquired again, the user has
+to say which one is meant.
+
+Fields that can tell the time, the best first: the trigger time; the offset of a temporal
+position; the frame time of a multi-frame file; then mere ranks, which need the length of the
+cycle: the temporal position, and last, with a warning, the instance number. A field is used
+if every image has it and it tells the images of most slices apart.
+
+Slices are acquired in different heartbeats, so trigger times of the same phase differ a
+little between them: phases are matched by rank, and each gets the median of its times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calid.io.dicom_fields import TRIGGERS, first_number, moment, number, text
+from calid.io.dicom_images import DicomReport, Image, LeftOut
+from calid.io.dicom_stack import SAME_PLACE, Plane, covers, in_words, numbers_of
+from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
+from calid.words import count
+
+__all__ = ["Film", "best_takes", "film"]
+
+Reading = Callable[[Image], float | None]
+
+
+def _first(*keywords: str, scale: float = 1.0) -> Reading:
+    def read(image: Image) -> float | None:
+        value = first_number(image.header, *keywords)
+        return None if value is None else value * scale
+
+    return read
+
+
+def _frame_time(image: Image) -> float | None:
+    step = number(image.header, "FrameTime")
+    return None if step is None or not image.multiple else image.frame * step / 1000
+
+
+def _instance(image: Image) -> float | None:
+    value = number(image.header, "InstanceNumber")
+    return None if value is None else value + image.frame / 1e6
+
+
+_TRIGGER = _first(*TRIGGERS, scale=1e-3)
+_TIMES: tuple[tuple[str, Reading], ...] = (
+    ("trigger time", _TRIGGER),
+    ("temporal position offset", _first("TemporalPositionTimeOffset")),
+    ("frame time", _frame_time),
+)
+_RANKS: tuple[tuple[str, Reading], ...] = (
+    ("temporal position", _first("TemporalPositionIndex", "TemporalPositionIdentifier")),
+    ("instance number", _instance),
+)
+_CYCLE = _first(
+    "NominalInterval", "RRIntervalTimeNominal", "CardiacRRIntervalSpecified", scale=1e-3
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Slices whose frames are in order."""
+
+    heights: NDArray[np.float64]  # (slices,), mm along the normal
+    images: list[list[Image]]  # images[slice][frame]
+    times: NDArray[np.float64]  # (frames,), seconds
+
+
+def film(planes: Sequence[Plane], report: DicomReport) -> Film:
+    """Put the images of every slice in order of time, and leave out what does not fit.
+
+    Odd are: slices with several images at one time, slices whose images do not lie in one plane,
+    and slices with another number of frames than most.
+    """
+    clock, reading, ranks = _find_clock(planes)
+    usual = _usual(len(plane.images) for plane in planes)
+    normal = planes[0].images[0].axes[:, 2]
+    slices: list[tuple[float, list[Image]]] = []
+    for plane in planes:
+        images = sorted(plane.images, key=lambda image: _moment_of(image, reading))
+        surplus = len(images) - len({_moment_of(image, reading) for image in images})
+        heights = [float(image.corner @ normal) for image in images]
+        if surplus:
+            others = "others" if surplus > 1 else "another"
+            what = f"has {count(surplus, 'image')} of the same time as {others}"
+        elif np.ptp(heights) > SAME_PLACE:
+            what = f"has images up to {np.ptp(heights):.2g} mm apart"
+        elif len(images) != usual:
+            what = f"has {len(images)} frames, not {usual}"
+        else:
+            slices.append((float(np.median(heights)), images))
+            continue
+        series = numbers_of(images)
+        named = f" ({in_words(series)})" if series else ""
+        name = f"The slice at {plane.height - planes[0].height:.1f} mm{named}"
+        report.odd.append(LeftOut(f"{name} {what}", len(images)))
+    chosen = [images for _, images in slices]
+    times, spread = _times(chosen, reading, ranks, clock, usual, report.warnings)
+    report.time_from, report.time_spread_s = clock, spread
+    return Film(np.array([height for height, _ in slices]), chosen, times)
+
+
+def _usual(sizes: Iterable[int]) -> int:
+    """The most frequent size; the largest of equally frequent ones, 0 of none."""
+    counts = Counter(sizes)
+    return max(counts, key=lambda size: (counts[size], size), default=0)
+
+
+def _find_clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
+    """Name of the field to go by, how to read it, and whether it only ranks."""
+    sizes = sorted(len(plane.images) for plane in planes)
+    if sizes[len(sizes) // 2] > 1:
+        for ranks, fields in ((False, _TIMES), (True, _RANKS)):
+            for name, reading in fields:
+                if _tells(planes, reading):
+                    return name, reading, ranks
+    return "", lambda image: 0.0, False
+
+
+def _tells(planes: Sequence[Plane], reading: Reading) -> bool:
+    """Whether a field tells the images of most slices apart that have several."""
+    votes = []
+    for plane in (p for p in planes if len(p.images) > 1):
+        values = {reading(image) for image in plane.images}
+        if None in values:
+            return False
+        series = {text(image.header, "SeriesInstanceUID") for image in plane.images}
+        # Instance numbers count within a series only.
+        votes.append(len(values) > 1 and not (reading is _instance and len(series) > 1))
+    return 2 * sum(votes) > len(votes)
+
+
+def _moment_of(image: Image, reading: Reading) -> float:
+    """The time that a field tells, rounded so that equal times compare equal."""
+    return round(reading(image) or 0.0, 6)
+
+
+def _times(
+    slices: list[list[Image]],
+    reading: Reading,
+    ranks: bool,
+    clock: str,
+    frames: int,
+    notes: list[str],
+) -> tuple[NDArray[np.float64], float]:
+    """Seconds of every phase and their spread; what the user has to know goes to the notes."""
+    if not slices:
+        return np.zeros(0), 0.0
+    if not clock:
+        known = [time for images in slices if (time := _TRIGGER(images[0])) is not None]
+        return np.array([float(np.median(known or [0.0]))]), 0.0
+    if not ranks:
+        table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
+        said = np.asarray(np.median(table, axis=0))
+        times = _believable(said, notes)
+        table *= np.ptp(times) / (np.ptp(said) or 1.0)
+        steps = np.diff(times)
+        if len(steps) and steps.max() > 1.5 * steps.min():
+            notes.append(
+                f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
+            )
+        return times, float(np.ptp(table, axis=0).max())
+    if clock == "instance number":
+        notes.append(
+            "no field tells the time of the frames; they are in the order of InstanceNumber"
+        )
+    cycles = [c for images in slices if (c := _CYCLE(images[0])) is not None and c > 0]
+    rates = [r for images in slices if (r := number(images[0].header, "HeartRate")) and r > 0]
+    cycles = cycles or [60 / rate for rate in rates]
+    if not cycles:
+        notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
+    cycle = float(np.median(cycles or [ASSUMED]))
+    return _believable(np.arange(frames) * cycle / frames, notes), 0.0
+
+
+def _believable(times: NDArray[np.float64], notes: list[str]) -> NDArray[np.float64]:
+    """Times that increase as a heart can have them."""
+    frames = len(times)
+    if frames < 2:
+        return times
+    scale, note = time_scale(float(times[-1] - times[0]) / (frames - 1), frames)
+    notes += [note] * bool(note)
+    if scale is None:
+        return np.arange(frames) * np.float64(assumed_step(frames))
+    return times * scale
+
+
+APART = 3.0
+"""Seconds between two acquisitions that are not of one breath-hold."""
+
+
+def best_takes(
+    planes: Sequence[Plane], report: DicomReport
+) -> tuple[list[Plane], tuple[tuple[int, ...], ...]]:
+    """Choose a take of every slice, and report the others.
+
+    Returns
+    -------
+    planes
+        With the images of that take.
+    twice
+        Series numbers of two takes of the whole stack, that of the better ones first; empty if
+        there is but one.
+    """
+    clock, reading, _ = _find_clock(planes)
+    every = [_takes(plane.images, reading if clock else None) for plane in planes]
+    usual = _usual(size for takes in every for size in {len(take) for take in takes})
+    found: list[Plane] = []
+    again: list[tuple[Plane, list[Image], list[Image]]] = []
+    for plane, takes in zip(planes, every, strict=True):
+        best, *others = _best_first(takes, usual)
+        height = plane.height
+        if others:
+            height = float(np.median([i.corner @ planes[0].images[0].axes[:, 2] for i in best]))
+        found.append(Plane(height, tuple(best)))
+        for other in others:
+            if len(other) >= usual / 2 and _processed(other) == _processed(best):
+                again.append((plane, best, other))
+        _supersede(best, others, f"slice at {plane.height - planes[0].height:.1f} mm", report)
+    repeated = list(dict.fromkeys(plane for plane, *_ in again))
+    if repeated and (len(repeated) == len(planes) or covers(repeated, planes)):
+        sides = zip(*((best, other) for _, best, other in again), strict=True)
+        return found, tuple(numbers_of([i for take in side for i in take]) for side in sides)
+    return found, ()
+
+
+def _supersede(
+    best: list[Image], others: Sequence[list[Image]], where: str, report: DicomReport
+) -> None:
+    """Leave out all takes of a slice but one, and say so."""
+    for other in others:
+        if _processed(other) > _processed(best):
+            reason, why = "processed images (DERIVED) of a slice that is there as acquired", ""
+        elif len(other) != len(best):
+            reason, why = "a take of a slice with fewer or more frames", "the complete one"
+        else:
+            reason, why = "an earlier take of a slice", "the newest"
+        series = numbers_of(other)
+        report.left_out.append(LeftOut(reason, len(other), 1, len(other), series=series))
+        report.warnings.append(
+            f"the {where} was acquired {len(others) + 1} times: {_take(best)} is used, {why}; "
+            f"{_take(other)} is left out"
+            if why
+            else f"the {where}: {_take(other)} is left out: {reason}"
+        )
+
+
+def _take(images: Sequence[Image]) -> str:
+    return f"{in_words(numbers_of(images))} ({count(len(images), 'image')})"
+
+
+def _best_first(takes: Sequence[list[Image]], usual: int) -> list[list[Image]]:
+    """Takes of a slice, the best first."""
+    dated = all(_span(take, _moment) for take in takes)
+
+    def merit(take: list[Image]) -> tuple[float, ...]:
+        complete = len(take) == usual
+        start = _span(take, _moment) if dated else None
+        return (
+            -_processed(take),
+            complete,
+            *(() if complete else (len(take),)),
+            start[0] if start else 0.0,
+            *max(map(_number, take)),
+        )
+
+    return sorted(takes, key=merit, reverse=True)
+
+
+def _processed(take: Sequence[Image]) -> int:
+    return max(image.processing for image in take)
+
+
+def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]]:
+    """Images of one place by the acquisition that they are of.
+
+    Series are different takes if their times overlap, or if they were acquired apart: a take may
+    be stored as one series a phase. Within a series, takes are told apart by acquisition number,
+    by acquisition time, or by instance numbers in whose order the time begins anew. A still has
+    one image, so that every other is another take.
+    """
+    if reading is None:
+        return [[image] for image in images]
+    parts = _parts(images, lambda i: (text(i.header, "SeriesInstanceUID"), i.processing))
+    takes: list[list[Image]] = []
+    for part in sorted(parts, key=len, reverse=True):
+        same = (take for take in takes if _continue(take, part, reading))
+        if (take := next(same, None)) is not None:
+            take += part
+        else:
+            takes.append(part)
+    if len(images) == 2 and len(parts) == 2 and len(takes) == 1:
+        # Two phases, or one that was repeated: only the time of acquisition can tell.
+        takes = takes if _span(images, _moment) else parts
+    return [part for take in takes for part in _within(take, reading)]
+
+
+def _continue(one: Sequence[Image], other: Sequence[Image], reading: Reading) -> bool:
+    """Whether images of two series are phases of one take."""
+    if _processed(one) != _processed(other) or _overlap(one, other, reading):
+        return False
+    first, second = (_span(part, _moment) for part in (one, other))
+    if first is None or second is None:
+        return True
+    return max(first[0], second[0]) - min(first[1], second[1]) <= APART
+
+
+def _overlap(one: Sequence[Image], other: Sequence[Image], reading: Reading) -> bool:
+    first, second = (_span(part, reading) for part in (one, other))
+    return not (first and second) or (first[0] <= second[1] and second[0] <= first[1])
+
+
+def _span(images: Sequence[Image], reading: Reading) -> tuple[float, float] | None:
+    values = [value for image in images if (value := reading(image)) is not None]
+    return (min(values), max(values)) if len(values) == len(images) else None
+
+
+def _within(take: list[Image], reading: Reading) -> list[list[Image]]:
+    """The takes within one series."""
+    keys: tuple[Callable[[Image], Hashable], ...] = (
+        lambda image: image.member.label,
+        lambda image: number(image.header, "AcquisitionNumber"),
+        _breath_holds(take),
+        _rounds(take, reading),
+    )
+    for key in keys:
+        parts = _parts(take, key)
+        times = [{_moment_of(image, reading) for image in part} for part in parts]
+        whole = all(len(t) == len(part) > 1 for t, part in zip(times, parts, strict=True))
+        if len(parts) > 1 and whole:
+            ordered = sorted(parts, key=lambda part: _span(part, reading) or (0.0, 0.0))
+            if all(_overlap(a, b, reading) for a, b in pairwise(ordered)):
+                return parts
+    return [take]
+
+
+def _breath_holds(take: Sequence[Image]) -> Callable[[Image], Hashable]:
+    """A key that numbers the acquisitions of a take that are apart in time."""
+    known = sorted(m for image in take if (m := _moment(image)) is not None)
+    starts = [b for a, b in pairwise(known) if b - a > APART] if len(known) == len(take) else []
+    return lambda image: sum((moment(image.header) or 0.0) >= start for start in starts)
+
+
+def _rounds(take: Sequence[Image], reading: Reading) -> Callable[[Image], Hashable]:
+    """A key that numbers the rounds in which time runs once from its beginning to its end.
+
+    Instance numbers may be in any order, so rounds of fewer than four images tell nothing unless
+    all rounds hold the same times.
+    """
+    order = sorted(take, key=_number)
+    times = [_moment_of(image, reading) for image in order]
+    starts = [0, *(n for n, (a, b) in enumerate(pairwise(times), 1) if b <= a), len(times)]
+    rounds = [times[a:b] for a, b in pairwise(starts)]
+    if min(map(len, rounds)) < 4 and any(r != rounds[0] for r in rounds):
+        return lambda image: 0
+    of = {image: sum(n >= start for start in starts) for n, image in enumerate(order)}
+    return of.__getitem__
+
+
+def _parts(images: Sequence[Image], key: Callable[[Image], Hashable]) -> list[list[Image]]:
+    parts: dict[Hashable, list[Image]] = {}
+    for image in images:
+        parts.setdefault(key(image), []).append(image)
+    return list(parts.values())
+
+
+def _moment(image: Image) -> float | None:
+    return moment(image.header)
+
+
+def _number(image: Image) -> tuple[float, ...]:
+    keywords = ("SeriesNumber", "AcquisitionNumber", "InstanceNumber")
+    return tuple(number(image.header, keyword) or 0.0 for keyword in keywords)
