@@ -110,21 +110,20 @@ def read_with_headers(
             path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
         )
         stack, headers = found.stack, found.headers
-    for note in doubtful_images(stack):
-        warnings.warn(note, CalidWarning, stacklevel=2)
+    say_doubts(stack)
     return stack, headers
+
+
+def say_doubts(stack: SliceStack) -> None:
+    """Warn of what is doubtful about a stack's images."""
+    for note in doubtful_images(stack):
+        warnings.warn(note, CalidWarning, stacklevel=3)
 
 
 def check_format(
     path: Path, spacing_from: SpacingFrom, fill: float | None, series: Sequence[int]
 ) -> bool:
-    """Whether an input is DICOM, as `is_dicom`; options that it leaves no use for are refused.
-
-    Raises
-    ------
-    UsageError
-        If one of them is given.
-    """
+    """Whether an input is DICOM; options that only the other format has are a `UsageError`."""
     dicom = is_dicom(path)
     if dicom and (spacing_from != "auto" or fill is not None):
         raise UsageError(

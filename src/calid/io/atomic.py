@@ -32,23 +32,13 @@ LEFTOVER_AGE = 3600.0
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write a file so that no reader ever sees half of it.
+    """Write a file so that no reader ever sees half of it; symbolic links are followed.
 
     The bytes go to a hidden temporary file beside the target; when the block ends well, it is
     flushed to disk and renamed. When it does not, the temporary file is removed and an older
     file under the same name is as it was. After a power cut or ``kill -9`` the temporary
     file (``.calid-*.part``) stays behind; the target is still the old one. The next file that
     is written into that folder removes it, once it is an hour old.
-
-    Parameters
-    ----------
-    path
-        The final name. A symbolic link is followed.
-
-    Yields
-    ------
-    BinaryIO
-        The temporary file, open for binary writing.
 
     Raises
     ------
@@ -79,15 +69,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Fill a folder so that no reader ever sees half of it, as `atomic` does with a file.
 
-    Parameters
-    ----------
-    path
-        The final name: a folder that does not exist yet, or is empty.
-
-    Yields
-    ------
-    Path
-        The temporary folder. Put files in it, no folders.
+    It must not exist yet, or be empty. Put files into the temporary folder that is yielded, no
+    folders.
 
     Raises
     ------
@@ -160,13 +143,7 @@ def check_output(
 
 
 def check_distinct(outputs: Iterable[Path]) -> None:
-    """Refuse two outputs of one name.
-
-    Raises
-    ------
-    OutputError
-        If there are two.
-    """
+    """Raise an `OutputError` if two outputs have one name."""
     seen: list[Path] = []
     for path in outputs:
         if any(_same(path, other) for other in seen):
@@ -177,10 +154,7 @@ def check_distinct(outputs: Iterable[Path]) -> None:
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder for outputs that cannot be used or made, before any work is done.
 
-    Parameters
-    ----------
-    path
-        It may be missing, and so may the folders above it: nothing is made here.
+    It may be missing, and so may the folders above it: nothing is made here.
 
     Raises
     ------
@@ -249,20 +223,14 @@ def check_new_folder(
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, if they are missing.
-
-    Raises
-    ------
-    OutputError
-        If that is refused, or a file stands in the way.
-    """
+    """Make a folder and those above it, if they are missing; else raise an `OutputError`."""
     remedy = "Choose a place that you may write to."
     with OutputError.of_system(path, "The folder cannot be made", remedy):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def new_name(folder: Path, ending: str = ".part") -> Path:
-    """A name for a temporary file, hidden and unlike any other; it tells nothing of the target."""
+    """A hidden and unique name for a temporary file, which tells nothing of the target."""
     return folder / f".calid-{secrets.token_hex(8)}{ending}"
 
 

@@ -41,17 +41,10 @@ MOST_LABELS = 8
 
 @dataclass(frozen=True)
 class Contrast:
-    """Range of the values in the field.
+    """Range of the values in the field: percentiles `ENDS`.
 
-    Parameters
-    ----------
-    low, high
-        Percentiles `ENDS`.
-    blank
-        Value of padding above the image, which is to be as dark as all padding; not a number
-        if there is none.
-    outside
-        Share of voxels that are padding or outliers; 0 if none had to be left out.
+    ``blank`` is the value of padding above the image, which is shown as dark as all padding, NaN
+    if there is none; ``outside`` the share of voxels that are padding or outliers.
     """
 
     low: float
@@ -121,42 +114,27 @@ def _percentiles(data: NDArray[Any], percent: tuple[float, ...]) -> list[float]:
 
 
 def doubtful_images(stack: SliceStack) -> list[str]:
-    """Say which images of a stack have one value everywhere, or that all seem to be labels.
-
-    And how many voxels are left out of the contrast.
-
-    Returns
-    -------
-    list of str
-        Nothing about a sound stack.
-    """
+    """Sentences about images of one value, stacks that seem to be labels, and padding."""
     found = contrast(stack.data)
-    padded = [
-        f"{stack.source}: {100 * found.outside:.2g} % of voxels are padding or outliers, far "
-        f"outside of all others ({found.low:g} to {found.high:g}). The contrast is that of the "
-        "others."
-    ] * bool(found.outside)
-    return padded + _flat_images(stack)
-
-
-def _flat_images(stack: SliceStack) -> list[str]:
-    flat = stack.data.min(axis=(2, 3)) == stack.data.max(axis=(2, 3))
-    if not flat.all() and _labels(stack):
+    notes = []
+    if found.outside:
+        notes.append(
+            f"{100 * found.outside:.2g} % of voxels are padding or outliers, far outside of all "
+            f"others ({found.low:g} to {found.high:g}). The contrast is that of the others."
+        )
+    data = stack.data
+    flat = data.min(axis=(2, 3)) == data.max(axis=(2, 3))
+    in_range = data.min() >= 0 and data.max() < MOST_LABELS
+    if not flat.all() and in_range and (data == np.rint(data)).all():
         few = f"all voxels are whole numbers below {MOST_LABELS}"
-        return [f"{stack.source}: {few}. Are these labels, not images?"]
-    if not flat.any():
-        return []
-    if stack.data.min() == stack.data.max():
-        return [f"{stack.source}: all voxels have the same value. Is this the right input?"]
-    frame, number = np.argwhere(flat)[0]
-    return [
-        f"{stack.source}: {int(flat.sum())} of {flat.size} images have the same value everywhere, "
-        f"the first in frame {frame}, slice {number} (counted from 0). Do not trust what is "
-        "generated beside them."
-    ]
-
-
-def _labels(stack: SliceStack) -> bool:
-    if stack.data.min() < 0 or stack.data.max() >= MOST_LABELS:
-        return False
-    return bool((stack.data == np.rint(stack.data)).all())
+        notes.append(f"{few}. Are these labels, not images?")
+    elif flat.any() and data.min() == data.max():
+        notes.append("all voxels have the same value. Is this the right input?")
+    elif flat.any():
+        frame, number = np.argwhere(flat)[0]
+        notes.append(
+            f"{int(flat.sum())} of {flat.size} images have the same value everywhere, the first "
+            f"in frame {frame}, slice {number} (counted from 0). Do not trust what is generated "
+            "beside them."
+        )
+    return [f"{stack.source}: {note}" for note in notes]

@@ -45,17 +45,10 @@ _OVERLAP = 2.05
 class DicomStack:
     """A stack, and what of its source a NIfTI file could not hold.
 
-    Parameters
-    ----------
-    stack
-        The short-axis slices.
-    headers
-        Of every kept image, without pixels: ``headers[frame][slice]`` belongs to
-        ``stack.data[frame, slice]``. Frames of enhanced (multi-frame) files are given the
-        geometry, time and rescaling of their functional groups at the top level. They hold
-        everything that the files hold, the patient's name included.
-    report
-        What was found, kept and left out; names nobody.
+    ``headers[frame][slice]``, without pixels, belongs to ``stack.data[frame, slice]``. Frames of
+    enhanced (multi-frame) files are given the geometry, time and rescaling of their functional
+    groups at the top level. Headers hold everything that the files hold, the patient's name
+    included; the report names nobody.
     """
 
     stack: SliceStack
@@ -171,15 +164,7 @@ def open_dicom(
     thickness: float | None = None,
     max_bytes: int = Limits.total,
 ) -> Iterator[Exam]:
-    """Look at an input and yield what is in it; parameters as `read_dicom`.
-
-    Raises
-    ------
-    InputError
-        If a file is damaged, or the input is not safe to read.
-    UsageError
-        If an option has an impossible value.
-    """
+    """Look at an input and yield what is in it; parameters and errors as `read_dicom`."""
     path = Path(path)
     if odd_slices not in get_args(OddSlices):
         allowed = " or ".join(get_args(OddSlices))

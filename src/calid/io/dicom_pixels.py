@@ -35,13 +35,7 @@ _PHILIPS = "Philips MR Imaging DD 001"
 
 
 def check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
-    """Refuse images that would take more than ``limit`` bytes, before any is decoded.
-
-    Raises
-    ------
-    InputError
-        If they do, or if one does not say how many bits a pixel takes.
-    """
+    """Refuse images of more than ``limit`` bytes, or of unknown size, before any is decoded."""
     total = 0
     for image in images:
         bits = number(image.header, "BitsAllocated")
@@ -63,19 +57,9 @@ def check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
 def read_pixels(
     slices: Sequence[Sequence[Image]], path: Path
 ) -> tuple[NDArray[np.generic], Intensity]:
-    """Decode images and bring them to one scale.
+    """Decode images ``[slice][frame]`` of one matrix and bring them to one scale.
 
-    Parameters
-    ----------
-    slices
-        ``slices[slice][frame]``, all of one matrix.
-
-    Returns
-    -------
-    data
-        Shape ``(frames, slices, height, width)``.
-    intensity
-        What turns ``data`` into image units.
+    Returns data of shape ``(frames, slices, height, width)`` and what turns it into image units.
 
     Raises
     ------
@@ -91,8 +75,7 @@ def read_pixels(
     if len(set(scales)) == 1:
         intensity = Intensity(*scales[0])
     else:
-        intensity = Intensity()
-        arrays = _scaled(arrays, scales)
+        intensity, arrays = Intensity(), _scaled(arrays, scales)
     dtype = np.result_type(*{array.dtype for array in arrays})
     data = np.empty((len(slices[0]), len(slices), *images[0].matrix), dtype)
     for position, array in enumerate(arrays):

@@ -9,9 +9,8 @@ that pass it, if any does:
 2. Of films, a cine goes before other contrasts (perfusion, flow, tagging).
 3. Three planes or more that are oblique go before those within `NEAR` degrees of the patient's
    axial, coronal or sagittal planes.
-4. Few planes, less than half of the most, yield to many; and of stills, other contrasts yield to
-   plain ones.
-5. What was acquired goes before what was processed.
+4. Less than half as many planes as the most yield to more.
+5. Plain images go before other contrasts, and acquired ones before processed ones.
 
 If more than one group is left, nothing in the images says which one is meant. Of the groups that
 are not the stack

@@ -37,53 +37,21 @@ __all__ = ["Headers", "write_dicom"]
 SOFTWARE = f"calid {version('calid')}"
 
 PATIENT_AND_STUDY = (
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-    "PatientPosition",
-    "BodyPartExamined",
+    *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID"),
+    *("PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight"),
+    *("PatientIdentityRemoved", "DeidentificationMethod"),
+    *("DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime"),
+    *("StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
+    *("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "BodyPartExamined"),
 )
 """Equal in all slices of a stack; taken from its first."""
 
 TECHNIQUE = (
-    "ScanningSequence",
-    "SequenceVariant",
-    "ScanOptions",
-    "MRAcquisitionType",
-    "RepetitionTime",
-    "EchoTime",
-    "EchoTrainLength",
-    "InversionTime",
-    "FlipAngle",
-    "MagneticFieldStrength",
-    "ImagingFrequency",
-    "ImagedNucleus",
-    "NumberOfAverages",
-    "PixelBandwidth",
-    "NominalInterval",
-    "HeartRate",
-    "BurnedInAnnotation",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
+    *("ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType"),
+    *("RepetitionTime", "EchoTime", "EchoTrainLength", "InversionTime", "FlipAngle"),
+    *("MagneticFieldStrength", "ImagingFrequency", "ImagedNucleus", "NumberOfAverages"),
+    *("PixelBandwidth", "NominalInterval", "HeartRate", "BurnedInAnnotation"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """How a slice was acquired; a generated one has it from the slice below."""
 
@@ -91,22 +59,14 @@ ACQUISITION = ("AcquisitionDate", "AcquisitionTime", "AcquisitionNumber")
 """When a slice was acquired; a generated one was not."""
 
 _MAY_BE_EMPTY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-    "PatientPosition",
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
+    *("PositionReferenceIndicator", "PatientPosition"),
 )
 
 
 def _series_level(source: Dataset) -> Dataset:
-    """Attributes that all images of the series share, from a source or what `_own_study` gives."""
+    """Attributes that all images of the series share, by one header of the sources."""
     image = Dataset()
     _copy(source, image, PATIENT_AND_STUDY)
     for keyword in _MAY_BE_EMPTY:
@@ -153,18 +113,6 @@ def _technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dat
         if not {"CG", "PPG"} & set(options):
             image.ScanOptions = [*options, "CG"]
     return image
-
-
-def _own_study(study: str, frame_of_reference: str, patient: str) -> Dataset:
-    """Stand-in for a source's header: a new study of nobody.
-
-    Every heart has a ``patient`` of its own, so that archives do not file different ones as one.
-    """
-    source = Dataset()
-    source.PatientName, source.PatientID = "CaLID^Anonymous", patient
-    source.StudyID = "1"
-    source.StudyInstanceUID, source.FrameOfReferenceUID = study, frame_of_reference
-    return source
 
 
 def _reference(sop_class: str, instance: str, frame: int | None = None) -> Dataset:
@@ -441,7 +389,12 @@ class _Series:
         acquired = volume.acquired
         scan = _hash(volume.affine[:, [0, 1, 3]], volume.positions[acquired])
         scan = _hash(scan, volume.data[:, acquired])
-        own = _own_study(_uid(scan, "study"), _uid(scan, "frame"), f"CALID-{scan[:12].upper()}")
+        # Stands in for a source's header: every heart has a study and a patient of its own, so
+        # that archives do not file different ones as one.
+        own = Dataset()
+        own.PatientName, own.PatientID = "CaLID^Anonymous", f"CALID-{scan[:12].upper()}"
+        own.StudyID, own.StudyInstanceUID = "1", _uid(scan, "study")
+        own.FrameOfReferenceUID = _uid(scan, "frame")
         shared = _series_level(own if sources is None else sources[0][0])
         for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
             if not shared.get(keyword):

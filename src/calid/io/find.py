@@ -72,17 +72,10 @@ def find_labels(folder: Path, out: Path | None = None) -> Iterator[Path]:
 
 
 def find_inputs(folder: Path, out: Path | None = None) -> Iterator[Path]:
-    """Everything below a folder that can be read as a stack, an input at a time.
+    """Everything below a folder that can be read as a stack; the folder ``out`` is not searched.
 
     NIfTI and zip files at any depth; and folders of DICOM files, of which the outermost is the
     input: series may lie in folders of their own.
-
-    Parameters
-    ----------
-    folder
-        Where to look.
-    out
-        Folder of outputs; not searched.
 
     Raises
     ------
@@ -150,74 +143,37 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an input may hold.
+    """What an input may hold."""
 
-    Parameters
-    ----------
-    files
-        Number of files, folders not counted.
-    total
-        Bytes of one file, and of all files of a zip, unpacked.
-    ratio
-        Unpacked over packed size of a zip, and of each file in it; images reach 2 to 10.
-    spare
-        Bytes up to which the ratio does not matter: an empty image packs well.
-    """
-
-    files: int = 50_000
-    total: int = 4 * 2**30
-    ratio: int = 200
-    spare: int = 16 * 2**20
+    files: int = 50_000  # folders not counted
+    total: int = 4 * 2**30  # bytes of one file, and of all files of a zip, unpacked
+    ratio: int = 200  # unpacked over packed size of a zip and of each file in it; images reach 10
+    spare: int = 16 * 2**20  # bytes up to which the ratio does not matter: empty images pack well
 
 
 @dataclass(frozen=True)
 class Member:
     """One file of an input.
 
-    Parameters
-    ----------
-    label
-        Its number in the order of paths, for messages.
-    size
-        In bytes, unpacked.
-    read
-        Its first bytes, or all of them without an argument. Raises `InputError`.
+    ``read`` gives its first bytes, or all of them with -1, and raises `InputError`.
     """
 
-    label: str
-    size: int
+    label: str  # its number in the order of paths, for messages
     read: Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Parameters
-    ----------
-    files
-        Regular files, sorted.
-    left_out
-        How many other entries there are, by reason.
-    links
-        How many links lead out of the folder and have been followed.
-    """
-
-    files: list[Path] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    links: int = 0
+    files: list[Path] = field(default_factory=list)  # regular ones, sorted
+    left_out: Counter[str] = field(default_factory=Counter)  # other entries, by reason
+    links: int = 0  # that lead out of the folder and have been followed
 
 
 @contextmanager
 def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], Walk]]:
-    """Regular files of a folder, a zip or a path that is one file, in the order of paths.
-
-    Parameters
-    ----------
-    path
-        A folder is searched recursively, as `files_below` does.
-    limits
-        Beyond them nothing is read.
+    """Regular files of a folder (`files_below`), a zip or a path that is one file, sorted.
 
     Yields
     ------
@@ -313,7 +269,7 @@ def _on_disk(path: Path, label: str, file: Path, limits: Limits) -> Member:
         ):
             return stream.read(limit)
 
-    return Member(label, size, read)
+    return Member(label, read)
 
 
 def _starts_like_zip(path: Path) -> bool:
@@ -375,7 +331,7 @@ def _in_zip(path: Path, archive: zipfile.ZipFile, label: str, info: zipfile.ZipI
                 "Copy or download the zip again.",
             ) from error
 
-    return Member(label, info.file_size, read)
+    return Member(label, read)
 
 
 def _check_count(count: int, path: Path, most: float) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from calid.errors import GeometryError
 
-__all__ = ["ASSUMED", "CYCLE", "assumed_step", "first_time", "header_times", "time_scale"]
+__all__ = ["ASSUMED", "assumed_step", "header_times", "time_scale"]
 
 CYCLE = (0.2, 3.0)
 """Shortest and longest heart cycle in seconds that is believed."""
@@ -38,12 +38,8 @@ _UNITS = (1e-3, 1e-6, 1e3, 1e6)
 def time_scale(step: float, frames: int) -> tuple[float | None, str]:
     """What times have to be multiplied with so that a heart can have them.
 
-    Parameters
-    ----------
-    step
-        Seconds between frames by the file's word; may be anything.
-    frames
-        Two or more.
+    ``step`` is what the file says of the seconds between frames, whatever it is; ``frames`` is 2
+    or more.
 
     Returns
     -------
@@ -78,8 +74,8 @@ def assumed_step(frames: int) -> float:
     return ASSUMED / frames if frames >= FEWEST_FRAMES[0] else ASSUMED
 
 
-def first_time(start: float) -> tuple[float, str]:
-    """Seconds of the first frame, no later than a cycle, and a note if they are not as said."""
+def _first_time(start: float) -> tuple[float, str]:
+    """Seconds of the first frame, no later than a cycle, and a note if the file says others."""
     if abs(start) <= CYCLE[1]:
         return start, ""
     read = next((start * s for s in _UNITS[:2] if abs(start * s) <= CYCLE[1]), 0.0)
@@ -91,15 +87,8 @@ def header_times(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Seconds of each frame by a NIfTI header, and what was decided.
 
-    Parameters
-    ----------
-    axis
-        Number of the axis that holds the frames, 4 or more.
-
-    Raises
-    ------
-    GeometryError
-        If that axis is no time.
+    ``axis`` is the number of the axis that holds the frames, 4 or more; a `GeometryError` says
+    that it is no time.
     """
     units = int(header["xyzt_units"]) & 56
     if units not in _SECONDS and frames > 1:
@@ -118,7 +107,7 @@ def header_times(
         step, scale = (assumed_step(frames), 1.0) if found is None else (step * found, abs(found))
         notes += [note] * bool(note)
     said = float(header["toffset"]) * unit * scale
-    start, note = first_time(said)
+    start, note = _first_time(said)
     if frames > 1 or math.isfinite(said):
         notes += [note] * bool(note)
     times = start + np.arange(frames, dtype=np.float64) * step

@@ -15,8 +15,7 @@ import numpy as np
 
 from calid.errors import CalidError, CalidWarning
 from calid.geometry.affine import SpacingFrom
-from calid.io import check_format, read_stack
-from calid.io.contrast import doubtful_images
+from calid.io import check_format, read_stack, say_doubts
 from calid.io.dicom import OddSlices, open_dicom
 from calid.io.dicom_images import DicomReport
 from calid.io.nifti import MAX_BYTES, doubt_reconstruction
@@ -29,27 +28,13 @@ __all__ = ["Inspection", "inspect_input"]
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found.
+    """What was found."""
 
-    Parameters
-    ----------
-    format
-        ``NIfTI`` or ``DICOM``.
-    stack
-        As it would be read; none if it cannot be.
-    report
-        Of DICOM: what was kept and left out.
-    warnings
-        What reading it would warn about.
-    error
-        Why it cannot be read; none if it can.
-    """
-
-    format: str
-    stack: SliceStack | None
-    report: DicomReport | None
-    warnings: Sequence[str]
-    error: CalidError | None
+    format: str  # NIfTI or DICOM
+    stack: SliceStack | None  # as it would be read; none if it cannot be
+    report: DicomReport | None  # of DICOM: what was kept and left out
+    warnings: Sequence[str]  # what reading it would warn about
+    error: CalidError | None  # why it cannot be read
 
     def facts(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -89,21 +74,18 @@ def inspect_input(
                 path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
             )
             doubt_reconstruction(path)
-            return Inspection("NIfTI", _said(stack), None, notes, None)
+            say_doubts(stack)
+            return Inspection("NIfTI", stack, None, notes, None)
         with open_dicom(
             path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
         ) as exam:
             try:
-                return Inspection("DICOM", _said(exam.read().stack), exam.report, notes, None)
+                stack = exam.read().stack
+                say_doubts(stack)
+                return Inspection("DICOM", stack, exam.report, notes, None)
             except CalidError as error:
                 notes.extend(exam.report.warnings)
                 return Inspection("DICOM", None, exam.report, notes, error)
-
-
-def _said(stack: SliceStack) -> SliceStack:
-    for note in doubtful_images(stack):
-        warnings.warn(note, CalidWarning, stacklevel=3)
-    return stack
 
 
 @contextmanager

@@ -50,16 +50,9 @@ ROUNDING = 1e-3
 
 
 def write_labels(labels: NDArray[np.uint8], like: SliceStack, path: str | os.PathLike[str]) -> None:
-    """Write labels as uint8 NIfTI-1 on the grid of a stack, atomically.
+    """Write labels (shape of ``like.data``) as uint8 NIfTI-1, atomically.
 
-    Parameters
-    ----------
-    labels
-        Shape of ``like.data``.
-    like
-        Whose affine, number of axes and frame times the file gets.
-    path
-        Ends with ``.nii`` or ``.nii.gz``.
+    The file gets the affine, number of axes and frame times of the stack ``like``.
 
     Raises
     ------
@@ -274,14 +267,8 @@ def check_same_grid(
 ) -> None:
     """Refuse a stack whose slices lie elsewhere than those of another.
 
-    Programs write affines in different precision: corners may lie up to half a pixel apart.
-
-    Parameters
-    ----------
-    stack, reference
-        Their frames may differ in number.
-    subject
-        The file of ``stack``, for the message.
+    Programs write affines in different precision: corners may lie up to half a pixel apart. The
+    number of frames may differ. ``subject`` is the file of ``stack``, for the message.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 import zlib
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -125,11 +125,11 @@ def read_stack(
     try:
         _check_file(path)
         with (
-            open_file(path) as stream,
+            _open_file(path) as stream,
             # Numbers that overflow are refused by name below; numpy need not warn of them.
             np.errstate(over="ignore", invalid="ignore"),
         ):
-            header = read_header(stream, path)
+            header = _read_header(stream, path)
             shape, rank, axis = _shape(header, path)
             dtype = _dtype(header, path)
             size = math.prod(shape) * dtype.itemsize
@@ -187,7 +187,7 @@ def _check_file(path: Path) -> None:
         raise InputError(path, "The file is empty (0 bytes).", _DAMAGED)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    if zipped != is_gz(path):
+    if zipped != _is_gz(path):
         inside, name = ("gzip", ".nii.gz") if zipped else ("not gzip", ".nii")
         raise InputError(
             path,
@@ -208,19 +208,13 @@ def _padded(path: Path) -> bool:
         return not any(file.read(MAX_TRAILING))
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file to read, decompressed if its name says that it is compressed."""
-    return cast(BinaryIO, gzip.open(path) if is_gz(path) else path.open("rb"))
+def _open_file(path: Path) -> BinaryIO:
+    """Open a file to read, decompressed if its name says so."""
+    return cast(BinaryIO, gzip.open(path) if _is_gz(path) else path.open("rb"))
 
 
-def read_header(stream: BinaryIO, path: Path) -> Any:
-    """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+def _read_header(stream: BinaryIO, path: Path) -> Any:
+    """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs."""
     block = stream.read(348)
     sizes = {order: int.from_bytes(block[:4], order) for order in ("little", "big")}
     for order, code in (("little", "<"), ("big", ">")):
@@ -306,7 +300,7 @@ def _check_budget(header: Any, size: int, path: Path, limit: int) -> None:
             "Crop the scan, split it by frames, or raise the limit with --max-bytes.",
         )
     on_disk = path.stat().st_size
-    if int(start) + size > on_disk * (_DEFLATE_RATIO if is_gz(path) else 1):
+    if int(start) + size > on_disk * (_DEFLATE_RATIO if _is_gz(path) else 1):
         raise InputError(
             path,
             f"The header claims {size} bytes of voxels, which {on_disk} bytes on disk cannot hold.",
@@ -341,7 +335,7 @@ def _read_voxels(
             )
         done += count
     try:
-        rest = stream.read(MAX_TRAILING + 1) if is_gz(path) else b""
+        rest = stream.read(MAX_TRAILING + 1) if _is_gz(path) else b""
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise  # a checksum
@@ -441,34 +435,24 @@ def write_on_grid(
 ) -> None:
     """Write ``data`` of the volume's shape on the volume's grid, complete or not at all.
 
-    Parameters
-    ----------
-    intensity
-        Slope and intercept for the header; a slope of 0 says that values are not scaled.
-    text
-        Description in the header, at most 80 characters.
+    ``text`` describes it in the header, in at most 80 characters. A slope of 0 in ``intensity``
+    says that values are not scaled.
     """
     target = Path(path)
     check_output(target, suffixes=SUFFIXES)
     header = _new_header(data, volume, intensity, text, target)
     little = data.dtype.newbyteorder("<")
-    with atomic(target) as file, _packed(file, target) as stream:
-        stream.write(header.binaryblock + bytes(4))
-        for frame in data:
-            stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
+    with atomic(target) as file:
+        # No name and no time in the gzip header: equal volumes give equal bytes.
+        packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+        with packed if _is_gz(target) else nullcontext(file) as stream:
+            stream.write(header.binaryblock + bytes(4))
+            for frame in data:
+                stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
 
 
-def is_gz(path: Path) -> bool:
-    """Whether a file's name says that it is compressed."""
+def _is_gz(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
-
-
-def _packed(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
-    if not is_gz(path):
-        return nullcontext(file)
-    # No name and no time in the gzip header: equal volumes give equal bytes.
-    stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
-    return cast(AbstractContextManager[BinaryIO], stream)
 
 
 def _new_header(
@@ -503,12 +487,9 @@ def _new_header(
 
 
 def refuse_reconstruction(path: Path) -> None:
-    """Refuse a NIfTI file that calid has made, where slices are taken for the scanner's.
+    """Raise an `InputError` of a file that calid has made, where slices have to be acquired.
 
-    Raises
-    ------
-    InputError
-        If it is one. What is not NIfTI, or cannot be read, is left to `calid.io.read`.
+    What is not NIfTI, or cannot be read, is left to `calid.io.read`.
     """
     if _made(path):
         raise InputError(
@@ -519,13 +500,7 @@ def refuse_reconstruction(path: Path) -> None:
 
 
 def doubt_reconstruction(path: Path) -> None:
-    """Say so if a NIfTI file is one that calid has made, where it is no fault to give one.
-
-    Warns
-    -----
-    CalidWarning
-        If it is one.
-    """
+    """Warn of a file that calid has made, where it is no fault to give one."""
     if _made(path):
         warnings.warn(
             f"{path}: it is a reconstruction. Generated slices count as acquired ones here.",
@@ -536,7 +511,7 @@ def doubt_reconstruction(path: Path) -> None:
 
 def _made(path: Path) -> bool:
     try:
-        with open_file(path) as stream:
-            return bytes(read_header(stream, path)["descrip"].item()) == MADE.encode()
+        with _open_file(path) as stream:
+            return bytes(_read_header(stream, path)["descrip"].item()) == MADE.encode()
     except (InputError, OSError, EOFError, zlib.error):
         return False

@@ -30,15 +30,10 @@ __all__ = [
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+    """SHA-256 of a file's bytes, in hexadecimal; an `InputError` if it cannot be read.
 
     Of a folder, that of the sorted hashes of all files in it, whatever their names, links
     followed.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
     """
     if Path(path).is_dir():
         inside = sorted(map(sha256, files_below(Path(path)).files))
@@ -73,9 +68,10 @@ def record_of(output: Path) -> tuple[dict[str, Any], Path | None]:
         A record beside it that is of another file under the same name; none if there is none.
     """
     there = [place for place in _places(output) if _hash_in(_load(place)) is not None]
-    mine = next((place for place in there if _fits(output, place)), None)
-    foreign = next((place for place in there if mine is None), None)
-    return {} if mine is None else _load(mine), foreign
+    for place in there:
+        if _fits(output, place):
+            return _load(place), None
+    return {}, there[0] if there else None
 
 
 def _places(output: Path) -> tuple[Path, Path]:
@@ -105,7 +101,7 @@ def _fits(output: Path, place: Path) -> bool:
 
 
 def check_sidecar(path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a record that would take the place of somebody else's JSON file.
+    """Refuse a record that would replace somebody else's JSON file.
 
     Scanners' converters leave such files beside images, with what no image holds.
 
@@ -144,13 +140,7 @@ def write_json(obj: object, path: str | os.PathLike[str]) -> None:
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
-    """Write text atomically, in UTF-8; what it cannot hold of file names becomes an escape.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write text atomically, in UTF-8; what UTF-8 cannot hold of file names is escaped."""
     with atomic(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
@@ -176,11 +166,6 @@ def together() -> Iterator[Write]:
     file, if it is new, says that all others are there: write the record last, and let it hold
     the hashes of the others. A run that is killed between two renames leaves a record that is
     missing or does not fit.
-
-    Yields
-    ------
-    Write
-        Writes one file.
 
     Raises
     ------
