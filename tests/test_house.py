@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "calid"
 
 # Every room may use those above it. Rooms on one line do not know each other.
 FLOORS = (
-    ("errors", "html", "labels", "progress", "words"),
+    ("errors", "html", "progress", "words"),
     ("runtime", "stack", "weights"),
     ("geometry",),
     ("io",),

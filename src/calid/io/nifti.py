@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 import zlib
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -442,17 +442,22 @@ def write_on_grid(
     check_output(target, suffixes=SUFFIXES)
     header = _new_header(data, volume, intensity, text, target)
     little = data.dtype.newbyteorder("<")
-    with atomic(target) as file:
-        # No name and no time in the gzip header: equal volumes give equal bytes.
-        packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
-        with packed if _is_gz(target) else nullcontext(file) as stream:
-            stream.write(header.binaryblock + bytes(4))
-            for frame in data:
-                stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
+    with atomic(target) as file, _packed(file, target) as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for frame in data:
+            stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
 
 
 def _is_gz(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
+
+
+def _packed(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
+    if not _is_gz(path):
+        return nullcontext(file)
+    # No name and no time in the gzip header: equal volumes give equal bytes.
+    stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+    return cast(AbstractContextManager[BinaryIO], stream)
 
 
 def _new_header(
