@@ -31,7 +31,7 @@ from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
 from calid.io import Reader, read_stack
 from calid.io.find import plain_stem
-from calid.labels import LV, RV
+from calid.io.labels import LV, RV
 from calid.segmentation.measures import slab_widths
 from calid.stack import Intensity
 
