@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from calid.data.labelled import label_file
+from calid.data.bank import label_file
 from calid.data.phantom import HeartPhantom
 from calid.io import read, read_stack
 from calid.io.labels import LV
+from calid.segmentation.heart import centres_of, find_centres, off_the_curve
 from calid.segmentation.segment import Segmenter, load_segmenter
-from calid.segmentation.shifts import centres_of, find_centres, off_the_curve
 from calid.stack import SliceStack
 
 HEARTS = 30

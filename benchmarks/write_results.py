@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from calid.cli.info import describe_weights
-from calid.data.labelled import load_labelled
+from calid.data.bank import load_labelled
 from calid.evaluation.metrics import dice
 from calid.evaluation.tables import markdown_table
 from calid.geometry.grid import PIXEL_SPACING

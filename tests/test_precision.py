@@ -21,7 +21,7 @@ from calid.runtime import (
     exact,
     precision_name,
 )
-from calid.segmentation.network import SegmentationConfig, SegmentationNetwork
+from calid.segmentation.segment import SegmentationConfig, SegmentationNetwork
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 MAPS, IMAGES, TIMES = torch.rand(2, 3, 16, 16), torch.rand(2, 1, 32, 32), torch.tensor([0.2, 0.7])

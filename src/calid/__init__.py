@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from calid.inference.options import Generation, Reading
     from calid.inference.reconstruct import reconstruct
     from calid.io import read, write_uncertainty, write_volume
-    from calid.segmentation.region import heart_region
+    from calid.segmentation.heart import heart_region
     from calid.stack import SliceStack, Volume
 
 __version__ = "0.3.0"
@@ -40,7 +40,7 @@ _HOME = {
     "Generation": "calid.inference.options",
     "Model": "calid.inference.model",
     "Reading": "calid.inference.options",
-    "heart_region": "calid.segmentation.region",
+    "heart_region": "calid.segmentation.heart",
     "load_model": "calid.inference.model",
     "read": "calid.io",
     "reconstruct": "calid.inference.reconstruct",

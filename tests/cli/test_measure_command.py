@@ -54,7 +54,7 @@ def model(tmp_path_factory, monkeypatch) -> NearestModel:
     """Networks that need no training, and files to take the weights' hashes of."""
     folder = tmp_path_factory.mktemp("weights")
     # Imported while the loader is replaced, it would keep the stand-in for good.
-    import_module("calid.segmentation.region")
+    import_module("calid.segmentation.heart")
     for name in ("segmentation", "autoencoder", "default"):
         (folder / f"{name}.safetensors").write_text(name)
     (folder / "SHA256SUMS").write_text(

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from calid.data import bank
-from calid.data.bank import Film, find_stacks, load_bank, split_subjects, subject_of, to_film
-from calid.data.intensity import CEILING, IntensityWindow
+from calid.data.bank import (
+    Film,
+    find_stacks,
+    hide_alternate,
+    load_bank,
+    split_subjects,
+    subject_of,
+    to_film,
+)
 from calid.errors import CalidError, DataError, InputError
 from calid.geometry.affine import from_spacing
 from calid.stack import SliceStack
@@ -208,13 +215,6 @@ def test_splits_are_stable_and_by_subject() -> None:
     assert held_out < split_subjects(names, share=0.2)
 
 
-def test_files_of_one_subject_share_its_name(tmp_path: Path) -> None:
-    for name in ("patient007_ED.nii.gz", "patient007_ES.nii.gz", "patient007_4d.nii"):
-        write(tmp_path / "data" / name)
-    films = load_bank([tmp_path / "data"], tmp_path / "bank.safetensors")
-    assert {f.subject for f in films} == {"patient007"}
-
-
 def stack_of(data: np.ndarray, spacing: float) -> SliceStack:
     frames, slices = data.shape[:2]
     return SliceStack(
@@ -241,30 +241,11 @@ def test_films_are_on_the_networks_grid() -> None:
     assert np.diff(inner).mean() == pytest.approx(170 * 0.5 / 59, rel=0.02)
 
 
-def test_the_window_is_restored_where_nothing_was_clipped() -> None:
-    data = np.random.default_rng(0).normal(300, 80, (2, 3, 40, 40)).astype(np.int16)
-    window = IntensityWindow.of(data)
-    assert np.percentile(data, 0.5) == window.low
-    assert np.percentile(data, 99.5) == window.high
-    scaled = window.normalise(data)
-    assert scaled.dtype == np.float32
-    inside = (scaled > 0) & (scaled < CEILING)
-    assert inside.mean() > 0.99
-    np.testing.assert_allclose(window.restore(scaled)[inside], data[inside], atol=1e-3)
-    np.testing.assert_array_equal(np.rint(window.restore(scaled)[inside]), data[inside])
-
-
-def test_the_window_clips_at_its_ceiling_and_at_zero() -> None:
-    window = IntensityWindow(100.0, 300.0)
-    data = np.array([0, 100, 200, 300, 400, 401, 32767], dtype=np.int16)
-    np.testing.assert_allclose(window.normalise(data), [0, 0, 0.5, 1, 1.5, 1.5, 1.5])
-    np.testing.assert_allclose(window.restore(np.float32([-0.5, 0, 0.5, 1.5])), [0, 100, 200, 400])
-
-
-@pytest.mark.parametrize("value", [0, -7, 1000])
-def test_a_constant_image_becomes_zero_and_comes_back(value: int) -> None:
-    data = np.full((1, 2, 8, 8), value, dtype=np.int16)
-    window = IntensityWindow.of(data)
-    scaled = window.normalise(data)
-    assert not scaled.any()
-    np.testing.assert_array_equal(window.restore(scaled), data)
+@pytest.mark.parametrize("slices", range(1, 14))
+def test_the_benchmark_never_hides_an_end_slice(slices: int) -> None:
+    kept, hidden = hide_alternate(slices)
+    assert kept.tolist() == list(range(0, slices, 2))
+    assert 0 not in hidden
+    assert slices - 1 not in hidden
+    assert all(h - 1 in kept and h + 1 in kept for h in hidden)
+    assert len(hidden) == max(0, (slices - 1) // 2)

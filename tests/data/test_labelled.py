@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calid.data.bank import LEVELS, to_film
-from calid.data.labelled import label_file, load_labelled, to_network_grid
+from calid.data.bank import LEVELS, label_file, load_labelled, to_film, to_network_grid
 from calid.errors import DataError
 from calid.geometry.affine import from_spacing
 from calid.io import read

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from calid.cli.main import main
-from calid.data.labelled import load_labelled
+from calid.data.bank import load_labelled
 from calid.evaluation.hidden_slices import image_figures, load_case
 from calid.evaluation.methods import Roster
 from calid.evaluation.metrics import dice
 from calid.evaluation.protocol import Case
 from calid.geometry.grid import PIXEL_SPACING
-from calid.geometry.pixels import PixelGrid
-from calid.geometry.region import BORDER, FADE
+from calid.geometry.pixels import BORDER, FADE, PixelGrid
 from calid.inference.model import load_model
 from calid.io import read
 from calid.io.labels import CLASSES, read_labels
-from calid.segmentation.region import heart_region
+from calid.segmentation.heart import heart_region
 from calid.segmentation.segment import keep_largest, load_segmenter
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]

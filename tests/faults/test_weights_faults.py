@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from calid.errors import WeightsError
 from calid.models.store import load_autoencoder, load_interpolator, load_tensors
-from calid.segmentation.network import load_segmentation
+from calid.segmentation.segment import load_segmentation
 from calid.weights import weights_path
 
 

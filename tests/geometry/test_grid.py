@@ -1,4 +1,4 @@
-"""The networks' in-plane grid: the way there, the padding, and the way back."""
+"""The in-plane grid of 1.5 mm: the way there, the padding, and the way back; resampling."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calid.geometry.grid import PIXEL_SPACING, TILE, NetworkGrid
-from calid.geometry.resample import resample
+from calid.geometry.grid import (
+    PIXEL_SPACING,
+    TILE,
+    Grid,
+    NetworkGrid,
+    interpolation_matrix,
+    resample,
+)
 
 sides = st.integers(1, 90)
 steps = st.floats(0.4, 3.5)
@@ -84,24 +90,124 @@ def test_smooth_images_come_back_from_another_pixel_size(shape, spacing):
     assert float(error.mean()) < 0.01
 
 
-def test_the_networks_grid_has_the_same_centre():
-    shape, spacing = (101, 88), (1.37, 1.8)
-    grid = NetworkGrid.of(shape, spacing)
-    shown = grid.enter(smooth(shape, spacing))
-    left, right, top, bottom = grid.padding
-    inner = shown[:, top : shown.shape[1] - bottom, left : shown.shape[2] - right]
-    direct = smooth(tuple(inner.shape[1:]), (1.5, 1.5))  # type: ignore[arg-type]
-    assert float((inner - direct)[:, 4:-4, 4:-4].abs().max()) < 0.02
+def millimetres(grid: Grid) -> np.ndarray:
+    """Positions of the samples, 0 in the centre."""
+    count, step = grid
+    return (np.arange(count) - (count - 1) / 2) * step
 
 
-@pytest.mark.slow
-def test_the_field_of_view_is_kept():
-    grid = NetworkGrid.of((256, 216), (1.25, 1.5625))
-    assert grid.native == ((256, 1.25), (216, 1.5625))
-    assert grid.network == ((213, 1.5), (225, 1.5))
-    images = torch.rand(1, 256, 216, generator=torch.Generator().manual_seed(0))
-    direct = resample(images, grid.native, grid.network)
-    left, right, top, bottom = grid.padding
-    shown = grid.enter(images)
-    assert shown.shape == (1, 224, 240)
-    torch.testing.assert_close(shown[:, top : 224 - bottom, left : 240 - right], direct)
+def inside(source: Grid, target: Grid) -> np.ndarray:
+    """Target samples whose whole kernel lies on the source."""
+    reach = 2 * max(source[1], target[1])
+    edge = (source[0] - 1) / 2 * source[1]
+    return np.abs(millimetres(target)) <= edge - reach
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    n_in=st.integers(1, 60),
+    n_out=st.integers(1, 60),
+    step_in=st.floats(0.5, 4),
+    step_out=st.floats(0.5, 4),
+)
+def test_rows_sum_to_one_and_the_grid_is_symmetric(
+    n_in: int, n_out: int, step_in: float, step_out: float
+) -> None:
+    matrix = interpolation_matrix((n_in, step_in), (n_out, step_out))
+    assert matrix.shape == (n_out, n_in)
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [(1, 1.5), (16, 1.5), (17, 0.7)])
+def test_a_grid_onto_itself_is_the_identity(grid: Grid) -> None:
+    np.testing.assert_allclose(interpolation_matrix(grid, grid), np.eye(grid[0]), atol=1e-6)
+
+
+def test_equal_grids_hand_the_image_back() -> None:
+    x = torch.rand(2, 20, 30)
+    grids = ((20, 1.5), (30, 1.5))
+    assert resample(x, grids, grids) is x
+    assert resample(x, grids, ((20, 1.5000001), (30, 1.5))) is x
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((66, 1.5), (100, 1.0)),
+        ((50, 3.0), (100, 1.5)),
+        ((80, 1.4), (90, 1.25)),
+        ((101, 1.0), (50, 2.0)),
+        ((51, 1.0), (64, 1.0)),
+    ],
+)
+def test_a_ramp_in_millimetres_stays_that_ramp(source: Grid, target: Grid) -> None:
+    out = interpolation_matrix(source, target).astype(float) @ millimetres(source)
+    keep = inside(source, target)
+    assert keep.sum() > 30
+    np.testing.assert_allclose(out[keep], millimetres(target)[keep], atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [1.1, 1.25, 1.4, 1.7, 2.3])
+def test_coarsening_by_any_factor_moves_nothing_by_more_than_a_fortieth_of_a_pixel(
+    step: float,
+) -> None:
+    source, target = (120, 1.0), (int(100 / step), step)
+    out = interpolation_matrix(source, target).astype(float) @ millimetres(source)
+    keep = inside(source, target)
+    np.testing.assert_allclose(out[keep], millimetres(target)[keep], atol=0.025 * step)
+
+
+def test_a_parabola_is_interpolated_exactly() -> None:
+    # Keys' kernel is of third order: polynomials up to degree two are exact.
+    source, target = (60, 1.5), (85, 1.0)
+    out = interpolation_matrix(source, target).astype(float) @ (millimetres(source) ** 2)
+    keep = inside(source, target)
+    np.testing.assert_allclose(out[keep], millimetres(target)[keep] ** 2, atol=2e-3)
+
+
+def test_beyond_the_edge_the_edge_value_is_repeated() -> None:
+    matrix = interpolation_matrix((10, 1.0), (30, 1.0))
+    values = np.arange(10.0) + 5
+    out = matrix @ values
+    np.testing.assert_allclose(out[:10], 5, atol=1e-5)
+    np.testing.assert_allclose(out[10:20], values, atol=1e-5)
+    np.testing.assert_allclose(out[20:], 14, atol=1e-5)
+
+
+def picture(rows: Grid, columns: Grid) -> Tensor:
+    """Smooth function of millimetres, different along both axes."""
+    y, x = millimetres(rows)[:, None], millimetres(columns)[None]
+    return torch.from_numpy(np.sin(x / 9 + y / 15) + np.exp(-(x**2 + 2 * y**2) / 400))
+
+
+def test_both_axes_are_resampled_at_their_own_spacing() -> None:
+    source, target = ((50, 1.6), (40, 2.0)), ((64, 1.2), (60, 1.3))
+    images = torch.stack([picture(*source), -2 * picture(*source)])
+    out = resample(images, source, target)
+    keep = np.ix_(inside(source[0], target[0]), inside(source[1], target[1]))
+    np.testing.assert_allclose(out[0][keep], picture(*target)[keep], atol=2e-3)
+    torch.testing.assert_close(out[1], -2 * out[0])
+
+
+def test_coarsening_removes_what_the_coarse_grid_cannot_hold() -> None:
+    source, target = (200, 1.0), (66, 3.0)  # Nyquist: one cycle in 6 mm
+    keep = inside(source, target)
+    matrix = interpolation_matrix(source, target)
+    low, high = (
+        matrix @ np.cos(2 * np.pi * millimetres(source) / period + 0.4) for period in (30.0, 3.3)
+    )
+    expected = np.cos(2 * np.pi * millimetres(target) / 30.0 + 0.4)
+    np.testing.assert_allclose(low[keep], expected[keep], atol=0.05)
+    assert np.abs(high[keep]).max() < 0.05
+    # Picking every third sample would have kept it at full strength, at a wrong frequency.
+    picked = np.cos(2 * np.pi * millimetres(target) / 3.3 + 0.4)
+    assert np.abs(picked).max() > 0.9
+
+
+def test_the_dtype_is_kept() -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        out = resample(torch.ones(3, 8, 8, dtype=dtype), ((8, 2.0), (8, 2.0)), ((16, 1.0), (8, 2)))
+        assert out.dtype == dtype
+        assert out.shape == (3, 16, 8)
+        torch.testing.assert_close(out, torch.ones_like(out), rtol=0, atol=0.01)

@@ -9,8 +9,7 @@ from tiny_model import reconstructed
 from calid.baselines.registration import blend
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
-from calid.geometry.pixels import PixelGrid
-from calid.geometry.region import BORDER, FADE, Region
+from calid.geometry.pixels import BORDER, FADE, PixelGrid, Region
 from calid.inference.model import Model, load_model
 from calid.stack import SliceStack
 

@@ -28,17 +28,16 @@ def discs(radii: np.ndarray, label: int = LV) -> np.ndarray:
     return (label * (distance < radii[:, None, None])).astype(np.uint8)[None]
 
 
-def test_equal_gaps_count_every_slice_for_one_whole_spacing():
-    np.testing.assert_allclose(slab_widths(np.arange(5) * 8.0), 8.0)
-
-
-def test_unequal_gaps_are_shared_between_their_slices():
-    np.testing.assert_allclose(slab_widths(np.array([0.0, 6, 16, 20])), [6, 8, 7, 4])
-
-
-def test_a_reach_replaces_the_outermost_half_gaps():
-    widths = slab_widths(np.array([0.0, 2, 4]), reach=(5.0, 3.0))
-    np.testing.assert_allclose(widths, [6, 2, 4])
+@pytest.mark.parametrize(
+    ("positions", "reach", "widths"),
+    [
+        ([0, 8, 16, 24], None, [8, 8, 8, 8]),  # every slice counts for one whole spacing
+        ([0, 6, 16, 20], None, [6, 8, 7, 4]),
+        ([0, 2, 4], (5.0, 3.0), [6, 2, 4]),
+    ],
+)
+def test_gaps_are_shared_between_their_slices(positions, reach, widths):
+    np.testing.assert_allclose(slab_widths(np.array(positions, float), reach), widths)
 
 
 @pytest.mark.parametrize("positions", [[0.0], [0.0, 0.0], [1.0, 0.0], []])

@@ -16,13 +16,17 @@ from calid.inference.densify import densify
 from calid.models.store import save_tensors
 from calid.runtime import choose_runtime
 from calid.segmentation import segment
-from calid.segmentation.network import (
+from calid.segmentation.segment import (
     KIND,
     SegmentationConfig,
     SegmentationNetwork,
+    Segmenter,
+    keep_largest,
     load_segmentation,
+    load_segmenter,
+    turn,
+    turn_back,
 )
-from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
 pytestmark = pytest.mark.usefixtures("precision")
@@ -170,18 +174,6 @@ def test_an_unknown_device_or_damaged_weights_are_typed_errors(tmp_path, monkeyp
         load_segmenter("tpu")
 
 
-def test_label_maps_for_learning_are_the_labels_as_they_stand(bands: Segmenter) -> None:
-    images = torch.linspace(0, 1, 16).expand(2, 1, 32, 16).contiguous()
-    images[1] = 0.9
-    maps = bands.one_hot(images)
-    assert maps.shape == (2, 4, 32, 16)
-    assert maps.dtype == torch.float32
-    torch.testing.assert_close(maps.sum(1), torch.ones(2, 32, 16))
-    expected = (images[:, 0] * 3).round().long()
-    assert torch.equal(maps.argmax(1), expected)
-    assert not bands.one_hot(images.clone().requires_grad_()).requires_grad
-
-
 def test_of_a_volume_only_the_region_is_looked_at(bands: Segmenter) -> None:
     volume = densify(painted(), nearest, 2)
     whole = bands.label_volume(volume)
@@ -194,3 +186,11 @@ def test_of_a_volume_only_the_region_is_looked_at(bands: Segmenter) -> None:
     rim = 2  # pixels of another grid, at the border
     core = (slice(None), slice(None), slice(8 + rim, 30 - rim), slice(10 + rim, 28 - rim))
     np.testing.assert_array_equal(part[core], whole[core])
+
+
+def test_turning_back_undoes_turning():
+    x = torch.arange(12.0).view(1, 3, 4)
+    turned = [turn(x, n) for n in range(8)]
+    assert len({tuple(t.flatten().tolist()) + tuple(t.shape) for t in turned}) == 8
+    for n, t in enumerate(turned):
+        torch.testing.assert_close(turn_back(t, n), x)

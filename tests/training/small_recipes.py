@@ -33,13 +33,11 @@ def small() -> dict[str, Any]:
     tuples = TupleConfig(draws=2, size=32)
     return {
         "AUTOENCODER": two,
-        "INTERPOLATORS": {
-            "default": recipes.InterpolatorRecipe(default, tuples, two, two),
-            "paper": recipes.InterpolatorRecipe(paper, tuples, two, None),
-        },
-        "BASELINES": {
-            "regression": recipes.BaselineRecipe(regression, tuples, two),
-            "diffusion-autoencoder": recipes.BaselineRecipe(autoencoder, tuples, two),
+        "NETWORKS": {
+            "default": recipes.Stage2Recipe(default, two, two, tuples),
+            "paper": recipes.Stage2Recipe(paper, two, None, tuples),
+            "regression": recipes.Stage2Recipe(regression, two, None, tuples),
+            "diffusion-autoencoder": recipes.Stage2Recipe(autoencoder, two, None, tuples),
         },
     }
 

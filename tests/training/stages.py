@@ -11,21 +11,23 @@ import torch
 
 from calid.baselines.learned import LEARNED, new_baseline
 from calid.data.augment import crop
-from calid.data.bank import Film, window_units
+from calid.data.bank import Film, LabelledStack, window_units
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator
+from calid.segmentation.segment import SegmentationConfig, SegmentationNetwork
 from calid.training.autoencoder import autoencoder_task
-from calid.training.baselines import baseline_task
 from calid.training.interpolator import interpolator_task, transport_task
 from calid.training.loop import Task
+from calid.training.segmentation import segmentation_task
 from calid.training.tuples import Tuples
 
 CPU = torch.device("cpu")
 SIZE, CHANNELS = 32, 2
 SIZES = AutoencoderConfig(CHANNELS, (8, 16), (1, 1), (1, 1))
+TINY = SegmentationConfig(widths=(8, 8, 16, 16), depth=(1, 1, 1, 1))
 SMALL = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
 ON_TUPLES = ("default", "transport", "paper", *LEARNED)
-STAGES = ("autoencoder", *ON_TUPLES)
+STAGES = ("autoencoder", "segmentation", *ON_TUPLES)
 
 
 def film(name: str, seed: int, slices: int = 9) -> Film:
@@ -40,6 +42,23 @@ def film(name: str, seed: int, slices: int = 9) -> Film:
     return Film(name, np.rint(170 * image).astype(np.uint8), 8.0 * np.arange(slices))
 
 
+def labelled(name: str, seed: int) -> LabelledStack:
+    """Nested discs: LV in a ring, RV beside it, at another place in every stack."""
+    rng = np.random.default_rng(seed)
+    y, x = rng.uniform(18, 24, 2)
+    rows, columns = np.mgrid[:44, :42]
+    labels = np.zeros((4, 44, 42), np.uint8)
+    for number, image in enumerate(labels):
+        away = np.hypot(rows - y, columns - x)
+        image[np.hypot(rows - y, columns - x - 12) < 8] = 1
+        image[away < 11 - number] = 2
+        image[away < 7 - number] = 3
+    noise = np.random.default_rng(seed).normal(0, 0.02, labels.shape)
+    images = (np.array([0.1, 0.9, 0.4, 1.0])[labels] + noise).clip(0).astype(np.float32)
+    return LabelledStack(name, f"{name}_ED", images, labels)
+
+
+LABELLED, HELD_OUT_LABELLED = [labelled("a", 0), labelled("b", 1)], [labelled("c", 2)]
 TRAIN, HELD_OUT = [film("a", 0), film("b", 1), film("c", 2)], [film("d", 3)]
 
 
@@ -83,8 +102,12 @@ def task_of(
         return autoencoder_task(
             network, TRAIN, HELD_OUT, weights, SIZE, batch=4, seed=0, device=CPU
         )
+    if stage == "segmentation":
+        return segmentation_task(
+            SegmentationNetwork(TINY), LABELLED, HELD_OUT_LABELLED, weights, SIZE, 4, 0, CPU
+        )
     if stage in LEARNED:
-        return baseline_task(new_baseline(stage, channels=CHANNELS, widths=(8, 16)), *given)
+        return interpolator_task(new_baseline(stage, channels=CHANNELS, widths=(8, 16)), *given)
     first, second = model(stage, seed), model(stage)
     # What a training leaves alone does not depend on the seed.
     if stage == "transport":

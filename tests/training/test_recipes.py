@@ -157,15 +157,12 @@ def test_the_time_left_is_that_of_draws_that_are_made(
 def test_every_recipe_is_a_command_and_can_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--help") == 0
     shown = capsys.readouterr().out
-    presets = [(r.tuples, [r.posterior, r.transport]) for r in recipes.INTERPOLATORS.values()]
-    baselines = [(r.tuples, [r.training]) for r in recipes.BASELINES.values()]
-    for tuples, trainings in (*presets, *baselines):
-        for training in trainings:
-            assert training is None or tuples.size == training.size
-            assert training is None or training.steps * training.batch >= 990_000
-    names = {*recipes.INTERPOLATORS, *recipes.BASELINES}
-    assert names == {*PRESETS, *LEARNED}
-    assert all(name in shown for name in names)
+    for recipe in recipes.NETWORKS.values():
+        for training in filter(None, (recipe.training, recipe.transport)):
+            assert recipe.tuples.size == training.size
+            assert training.steps * training.batch >= 990_000
+    assert recipes.NETWORKS.keys() == {*PRESETS, *LEARNED}
+    assert all(name in shown for name in recipes.NETWORKS)
     assert not any(f"• {name}" in shown for name in FORMER)
 
 

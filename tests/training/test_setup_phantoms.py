@@ -1,4 +1,4 @@
-"""Labelled synthetic hearts for the segmentation network."""
+"""Synthetic hearts for trainings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calid.data.labelled import LabelledStack
+from calid.data.bank import LabelledStack
 from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError
 from calid.io.labels import LV, MYOCARDIUM, RV
@@ -63,3 +63,11 @@ def test_hearts_that_are_kept_for_evaluation_are_not_trained_on() -> None:
         labelled_phantoms(1001)
     with pytest.raises(UsageError, match="at most 1000"):
         next(phantom_films(1001))
+
+
+def test_several_processes_make_the_same_hearts_in_their_order() -> None:
+    alone, together = (list(phantom_films(2, workers)) for workers in (1, 2))
+    assert [film.subject for film in together] == ["phantom0", "phantom1"]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+        np.testing.assert_array_equal(one.positions, other.positions)

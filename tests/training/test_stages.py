@@ -16,10 +16,12 @@ from training.stages import CPU, ON_TUPLES, STAGES, log_of, perturb, task_of
 
 from calid.baselines.learned import LEARNED
 from calid.errors import WeightsError
+from calid.io.labels import CLASSES
 from calid.models.store import load_tensors
 from calid.training.autoencoder import SliceBatch
 from calid.training.interpolator import TupleBatch
 from calid.training.loop import FitConfig, Task, fit
+from calid.training.segmentation import LabelledBatch
 
 SHORT = FitConfig(steps=6, rate=1e-3, warmup=2, save_every=2, validate_every=6)
 LONG = FitConfig(steps=40, rate=5e-3, warmup=4, save_every=1000, validate_every=1000)
@@ -39,7 +41,7 @@ class PowerCutError(Exception):
 
 def kind_of(stage: str) -> str:
     """Of the weights that a training leaves."""
-    return stage if stage in ("autoencoder", *LEARNED) else "interpolator"
+    return stage if stage in ("autoencoder", "segmentation", *LEARNED) else "interpolator"
 
 
 def cut(task: Task, stop: int) -> Task:
@@ -103,10 +105,10 @@ def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str
         figures = json.loads(store.metadata()["figures"])
     assert figures.pop("step") == 6
     assert np.isfinite(list(figures.values())).all()
-    wanted = {"psnr", "ssim"} if stage == "autoencoder" else {"loss", "narrow_loss", "wide_loss"}
-    assert wanted <= figures.keys()
+    wanted = {"autoencoder": {"psnr", "ssim"}, "segmentation": {"dice", *CLASSES}}
+    assert wanted.get(stage, {"loss", "narrow_loss", "wide_loss"}) <= figures.keys()
     with pytest.raises(WeightsError, match=kind_of(stage)):
-        load_tensors(path, "segmentation")
+        load_tensors(path, "another")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -115,7 +117,9 @@ def test_batches_are_a_pure_function_of_step_and_rank(tmp_path: Path, stage: str
     one.batch(4, 1)
 
     def content(batch: object) -> Tensor:
-        assert isinstance(batch, SliceBatch | TupleBatch)
+        assert isinstance(batch, SliceBatch | TupleBatch | LabelledBatch)
+        if isinstance(batch, LabelledBatch):
+            return torch.cat([batch.images.flatten(), batch.labels.flatten()])
         if isinstance(batch, SliceBatch):
             return torch.cat([batch.images.flatten(), batch.noise.flatten()])
         seen = batch.neighbours

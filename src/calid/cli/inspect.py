@@ -73,8 +73,8 @@ class Inspect:
 
 def _with_shifts(found: Inspection) -> Inspection:
     """Add a warning of slices whose heart lies off its neighbours."""
+    from calid.segmentation.heart import FEWEST, find_shifts, told
     from calid.segmentation.segment import load_segmenter
-    from calid.segmentation.shifts import FEWEST, find_shifts, told
 
     if found.stack is None or found.stack.n_slices < FEWEST:
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
@@ -56,7 +56,15 @@ class _Training:
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 leaves the choice to torch. Synthetic hearts are made in as many processes,
+    with 0 on all CPUs."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that make synthetic hearts."""
+        from calid.inference.machine import available_cpus
+
+        return self.threads or available_cpus()
 
     def begin(self, folder: Path, seed: int) -> torch.device:
         """Seed and threads; the device to train on.
@@ -113,7 +121,7 @@ class _RecipeTraining(_Training):
         from calid.training.setup import gather_films
 
         phantoms = recipe.phantoms if self.phantoms is None else self.phantoms
-        return gather_films(self.data, self.validation, phantoms, self.out)
+        return gather_films(self.data, self.validation, phantoms, self.out, self.workers)
 
     def batch(self, recipe: Recipe) -> int:
         """Examples a step in this process, so that all together see the recipe's."""
@@ -159,6 +167,9 @@ class TrainAutoencoder(_RecipeTraining):
 class _TupleTraining(_RecipeTraining):
     """Options of the trainings of stage 2, which learn from tuples of latents."""
 
+    network: ClassVar[str]
+    """Name in `calid.training.recipes.NETWORKS`."""
+
     autoencoder: Path | None = None
     """Weights of stage 1. Without, those of the package."""
     draws: int = 0
@@ -195,51 +206,39 @@ class _TupleTraining(_RecipeTraining):
             seen = build_tuples(train, encode, key, cache, config, _Draws(config.draws))
         return seen, validation_tuples(held_out, encode, config.size)
 
-    def train_preset(self, name: str) -> None:
-        """Train tau_1, tau_2 and the denoiser, then the transport; leave OUT/NAME.safetensors."""
-        from calid.models.interpolator import LatentInterpolator
+    def run(self) -> None:
+        """Train the network and then its transport, if any; leave OUT/NAME.safetensors."""
+        from calid.baselines.learned import Baseline, new_baseline
+        from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
         from calid.models.store import fill, load_tensors
         from calid.training.interpolator import interpolator_task, transport_task
         from calid.training.parallel import process_group
-        from calid.training.recipes import INTERPOLATORS
+        from calid.training.recipes import NETWORKS
 
-        weights, folder = self.out / f"{name}.safetensors", self.out / "posterior"
-        recipe = INTERPOLATORS[name]
-        first, second = recipe.posterior, recipe.transport
+        name = self.network
+        recipe, weights = NETWORKS[name], self.out / f"{name}.safetensors"
+        first, second = recipe.training, recipe.transport
+        folder = self.out / ("posterior" if isinstance(recipe.config, InterpolatorConfig) else name)
         device = self.begin(folder, first.seed)
         with process_group(device):
             tuples = self.tuples(first, recipe.tuples, device)
             config = replace(recipe.config, channels=tuples[0].channels)
-            model = LatentInterpolator(config).to(device)
+            model: LatentInterpolator | Baseline
+            if isinstance(config, InterpolatorConfig):
+                model = LatentInterpolator(config)
+            else:
+                model = new_baseline(name, **asdict(config))
+            model.to(device)
             batch, seed = self.batch(first), first.seed
             task = interpolator_task(model, *tuples, weights, batch, seed, device)
             self.follow(task, first, folder, device)
-            if second is None:
+            if second is None or not isinstance(model, LatentInterpolator):
                 return
             # The averaged weights, not those of the last step, are what the transport starts from.
             fill(model, load_tensors(weights, "interpolator")[0], weights)
             batch, seed = self.batch(second), second.seed
             task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
             self.follow(task, second, self.out / "transport", device)
-
-    def train_baseline(self, name: str) -> None:
-        """Train a learned baseline and leave OUT/NAME.safetensors."""
-        from calid.baselines.learned import new_baseline
-        from calid.training.baselines import baseline_task
-        from calid.training.parallel import process_group
-        from calid.training.recipes import BASELINES
-
-        weights, folder = self.out / f"{name}.safetensors", self.out / name
-        recipe = BASELINES[name]
-        training = recipe.training
-        device = self.begin(folder, training.seed)
-        with process_group(device):
-            tuples = self.tuples(training, recipe.tuples, device)
-            sizes = asdict(replace(recipe.config, channels=tuples[0].channels))
-            model = new_baseline(name, **sizes).to(device)
-            batch, seed = self.batch(training), training.seed
-            task = baseline_task(model, *tuples, weights, batch, seed, device)
-            self.follow(task, training, folder, device)
 
 
 class _Draws:
@@ -266,36 +265,28 @@ class _Draws:
 class TrainDefault(_TupleTraining):
     """Stage 2: how one slice becomes the next, the `default` preset. No labels are needed."""
 
-    def run(self) -> None:
-        """Train and leave OUT/default.safetensors."""
-        self.train_preset("default")
+    network = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPaper(_TupleTraining):
     """Stage 2 as in the paper: the `paper` preset. No labels are needed."""
 
-    def run(self) -> None:
-        """Train and leave OUT/paper.safetensors."""
-        self.train_preset("paper")
+    network = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRegression(_TupleTraining):
     """A learned baseline of the benchmark, on the tuples of stage 2: a U-Net, no diffusion."""
 
-    def run(self) -> None:
-        """Train and leave OUT/regression.safetensors."""
-        self.train_baseline("regression")
+    network = "regression"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDiffusionAutoencoder(_TupleTraining):
     """A learned baseline of the benchmark, on the tuples of stage 2: interpolated codes."""
 
-    def run(self) -> None:
-        """Train and leave OUT/diffusion-autoencoder.safetensors."""
-        self.train_baseline("diffusion-autoencoder")
+    network = "diffusion-autoencoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,7 +314,7 @@ class TrainSegmentation(_Training):
     def run(self) -> None:
         """Train and leave OUT/segmentation.safetensors."""
         from calid.io.labels import parse_label_map
-        from calid.segmentation.network import (
+        from calid.segmentation.segment import (
             SegmentationConfig,
             SegmentationNetwork,
             load_segmentation,
@@ -334,7 +325,9 @@ class TrainSegmentation(_Training):
 
         device = self.begin(self.out, self.seed)
         known = parse_label_map(self.label_map)
-        train, held_out = gather_labelled(self.data, self.validation, self.phantoms, known)
+        train, held_out = gather_labelled(
+            self.data, self.validation, self.phantoms, known, self.workers
+        )
         if self.start_from is None:
             network = SegmentationNetwork(SegmentationConfig())
         else:

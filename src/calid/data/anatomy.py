@@ -25,121 +25,67 @@ _END_SYSTOLE = 0.36
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Parameters of one phantom, drawn by `draw_anatomy`.
+    """Parameters of one phantom, drawn by `draw_anatomy`; millimetres and radians.
 
     Suffix ``_ed`` is end-diastole; what has no suffix does not change over the cycle.
     """
 
-    pathology: str
-    """``"normal"``, ``"dilated"`` or ``"hypertrophic"``."""
-    period: float
-    """Heart period in seconds."""
-    end_systole: float
-    """Phase of end-systole, in (0, 1)."""
-    ejection_fraction: float
-    """Aim for the left ventricle, in (0, 1); the phantom solves its end-systolic radius for it."""
-
-    rotation: float
-    """Turn of heart and chest together in the image plane."""
-    centre: tuple[float, float]
-    """Left-ventricular axis at z = 0."""
-    tilt: tuple[float, float]
-    """Drift of the axis in x and y from base to apex, mm."""
-    bend: tuple[float, float]
-    """Quadratic part of that drift, mm."""
-    base_slope: float
-    """Tilt of the valve plane, mm per mm."""
-    base_angle: float
-    """Direction in which the valve plane sinks towards the apex."""
-
-    lv_radius_ed: float
-    """Endocardial radius at its widest."""
-    wall_ed: float
-    """Wall thickness at the widest level."""
-    lv_length_ed: float
-    """Valve plane to endocardial apex."""
-    apex_wall: float
-    """Thickness of the apical cap."""
-    taper: float
-    """Exponent of the long-axis profile: 2 is an ellipsoid, larger is blunter."""
-    waist: float
-    """Where the cavity is widest, as a share of its length below the valve plane."""
+    pathology: str  # "normal", "dilated" or "hypertrophic"
+    period: float  # heart period in seconds
+    end_systole: float  # phase of end-systole, in (0, 1)
+    ejection_fraction: float  # of the left ventricle, in (0, 1); its end-systolic radius follows
+    rotation: float  # turn of heart and chest together in the image plane
+    centre: tuple[float, float]  # left-ventricular axis at z = 0
+    tilt: tuple[float, float]  # drift of the axis in x and y from base to apex, mm
+    bend: tuple[float, float]  # quadratic part of that drift, mm
+    base_slope: float  # tilt of the valve plane, mm per mm
+    base_angle: float  # direction in which the valve plane sinks towards the apex
+    lv_radius_ed: float  # endocardial radius at its widest
+    wall_ed: float  # wall thickness at the widest level
+    lv_length_ed: float  # valve plane to endocardial apex
+    apex_wall: float  # thickness of the apical cap
+    taper: float  # exponent of the long-axis profile: 2 is an ellipsoid, larger is blunter
+    waist: float  # where the cavity is widest, as a share of its length below the valve plane
+    # Shape (2, 2): amplitude and angle of the 2nd and 3rd angular harmonic of the endocardium
     endo_waves: NDArray[np.float64]
-    """Shape (2, 2): amplitude and angle of the 2nd and 3rd angular harmonic, endocardium."""
-    epi_waves: NDArray[np.float64]
-    """The same for the epicardium."""
-    septal_bulge: float
-    """Extra septal thickness as a share of the epicardial radius (hypertrophy)."""
-    shortening: float
-    """Share of the length that is lost by end-systole."""
-    twist: float
-    """Apical rotation against the base at end-systole."""
-
-    rv_angle: float
-    """Direction from the left to the right ventricle at the base."""
-    rv_spiral: float
-    """Change of that direction from base to apex."""
-    rv_depth_ed: float
-    """Septum to free wall at the base."""
-    rv_depth_es: float
-    """The same at end-systole."""
-    rv_offset: float
-    """Centre of the right-ventricular ellipse as a share of its radial half-axis, < 1."""
-    rv_aspect: float
-    """Tangential over radial half-axis."""
-    rv_reach: float
-    """Length as a share of the left ventricle's."""
-    rv_taper: float
-    """Exponent of its long-axis profile."""
-    rv_wave: tuple[float, float]
-    """Amplitude and angle of the third harmonic of its outline."""
-    rv_wall: float
-    """Thickness of the free wall."""
-
+    epi_waves: NDArray[np.float64]  # the same for the epicardium
+    septal_bulge: float  # extra septal thickness as a share of the epicardial radius (hypertrophy)
+    shortening: float  # share of the length that is lost by end-systole
+    twist: float  # apical rotation against the base at end-systole
+    rv_angle: float  # direction from the left to the right ventricle at the base
+    rv_spiral: float  # change of that direction from base to apex
+    rv_depth_ed: float  # septum to free wall at the base
+    rv_depth_es: float  # the same at end-systole
+    rv_offset: float  # centre of the right-ventricular ellipse / its radial half-axis, < 1
+    rv_aspect: float  # tangential over radial half-axis
+    rv_reach: float  # length as a share of the left ventricle's
+    rv_taper: float  # exponent of its long-axis profile
+    rv_wave: tuple[float, float]  # amplitude and angle of the third harmonic of its outline
+    rv_wall: float  # thickness of the free wall
+    # Shape (2, 6), left then right: place towards the right ventricle, across, and height above
+    # the valve plane; half-axes in the same order, mm
     atria: NDArray[np.float64]
-    """Shape (2, 6), left then right: place towards the right ventricle, across, and height
-    above the valve plane; half-axes in the same order, mm."""
+    # Shape (2, 4), aortic root then pulmonary trunk: place towards the right ventricle and
+    # across, drift of the first per mm of height, radius, mm
     great_vessels: NDArray[np.float64]
-    """Shape (2, 4), aortic root then pulmonary trunk: place towards the right ventricle and
-    across, drift of the first per mm of height, radius, mm."""
+    # Shape (heads, 5): angle, radial share, radius mm, first and last level as shares
     papillary: NDArray[np.float64]
-    """Shape (heads, 5): angle, radial share, radius mm, first and last level as shares."""
-    fat: float
-    """Typical epicardial fat thickness, mm."""
-    chest_distance: float
-    """From image centre to the inner chest wall at z = 0."""
-    chest_slope: float
-    """How fast the chest wall comes nearer along z, mm per mm."""
-    chest_angle: float
-    """Direction of the chest wall."""
-    chest_muscle: float
-    """Thickness of ribs and muscle."""
-    chest_fat: float
-    """Thickness of the subcutaneous fat."""
-    diaphragm: float
-    """Height (y) of the diaphragm at z = 0."""
-    diaphragm_slope: float
-    """How fast the diaphragm rises along z, mm per mm."""
-    stomach: NDArray[np.float64]
-    """Centre (x, y, z) and half-axes of the stomach."""
-    aorta: NDArray[np.float64]
-    """Descending aorta: x, y at z = 0, drift of x and y per mm of z, radius."""
+    fat: float  # typical epicardial fat thickness, mm
+    chest_distance: float  # from image centre to the inner chest wall at z = 0
+    chest_slope: float  # how fast the chest wall comes nearer along z, mm per mm
+    chest_angle: float  # direction of the chest wall
+    chest_muscle: float  # thickness of ribs and muscle
+    chest_fat: float  # thickness of the subcutaneous fat
+    diaphragm: float  # height (y) of the diaphragm at z = 0
+    diaphragm_slope: float  # how fast the diaphragm rises along z, mm per mm
+    stomach: NDArray[np.float64]  # centre (x, y, z) and half-axes of the stomach
+    aorta: NDArray[np.float64]  # descending: x, y at z = 0, their drift per mm of z, radius
 
 
 def contraction(anatomy: Anatomy, phase: float) -> float:
-    """Share of the end-systolic shape at a phase.
+    """Share of the end-systolic shape: 0 at end-diastole, 1 at ``anatomy.end_systole``.
 
-    Parameters
-    ----------
-    anatomy
-        Whose cycle.
-    phase
-        Cycles; any real number, periodic with 1.
-
-    Returns
-    -------
-    float
-        0 at end-diastole (phase 0), 1 at ``anatomy.end_systole``.
+    ``phase`` counts cycles from end-diastole; any real number, periodic with 1.
     """
     knots = np.array(_CYCLE_PHASE)
     late = knots > _END_SYSTOLE
@@ -149,18 +95,7 @@ def contraction(anatomy: Anatomy, phase: float) -> float:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a person.
-
-    Parameters
-    ----------
-    rng
-        Source of all randomness.
-
-    Returns
-    -------
-    Anatomy
-        About 55 % normal, 25 % dilated and thin-walled, 20 % hypertrophic hearts.
-    """
+    """Draw a person: 55 % normal, 25 % dilated and thin-walled, 20 % hypertrophic hearts."""
     u = rng.uniform
     pathology = str(rng.choice(["normal", "dilated", "hypertrophic"], p=[0.55, 0.25, 0.20]))
     if pathology == "dilated":

@@ -1,19 +1,29 @@
-"""Augmentation of whole stacks: every slice of a stack goes through the same transform."""
+"""Augmentation: every slice of a stack goes through the same random transform.
+
+Random numbers are a pure function of seed and step, so that a resumed run draws the same ones.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from calid.data.intensity import CEILING
 
-__all__ = ["augment_intensity", "crop", "random_crop", "random_pose"]
+__all__ = ["augment_intensity", "crop", "random_crop", "random_pose", "seeded", "uniform"]
 
 ZOOMED, ZOOM = 0.3, 1.3
 """Share of the random crops that are resampled, and by how much they are zoomed at most."""
+
+
+def seeded(*keys: int) -> Generator:
+    """CPU generator whose stream depends on all keys (seed, step, rank, purpose)."""
+    state = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:

@@ -1,4 +1,4 @@
-"""A folder of NIfTI stacks, read once: uint8 films on the networks' in-plane grid."""
+"""Stacks of a folder as training material: uint8 films that are read once, stacks with labels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,29 @@ from safetensors.torch import save
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidError, DataError
-from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid, resample
 from calid.geometry.pixels import PixelGrid
-from calid.geometry.resample import resample
-from calid.io import read
+from calid.io import read, read_stack
 from calid.io.atomic import atomic
 from calid.io.find import find_images, plain_stem
+from calid.io.labels import LabelMap, as_labels
 from calid.io.nifti import SUFFIXES
 from calid.stack import SliceStack
 
-__all__ = ["Film", "find_stacks", "load_bank", "split_subjects", "to_film", "window_units"]
+__all__ = [
+    "Film",
+    "LabelledStack",
+    "find_stacks",
+    "hide_alternate",
+    "label_file",
+    "labels_on_grid",
+    "load_bank",
+    "load_labelled",
+    "split_subjects",
+    "subject_of",
+    "to_film",
+    "window_units",
+]
 
 LEVELS = 170
 """uint8 code of window value 1; 255 is then the ceiling of 1.5."""
@@ -123,8 +136,7 @@ def _usable(film: Film, path: Path) -> Film:
 
 def _fingerprint(files: Sequence[Path], extra: str) -> str:
     """Changes whenever a file is added, removed or rewritten."""
-    lines = [extra]
-    lines += [f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files]
+    lines = [extra, *(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -189,13 +201,118 @@ def load_bank(
             folders[0], "None of the files could be used as a stack.", "See the warnings above."
         )
     films += extra
-    tensors = {f"{i}.frames": torch.from_numpy(f.frames) for i, f in enumerate(films)}
-    tensors |= {f"{i}.positions": torch.from_numpy(f.positions) for i, f in enumerate(films)}
-    tensors |= {
-        f"{i}.spacing": torch.tensor(f.spacing, dtype=torch.float64) for i, f in enumerate(films)
-    }
+    tensors = {}
+    for i, film in enumerate(films):
+        tensors[f"{i}.frames"] = torch.from_numpy(film.frames)
+        tensors[f"{i}.positions"] = torch.from_numpy(film.positions)
+        tensors[f"{i}.spacing"] = torch.tensor(film.spacing, dtype=torch.float64)
     metadata = {"key": key, "subjects": json.dumps([f.subject for f in films])}
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic(cache) as file:
         file.write(save(tensors, metadata))
     return films
+
+
+@dataclass(frozen=True)
+class LabelledStack:
+    """One frame of one stack and its labels.
+
+    Parameters
+    ----------
+    subject, name
+        Who, and the file's name without suffix.
+    images
+        Shape ``(slices, height, width)``, window units, 1.5 mm pixels.
+    labels
+        uint8, same shape; 0 background, 1 RV cavity, 2 LV myocardium, 3 LV cavity.
+    """
+
+    subject: str
+    name: str
+    images: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:
+    """The label file beside a stack, if it is there.
+
+    Of ``X.nii.gz`` that is ``X_label.nii.gz``, ``label_X.nii.gz`` (UK Biobank), ``X_gt.nii.gz``
+    (ACDC, M&Ms) or ``gt_X.nii.gz``, in this order.
+    """
+    stem = plain_stem(path.name)
+    names = (name for mark in marks for name in (f"{stem}_{mark}", f"{mark}_{stem}"))
+    beside = (path.with_name(name + path.name[len(stem) :]) for name in names)
+    return next((file for file in beside if file.exists()), None)
+
+
+def labels_on_grid(
+    beside: Path,
+    stack: SliceStack,
+    own_pixels: bool = False,
+    label_map: LabelMap | None = None,
+) -> NDArray[np.uint8]:
+    """Labels of the first frame of a stack, from their file, at 1.5 mm or in own pixels.
+
+    ``label_map`` is from `calid.io.labels.parse_label_map`.
+
+    Raises
+    ------
+    DataError
+        If they have another shape than the stack.
+    IntensityError
+        If a value is no label.
+    """
+    mask = read_stack(beside)
+    if mask.data.shape != stack.data.shape:
+        raise DataError(
+            beside,
+            f"Labels {mask.data.shape} do not fit the stack {stack.data.shape}.",
+            "Give labels on the grid of the images.",
+        )
+    labels = as_labels(mask, beside, label_map)[0]
+    return labels if own_pixels else to_network_grid(labels, stack.pixel_spacing)
+
+
+def load_labelled(folder: Path, label_map: LabelMap | None = None) -> list[LabelledStack]:
+    """All stacks below a folder that have a label file of the same shape beside them.
+
+    ``label_map`` is that of `calid.io.labels.parse_label_map`.
+
+    Raises
+    ------
+    DataError
+        If there is none, or if labels do not fit their stack.
+    """
+    found = []
+    for path in find_stacks(folder):
+        beside = label_file(path)
+        if beside is None:
+            continue
+        stack = read(path)
+        labels = labels_on_grid(beside, stack, label_map=label_map)
+        film = to_film(stack, subject_of(path))
+        images = film.frames[0].astype(np.float32) / LEVELS
+        found.append(LabelledStack(film.subject, plain_stem(path.name), images, labels))
+    if not found:
+        raise DataError(
+            folder,
+            "No stack has a label file beside it.",
+            "Put X_label.nii.gz (or X_gt.nii.gz) beside X.nii.gz: 1 RV, 2 myocardium, 3 LV.",
+        )
+    return found
+
+
+def to_network_grid(labels: NDArray[np.generic], spacing: tuple[float, float]) -> NDArray[np.uint8]:
+    """Labels ``(slices, height, width)`` at 1.5 mm, by majority of the resampled indicators."""
+    grid = NetworkGrid.of(labels.shape[-2:], spacing)
+    rounded = np.rint(labels.astype(np.float32))
+    indicators = torch.from_numpy(np.stack([rounded == c for c in range(4)]).astype(np.float32))
+    shares = resample(indicators, grid.native, grid.network)
+    return np.asarray(shares.argmax(0).numpy(), np.uint8)
+
+
+def hide_alternate(slices: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slices 0, 2, 4, ... to keep, and those between two kept ones to hide."""
+    kept = np.arange(0, slices, 2)
+    hidden = np.arange(1, slices, 2)
+    return kept, hidden[hidden < kept[-1]]

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calid.data.anatomy import Anatomy, draw_anatomy
-from calid.data.scene import Scene, draw_contrast
-from calid.data.texture import rician
-from calid.data.ventricles import Beat, Ventricles, VentricleVolumes
+from calid.data.scene import Scene, draw_contrast, rician
+from calid.data.ventricles import Array, Beat, Ventricles, VentricleVolumes, unit
 from calid.errors import GeometryError, UsageError
 from calid.stack import SliceStack, Volume
 
@@ -159,9 +158,9 @@ class HeartPhantom:
         side = _grid(spacing, field_of_view)
         count = int(np.floor(reach / spacing + 1e-6)) + 1
         positions = np.arange(count, dtype=np.float64) * np.float64(spacing)
-        data = np.stack(
+        data = np.array(
             [
-                np.stack([self._plane(side, first + float(p), beat) for p in positions])
+                [self._plane(side, first + float(p), beat) for p in positions]
                 for beat in self._beats(phases)
             ]
         )
@@ -225,14 +224,12 @@ class HeartPhantom:
         side = _grid(spacing, field_of_view)
         positions = np.arange(count, dtype=np.float64) * np.float64(gap)
         shifts = np.random.default_rng([self.seed, 4]).standard_normal((count, 2))
-        data = np.stack(
+        data = np.array(
             [
-                np.stack(
-                    [
-                        self._slice(side, first + float(p), thickness, beat, shift)
-                        for p, shift in zip(positions, shifts * breath_hold_shift, strict=True)
-                    ]
-                )
+                [
+                    self._slice(side, first + float(p), thickness, beat, shift)
+                    for p, shift in zip(positions, shifts * breath_hold_shift, strict=True)
+                ]
                 for beat in self._beats(phases)
             ]
         )
@@ -260,55 +257,50 @@ class HeartPhantom:
         return [self._ventricles.beat(float(p)) for p in phases]
 
     def _stored(self, signal: NDArray[np.float32]) -> NDArray[np.int16]:
-        stored: NDArray[np.int16] = np.rint(signal * np.float32(self.scale)).astype(np.int16)
+        stored: NDArray[np.int16] = np.rint(signal * self.scale).astype(np.int16)
         return stored
 
     def _slice(
         self,
-        side: NDArray[np.float32],
+        side: Array,
         z: float,
         thickness: float,
         beat: Beat,
         shift: NDArray[np.float64],
-    ) -> NDArray[np.float32]:
+    ) -> Array:
         offsets, weights = slice_profile(thickness)
         total = np.zeros((side.size, side.size), np.float32)
         for offset, weight in zip(offsets, weights, strict=True):
             plane = self._plane(side, z + float(offset), beat, float(shift[0]), float(shift[1]))
-            total += np.float32(weight) * plane
+            total += float(weight) * plane
         return total
 
     def _plane(
         self,
-        side: NDArray[np.float32],
+        side: Array,
         z: float,
         beat: Beat,
         shift_x: float = 0.0,
         shift_y: float = 0.0,
-    ) -> NDArray[np.float32]:
-        x, y = self._turn(side[None, :] - np.float32(shift_x), side[:, None] - np.float32(shift_y))
+    ) -> Array:
+        x, y = self._turn(side[None, :] - shift_x, side[:, None] - shift_y)
         return self._scene.signal(x, y, np.full((1, 1), z, np.float32), beat)
 
-    def _label(
-        self, x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32], beat: Beat
-    ) -> NDArray[np.uint8]:
+    def _label(self, x: Array, y: Array, z: Array, beat: Beat) -> NDArray[np.uint8]:
         s = self._ventricles.surfaces(x, y, z, beat)
         ventricle = s.below_base > 0
         label = np.where((s.rv < 0) & ventricle, 1, 0)
         label = np.where((s.epi < 0) & ventricle, 2, label)
         return np.where((s.endo < 0) & ventricle, 3, label).astype(np.uint8)
 
-    def _turn(
-        self, x: NDArray[np.float32], y: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _turn(self, x: Array, y: Array) -> tuple[Array, Array]:
         """From the image frame to the heart's frame, which the scanner sees rotated."""
-        c = np.float32(np.cos(self.anatomy.rotation))
-        s = np.float32(np.sin(self.anatomy.rotation))
+        c, s = unit(self.anatomy.rotation)
         return x * c + y * s, y * c - x * s
 
     def _evaluate(
         self,
-        function: Callable[..., NDArray[np.float32] | NDArray[np.uint8]],
+        function: Callable[..., Array | NDArray[np.uint8]],
         x: ArrayLike,
         y: ArrayLike,
         z: ArrayLike,
@@ -360,7 +352,7 @@ def slice_profile(thickness: float) -> tuple[NDArray[np.float64], NDArray[np.flo
     return offsets, weights / weights.sum()
 
 
-def _grid(spacing: float, field_of_view: float) -> NDArray[np.float32]:
+def _grid(spacing: float, field_of_view: float) -> Array:
     """Pixel centres along one edge in mm, symmetric about 0."""
     if not 0 < spacing <= field_of_view:
         raise GeometryError(
@@ -372,9 +364,7 @@ def _grid(spacing: float, field_of_view: float) -> NDArray[np.float32]:
     return ((np.arange(count) - (count - 1) / 2) * spacing).astype(np.float32)
 
 
-def _affine(
-    side: NDArray[np.float32], spacing: float, first: float, step: float
-) -> NDArray[np.float64]:
+def _affine(side: Array, spacing: float, first: float, step: float) -> NDArray[np.float64]:
     affine = np.diag([-float(spacing), -float(spacing), float(step), 1.0])
     affine[:3, 3] = [-float(side[0]), -float(side[0]), first]
     return affine

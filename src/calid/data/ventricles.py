@@ -8,16 +8,16 @@ the surface), for drawing, and a polar form, for integrating; both have the same
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calid.data.anatomy import Anatomy, contraction
 
-__all__ = ["Beat", "Surfaces", "VentricleVolumes", "Ventricles"]
+__all__ = ["Array", "Beat", "Surfaces", "VentricleVolumes", "Ventricles", "unit"]
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32, but numpy's stubs take float * float32 for float64
 
 # Nodes of the quadrature along z and around the axis.
 _LEVELS, _RAYS = 320, 180
@@ -117,9 +117,9 @@ class Ventricles:
     def axis(self, z: Array) -> tuple[Array, Array]:
         """In-plane position of the left-ventricular axis at height z, mm."""
         a = self.anatomy
-        s = z / np.float32(self.apex)
-        x = np.float32(a.centre[0]) + np.float32(a.tilt[0]) * s + np.float32(a.bend[0]) * s * s
-        y = np.float32(a.centre[1]) + np.float32(a.tilt[1]) * s + np.float32(a.bend[1]) * s * s
+        s = z / self.apex
+        x = a.centre[0] + a.tilt[0] * s + a.bend[0] * s * s
+        y = a.centre[1] + a.tilt[1] * s + a.bend[1] * s * s
         return x, y
 
     def surfaces(self, x: Array, y: Array, z: Array, beat: Beat) -> Surfaces:
@@ -137,35 +137,27 @@ class Ventricles:
         Surfaces
             Exact in sign; in size close to a distance near each surface only.
         """
-        a, taper = self.anatomy, np.float32(self.anatomy.taper)
+        a = self.anatomy
         cx, cy = self.axis(z)
         dx, dy = x - cx, y - cy
-        radius = np.sqrt(dx * dx + dy * dy) + np.float32(1e-3)
+        radius = np.sqrt(dx * dx + dy * dy) + 1e-3
         cos, sin = dx / radius, dy / radius
-        endo = _shell(
-            radius,
-            z,
-            beat.endo_radius * self._endo_shape(cos, sin),
-            beat.waist,
-            beat.endo_half,
-            taper,
+        endo, epi, rv, facing = self._outlines(cos, sin, z, beat)
+        below = z - beat.base - a.base_slope * radius * _wave(cos, sin, 1, a.base_angle)
+        level = (z - beat.base) / (a.lv_length_ed - beat.base)
+        return Surfaces(
+            endo=_shell(radius, z, endo, beat.waist, beat.endo_half, a.taper),
+            epi=_shell(radius, z, epi, beat.waist, beat.epi_half, a.taper),
+            # Where a ray leaves the outline at a slant, the surface is nearer than along the ray.
+            rv=_shell(radius, z, rv, beat.waist, beat.rv_half, a.rv_taper) * facing,
+            below_base=below,
+            dx=dx,
+            dy=dy,
+            radius=radius,
+            cos=cos,
+            sin=sin,
+            level=level,
         )
-        epi = _shell(
-            radius,
-            z,
-            beat.epi_radius * self._epi_shape(cos, sin, z),
-            beat.waist,
-            beat.epi_half,
-            taper,
-        )
-        below = (
-            z
-            - np.float32(beat.base)
-            - np.float32(a.base_slope) * radius * _wave(cos, sin, 1, a.base_angle)
-        )
-        level = (z - np.float32(beat.base)) / np.float32(a.lv_length_ed - beat.base)
-        rv = self._rv_distance(radius, cos, sin, z, beat)
-        return Surfaces(endo, epi, rv, below, dx, dy, radius, cos, sin, level)
 
     def volumes(self, phases: tuple[float, ...]) -> VentricleVolumes:
         """Volumes by polar quadrature: analytic along the radius, midpoint rule otherwise.
@@ -184,25 +176,16 @@ class Ventricles:
         return VentricleVolumes(rows[:, 0], rows[:, 1], rows[:, 2])
 
     def _volumes_of(self, beat: Beat) -> tuple[float, float, float]:
-        a, taper = self.anatomy, np.float32(self.anatomy.taper)
+        a = self.anatomy
         top = beat.base - 1.05 * a.base_slope * (beat.rv_radial * (1 + a.rv_offset) + 5)
         step = (self.apex - top) / _LEVELS
         z = (top + step * (np.arange(_LEVELS) + 0.5)).astype(np.float32)[:, None]
         angle = (np.arange(_RAYS) + 0.5) * (2 * np.pi / _RAYS)
         cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-        endo = (
-            beat.endo_radius
-            * self._endo_shape(cos, sin)
-            * _profile(z, beat.waist, beat.endo_half, taper)
-        )
-        epi = (
-            beat.epi_radius
-            * self._epi_shape(cos, sin, z)
-            * _profile(z, beat.waist, beat.epi_half, taper)
-        )
-        rv = self._rv_reach(cos, sin, z, beat)[0] * _profile(
-            z, beat.waist, beat.rv_half, np.float32(a.rv_taper)
-        )
+        endo, epi, rv, _ = self._outlines(cos, sin, z, beat)
+        endo = endo * _profile(z, beat.waist, beat.endo_half, a.taper)
+        epi = epi * _profile(z, beat.waist, beat.epi_half, a.taper)
+        rv = rv * _profile(z, beat.waist, beat.rv_half, a.rv_taper)
         # The valve plane cuts each ray once: it keeps [0, cut] where it sinks, else [cut, inf).
         slope = a.base_slope * _wave(cos, sin, 1, a.base_angle)
         cut = np.maximum((z - beat.base) / np.where(np.abs(slope) < 1e-7, 1e-7, slope), 0.0)
@@ -217,25 +200,20 @@ class Ventricles:
         cavity = sector(0.0, endo)
         return cavity, sector(epi, rv), sector(0.0, epi) - cavity
 
-    def _endo_shape(self, cos: Array, sin: Array) -> Array:
-        waves = self.anatomy.endo_waves
-        return _one_plus(cos, sin, waves)
+    def _outlines(
+        self, cos: Array, sin: Array, z: Array, beat: Beat
+    ) -> tuple[Array, Array, Array, Array]:
+        """Widest endocardium, epicardium and right ventricle, and the latter's `_rv_reach` facing.
 
-    def _epi_shape(self, cos: Array, sin: Array, z: Array) -> Array:
+        Distances from the axis in mm.
+        """
         a = self.anatomy
-        shape = _one_plus(cos, sin, a.epi_waves)
-        facing = np.float32(0.5) + np.float32(0.5) * _wave(cos, sin, 1, a.rv_angle)
-        along = np.exp(-(((z - np.float32(0.3 * self.apex)) / np.float32(0.35 * self.apex)) ** 2))
-        bulged: Array = shape + np.float32(a.septal_bulge) * facing * facing * along
-        return bulged
-
-    def _rv_distance(self, radius: Array, cos: Array, sin: Array, z: Array, beat: Beat) -> Array:
-        reach, facing = self._rv_reach(cos, sin, z, beat)
-        distance = _shell(
-            radius, z, reach, beat.waist, beat.rv_half, np.float32(self.anatomy.rv_taper)
-        )
-        # Where a ray leaves the outline at a slant, the surface is nearer than along the ray.
-        return distance * facing
+        facing = 0.5 + 0.5 * _wave(cos, sin, 1, a.rv_angle)
+        along = np.exp(-(((z - 0.3 * self.apex) / (0.35 * self.apex)) ** 2))
+        bulged = _one_plus(cos, sin, a.epi_waves) + a.septal_bulge * facing * facing * along
+        rv, slant = self._rv_reach(cos, sin, z, beat)
+        endo = beat.endo_radius * _one_plus(cos, sin, a.endo_waves)
+        return endo, beat.epi_radius * bulged, rv, slant
 
     def _rv_reach(self, cos: Array, sin: Array, z: Array, beat: Beat) -> tuple[Array, Array]:
         """Where rays from the axis leave the widest right-ventricular outline.
@@ -249,18 +227,23 @@ class Ventricles:
             Distance from the axis in mm, and the cosine between ray and outward normal.
         """
         a = self.anatomy
-        turn = np.float32(a.rv_angle) + np.float32(a.rv_spiral) * z / np.float32(self.apex)
+        turn = a.rv_angle + a.rv_spiral * z / self.apex
         ct, st = np.cos(turn), np.sin(turn)
         out, across = cos * ct + sin * st, sin * ct - cos * st
-        p, s = out * np.float32(1 / beat.rv_radial), across * np.float32(1 / beat.rv_tangential)
+        p, s = out * (1 / beat.rv_radial), across * (1 / beat.rv_tangential)
         k = np.float32(a.rv_offset)
         square = p * p + s * s
         reach = (p * k + np.sqrt((p * k) ** 2 + square * (1 - k * k))) / square
-        nx = (reach * p - k) * np.float32(1 / beat.rv_radial)
-        ny = reach * s * np.float32(1 / beat.rv_tangential)
+        nx = (reach * p - k) * (1 / beat.rv_radial)
+        ny = reach * s * (1 / beat.rv_tangential)
         facing = (nx * out + ny * across) / np.sqrt(nx * nx + ny * ny)
-        factor = np.float32(1) + np.float32(a.rv_wave[0]) * _wave(out, across, 3, a.rv_wave[1])
+        factor = 1 + a.rv_wave[0] * _wave(out, across, 3, a.rv_wave[1])
         return reach * factor, facing
+
+
+def unit(angle: float) -> tuple[np.float32, np.float32]:
+    """Cosine and sine of an angle, in the precision of the arrays."""
+    return np.float32(np.cos(angle)), np.float32(np.sin(angle))
 
 
 def _wave(cos: Array, sin: Array, order: int, angle: float) -> Array:
@@ -268,33 +251,34 @@ def _wave(cos: Array, sin: Array, order: int, angle: float) -> Array:
     c, s = cos, sin
     for _ in range(order - 1):
         c, s = c * cos - s * sin, s * cos + c * sin
-    return c * np.float32(np.cos(order * angle)) + s * np.float32(np.sin(order * angle))
+    x, y = unit(order * angle)
+    return c * x + s * y
 
 
 def _one_plus(cos: Array, sin: Array, waves: NDArray[np.float64]) -> Array:
-    total = np.float32(1) + np.float32(waves[0, 0]) * _wave(cos, sin, 2, float(waves[0, 1]))
+    total = 1 + np.float32(waves[0, 0]) * _wave(cos, sin, 2, float(waves[0, 1]))
     return total + np.float32(waves[1, 0]) * _wave(cos, sin, 3, float(waves[1, 1]))
 
 
-def _power(z: Array, waist: float, half: float, taper: np.float32) -> Array:
-    power: Array = np.abs((z - np.float32(waist)) / np.float32(half)) ** taper
+def _power(z: Array, waist: float, half: float, taper: float) -> Array:
+    power: Array = np.abs((z - waist) / half) ** taper
     return power
 
 
-def _profile(z: Array, waist: float, half: float, taper: np.float32) -> Array:
+def _profile(z: Array, waist: float, half: float, taper: float) -> Array:
     """Radius along the long axis as a share of the widest, 0 past the apex."""
-    share: Array = np.sqrt(np.maximum(1 - _power(z, waist, half, taper), np.float32(0)))
+    share: Array = np.sqrt(np.maximum(1 - _power(z, waist, half, taper), 0))
     return share
 
 
 def _shell(
-    radius: Array, z: Array, widest: Array, waist: float, half: float, taper: np.float32
+    radius: Array, z: Array, widest: Array, waist: float, half: float, taper: float
 ) -> Array:
     """First-order distance to ``(radius / widest)^2 + |(z - waist) / half|^taper = 1``."""
     power = _power(z, waist, half, taper)
     share = radius / widest
     value = share * share + power
-    axial = taper * power / (np.abs(z - np.float32(waist)) + np.float32(1e-3))
-    slope = np.sqrt((np.float32(2) * share / widest) ** 2 + axial * axial)
-    distance: Array = (value - np.float32(1)) / (slope + np.float32(2e-3))
+    axial = taper * power / (np.abs(z - waist) + 1e-3)
+    slope = np.sqrt((2 * share / widest) ** 2 + axial * axial)
+    distance: Array = (value - 1) / (slope + 2e-3)
     return distance

@@ -17,15 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calid.data.bank import subject_of
+from calid.data.bank import hide_alternate, label_file, labels_on_grid, subject_of
 from calid.data.intensity import IntensityWindow
-from calid.data.labelled import label_file, labels_on_grid
-from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.metrics import flicker, hfen, psnr, sharpness, ssim, temporal_error
 from calid.evaluation.protocol import Case, Figures, Protocol
-from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
-from calid.geometry.resample import resample
+from calid.geometry.grid import PIXEL_SPACING, NetworkGrid, resample
 from calid.inference.model import FEWEST_FRAMES, Model
 from calid.io import Reader, read, read_stack
 from calid.io.find import plain_stem

@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calid.data.augment import seeded
 from calid.data.intensity import CEILING
-from calid.data.sampling import seeded
 from calid.errors import UsageError
-from calid.geometry.pixels import PixelGrid
-from calid.geometry.region import Region
+from calid.geometry.pixels import PixelGrid, Region
 from calid.inference.memory import AT_ONCE, Parts
 from calid.inference.options import Answer
 from calid.models.autoencoder import Autoencoder
@@ -37,8 +36,7 @@ from calid.models.layers import channels_last
 from calid.models.motion import STILL, Frames, registered
 from calid.models.store import check_latents, load_autoencoder, load_interpolator
 from calid.runtime import PrecisionName, Runtime, choose_runtime
-from calid.segmentation.network import load_segmentation
-from calid.segmentation.segment import Segmenter
+from calid.segmentation.segment import Segmenter, load_segmentation
 from calid.weights import preset_weights, weights_path
 
 __all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model"]

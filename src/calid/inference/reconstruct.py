@@ -12,8 +12,7 @@ from calid.inference.memory import Demand, fit_memory
 from calid.inference.model import FEWEST_FRAMES, Model
 from calid.inference.options import Generation
 from calid.inference.record import record
-from calid.segmentation.region import heart_region
-from calid.segmentation.shifts import checked
+from calid.segmentation.heart import checked, heart_region
 from calid.stack import SliceStack, Volume
 
 __all__ = ["reconstruct"]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.baselines.rules import Method, linear
+from calid.data.bank import hide_alternate
 from calid.data.intensity import IntensityWindow
-from calid.data.sparsify import hide_alternate
 from calid.errors import DataError
 from calid.evaluation.hidden_slices import compared, image_figures, region
 from calid.evaluation.protocol import Figures

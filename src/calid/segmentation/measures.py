@@ -10,7 +10,7 @@ one whole spacing, and the volume is the sum of areas times the spacing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,7 @@ class Measurement:
 
     def figures(self) -> dict[str, float]:
         """Every figure under a name that ends with its unit."""
-        return {
-            "lv_ml": self.lv_ml,
-            "rv_ml": self.rv_ml,
-            "myocardium_ml": self.myocardium_ml,
-            "mass_g": self.mass_g,
-        }
+        return {**asdict(self), "mass_g": self.mass_g}
 
 
 @dataclass(frozen=True)
@@ -83,8 +78,7 @@ class Chamber:
 
     def figures(self) -> dict[str, float]:
         """Every figure under a name that ends with its unit."""
-        names = ("edv_ml", "esv_ml", "sv_ml", "ef_percent")
-        return {name: getattr(self, name) for name in names}
+        return {**asdict(self), "sv_ml": self.sv_ml, "ef_percent": self.ef_percent}
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,100 @@
-"""From slices to labels, with the network of the package."""
+"""From slices to labels: the segmentation network, and how the package uses it."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.geometry.grid import NetworkGrid
-from calid.geometry.orientation import turn, turn_back
 from calid.io.labels import CLASSES
-from calid.models.layers import channels_last
+from calid.models.layers import ChannelNorm, ResidualBlock, channels_last, conv
+from calid.models.store import load_network
 from calid.runtime import PrecisionName, Runtime, choose_runtime
-from calid.segmentation.network import SegmentationNetwork, load_segmentation
 from calid.stack import SliceStack, Volume
 from calid.weights import weights_path
 
-__all__ = ["Segmenter", "keep_largest", "load_segmenter"]
+__all__ = [
+    "SegmentationConfig",
+    "SegmentationNetwork",
+    "Segmenter",
+    "keep_largest",
+    "load_segmentation",
+    "load_segmenter",
+]
+
+KIND = "segmentation"
 
 ORIENTATIONS = (0, 2, 5, 7)
-"""Numbers of the orientations in which the network sees every slice."""
+"""Numbers of the orientations in which the network sees every slice; see `turn`."""
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """Sizes of the network.
+
+    Parameters
+    ----------
+    widths
+        Channels at half resolution and at every halving from there.
+    depth
+        Residual blocks at each level on the way down; on the way up there is one.
+    classes
+        Labels, the background included.
+    """
+
+    widths: tuple[int, ...] = (40, 80, 128, 160)
+    depth: tuple[int, ...] = (1, 1, 2, 2)
+    classes: int = 4
+
+
+class SegmentationNetwork(nn.Module):
+    """Log-odds of every label at every pixel of 1.5 mm.
+
+    The first and the last factor of two are pixel (un)shuffles, as in the autoencoder: no
+    convolution runs at full resolution.
+    """
+
+    def __init__(self, config: SegmentationConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.entry = conv(4, widths[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(w) for _ in range(d)))
+            for w, d in zip(widths, config.depth, strict=True)
+        )
+        self.shrink = nn.ModuleList(conv(a, b, stride=2) for a, b in itertools.pairwise(widths))
+        self.grow = nn.ModuleList(conv(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
+        self.exit = nn.Sequential(
+            ChannelNorm(widths[0]), nn.SiLU(), conv(widths[0], 4 * config.classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(slices, classes, height, width)`` of images ``(slices, 1, height, width)``.
+
+        Images are in window units; sides are multiples of 16.
+        """
+        h, skips = self.entry(F.pixel_unshuffle(2 * images - 1, 2)), []
+        for level, block in enumerate(self.down):
+            h = block(h)
+            skips.append(h)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+        for level in reversed(range(len(self.up))):
+            grown = self.grow[level](F.interpolate(h, scale_factor=2.0))
+            h = self.up[level](grown + skips[level])
+        return F.pixel_shuffle(self.exit(h), 2).float()
 
 
 class Segmenter:
@@ -72,12 +142,7 @@ class Segmenter:
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> Tensor:
-        """Labels ``(slices, height, width)`` of slices as `one_hot` takes them, int64."""
-        logits = self._logits(images.to(self.device, memory_format=torch.channels_last))
-        return logits.argmax(1)
-
-    def one_hot(self, images: Tensor) -> Tensor:
-        """Label slices of the networks' grid as they stand, for what learns from label maps.
+        """Label slices of the network's grid as they stand, from one orientation.
 
         Parameters
         ----------
@@ -87,10 +152,10 @@ class Segmenter:
         Returns
         -------
         Tensor
-            float32 of 0 and 1, ``(slices, 4, height, width)``, on the device of ``images``:
-            background, RV cavity, LV myocardium, LV cavity.
+            int64, ``(slices, height, width)``.
         """
-        return F.one_hot(self.classes(images), len(CLASSES) + 1).movedim(-1, 1).to(images)
+        logits = self._logits(images.to(self.device, memory_format=torch.channels_last))
+        return logits.argmax(1)
 
     def _logits(self, images: Tensor) -> Tensor:
         with self.runtime.autocast():
@@ -188,3 +253,23 @@ def load_segmenter(device: str = "auto", precision: PrecisionName = "auto") -> S
     runtime = choose_runtime(device, precision)
     network = load_segmentation(weights_path("segmentation")).to(runtime.device)
     return Segmenter(channels_last(network), runtime)
+
+
+def load_segmentation(path: Path) -> SegmentationNetwork:
+    """Read the network, in evaluation mode, on the CPU."""
+    return load_network(path, KIND, lambda **c: SegmentationNetwork(SegmentationConfig(**c)))
+
+
+def turn(images: Tensor, number: int) -> Tensor:
+    """Images ``(..., height, width)`` in one of eight orientations: four rotations, or reflected.
+
+    ``number`` counts modulo 8; 0 leaves them as they are.
+    """
+    images = images.flip(-1) if number % 8 >= 4 else images
+    return torch.rot90(images, number % 4, (-2, -1)).contiguous()
+
+
+def turn_back(images: Tensor, number: int) -> Tensor:
+    """Undo `turn`."""
+    images = torch.rot90(images, -number % 4, (-2, -1))
+    return images.flip(-1) if number % 8 >= 4 else images

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from calid.data.augment import augment_intensity, crop, random_crop, uniform
+from calid.data.augment import augment_intensity, crop, random_crop, seeded, uniform
 from calid.data.bank import Film, window_units
-from calid.data.sampling import seeded
 from calid.evaluation.metrics import psnr, sharpness, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.layers import channels_last

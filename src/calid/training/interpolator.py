@@ -1,7 +1,7 @@
-"""Stage 2: train a `LatentInterpolator` on tuples of latents, and then its transport.
+"""Stage 2: train an interpolator, its transport, or a learned baseline on tuples of latents.
 
-Each objective states its loss where it computes it. Errors count in units of the gate: targets
-close to an acquired slice are easy, and are not neglected for that.
+Each objective states its loss in its docstring. Errors count in units of the gate, so that targets
+close to an acquired slice, which are easy, count as much as others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calid.data.sampling import seeded
+from calid.baselines.learned import (
+    Baseline,
+    DiffusionAutoencoder,
+    RegressionInterpolator,
+    save_baseline,
+)
+from calid.data.augment import seeded
 from calid.diffusion import diffuse, logit_normal, rectified_flow, variance_preserving, velocity
 from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
@@ -24,14 +30,15 @@ from calid.training.loop import Task
 from calid.training.tuples import NARROW, Tuples
 
 __all__ = [
+    "DiffusionAutoencoderObjective",
     "NoiseObjective",
+    "RegressionObjective",
     "ResidualObjective",
     "TransportObjective",
     "TupleBatch",
     "interpolator_task",
     "noise_times",
     "transport_task",
-    "tuple_task",
 ]
 
 
@@ -140,13 +147,44 @@ class TransportObjective(nn.Module):
         return {"loss": (error / batch.neighbours.gate).square().mean()}
 
 
+class RegressionObjective(nn.Module):
+    """Regression baseline: the default preset's loss of the mean, ``|mu - z|^2 / g^2``."""
+
+    def __init__(self, baseline: RegressionInterpolator) -> None:
+        super().__init__()
+        self.baseline = baseline
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss of a batch."""
+        error = self.baseline(batch.neighbours) - batch.truth
+        return {"loss": (error / batch.neighbours.gate).square().mean()}
+
+
+class DiffusionAutoencoderObjective(nn.Module):
+    """Diffusion autoencoder: the noise in a slice, ``|eps_theta(x_t, t, e(z)) - eps|^2``.
+
+    It is given the slice's own code, not its neighbours (Preechakul et al., CVPR 2022).
+    """
+
+    def __init__(self, baseline: DiffusionAutoencoder) -> None:
+        super().__init__()
+        self.baseline = baseline
+
+    def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
+        """Loss of a batch."""
+        t = noise_times(batch.uniform)
+        x = diffuse(batch.truth, batch.noise, t, variance_preserving)
+        predicted = self.baseline.noise(x, t, self.baseline.semantic(batch.truth))
+        return {"loss": (predicted - batch.noise).square().mean()}
+
+
 def noise_times(uniform: Tensor) -> Tensor:
     """The 1000 training times of noise prediction, from numbers in ``[0, 1)``; never 0."""
     return torch.ceil(uniform * 1000).clamp(min=1) / 1000
 
 
 def interpolator_task(
-    interpolator: LatentInterpolator,
+    network: LatentInterpolator | Baseline,
     train: Tuples,
     held_out: Tuples,
     weights: Path,
@@ -154,7 +192,7 @@ def interpolator_task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Everything the loop needs for tau_1, tau_2 and the denoiser of either preset.
+    """Everything the loop needs for tau_1, tau_2 and the denoiser of a preset, or for a baseline.
 
     Parameters
     ----------
@@ -165,11 +203,21 @@ def interpolator_task(
     batch
         Tuples a step and process.
     """
-    registered = interpolator.config.registered
-    objective = ResidualObjective(interpolator) if registered else NoiseObjective(interpolator)
-    train, held_out = (t if registered else _midway(t) for t in (train, held_out))
-    export = partial(_save, interpolator, weights)
-    return tuple_task(objective, export, train, held_out, batch, seed, device)
+    objective: nn.Module
+    if isinstance(network, LatentInterpolator):
+        export = partial(_save, network, weights)
+        if network.config.registered:
+            objective = ResidualObjective(network)
+        else:
+            objective = NoiseObjective(network)
+            train, held_out = _midway(train), _midway(held_out)
+    else:
+        export = partial(save_baseline, network, weights)
+        if isinstance(network, RegressionInterpolator):
+            objective = RegressionObjective(network)
+        else:
+            objective = DiffusionAutoencoderObjective(network)
+    return _task(objective, export, train, held_out, batch, seed, device)
 
 
 def transport_task(
@@ -190,10 +238,10 @@ def transport_task(
     objective.transport.requires_grad_(True)
     means = [_means(interpolator, tuples, device) for tuples in (train, held_out)]
     export = partial(_save, interpolator, weights)
-    return tuple_task(objective, export, train, held_out, batch, seed, device, means)
+    return _task(objective, export, train, held_out, batch, seed, device, means)
 
 
-def tuple_task(
+def _task(
     objective: nn.Module,
     export: Callable[[Mapping[str, float]], None],
     train: Tuples,
@@ -203,10 +251,10 @@ def tuple_task(
     device: torch.device,
     means: list[Tensor] | None = None,
 ) -> Task:
-    """A training on tuples: every network of stage 2, preset's or baseline's.
+    """A training on tuples.
 
-    Validation gives the objective's terms on all held-out tuples, and on those of narrow and of
-    wide gaps alone.
+    Validation gives the objective's terms on all held-out tuples, on those of narrow gaps, and on
+    those of wide gaps.
 
     Parameters
     ----------

@@ -1,11 +1,16 @@
-"""The training loop: the same for both stages, one process or many (torchrun)."""
+"""The training loop of every network, in one process or many (torchrun), and what it keeps.
+
+`fit` averages the weights (those are released), and saves its state so that a run that was
+stopped goes on as if it had not been.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +18,27 @@ from typing import TextIO
 
 import torch
 from rich.progress import TextColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from calid.errors import UsageError
+from calid.errors import UsageError, WeightsError
 from calid.io.atomic import atomic
 from calid.progress import progress_bar
 from calid.runtime import choose_precision, computing
-from calid.training.checkpoint import load_checkpoint, save_checkpoint
-from calid.training.ema import MovingAverage
 from calid.training.parallel import process_count, process_group, process_rank
 
-__all__ = ["FitConfig", "Task", "fit", "learning_rate"]
+__all__ = [
+    "FitConfig",
+    "MovingAverage",
+    "Task",
+    "fit",
+    "learning_rate",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,7 @@ def _fit(
         _Log(folder / "log.jsonl", start, rank) as log,
     ):
         job = bar.add_task(folder.name, total=config.steps, completed=start, loss=math.nan, pace=0)
-        clock = _Pace(task.examples * process_count())
+        began = time.monotonic()
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
@@ -159,7 +173,10 @@ def _fit(
             # One transfer for all of them: each would wait for the GPU by itself.
             numbers = torch.stack([x.detach().float() for x in named.values()]).tolist()
             figures = dict(zip(named, numbers, strict=True))
-            per_second, left = clock.after(step + 1 - start, config.steps - step - 1)
+            # Since the training was started or resumed.
+            seconds = max((time.monotonic() - began) / (step + 1 - start), 1e-9)
+            per_second = round(task.examples * process_count() / seconds, 1)
+            left = round((config.steps - step - 1) * seconds)
             log.write(
                 {"step": step + 1, **figures, f"{task.unit}_per_second": per_second, "left": left}
             )
@@ -177,16 +194,103 @@ def _fit(
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
 
 
-class _Pace:
-    """Examples a second since the training was started or resumed, and the seconds left."""
+class MovingAverage:
+    """Exponential moving average of a module's trainable parameters, in float32.
 
-    def __init__(self, examples: int) -> None:
-        self.examples, self.started = examples, time.monotonic()
+    Parameters
+    ----------
+    module
+        Its current parameters are the start.
+    decay
+        Share of the average that survives a step, once the run is long enough.
+    """
 
-    def after(self, done: int, left: int) -> tuple[float, int]:
-        """After so many steps, with so many left."""
-        seconds = (time.monotonic() - self.started) / done
-        return round(self.examples / max(seconds, 1e-9), 1), round(left * seconds)
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: p.detach().clone() for k, p in _trainable(module).items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Fold in the parameters after step ``step``; the first steps are forgotten faster."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, parameter in _trainable(module).items():
+            self.shadow[key].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """The module with averaged parameters, for as long as the block lasts."""
+        parameters = _trainable(module)
+        own = {k: p.detach().clone() for k, p in parameters.items()}
+        _copy(self.shadow, parameters)
+        try:
+            yield
+        finally:
+            _copy(own, parameters)
+
+
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {k: p for k, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def _copy(values: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    for key, parameter in parameters.items():
+        parameter.copy_(values[key])
+
+
+def save_checkpoint(
+    path: Path, module: nn.Module, average: MovingAverage, optimizer: Optimizer, step: int
+) -> None:
+    """Write the state after ``step`` steps; the old file stays until the new one is whole."""
+    tensors: dict[str, Tensor] = {}
+    for key, parameter in _trainable(module).items():
+        tensors[f"parameter/{key}"] = parameter.detach()
+        tensors[f"average/{key}"] = average.shadow[key]
+        for name, value in optimizer.state[parameter].items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    contiguous = {k: v.contiguous().cpu() for k, v in tensors.items()}
+    with atomic(path) as file:
+        file.write(save(contiguous, {"step": str(step)}))
+
+
+def load_checkpoint(
+    path: Path, module: nn.Module, average: MovingAverage, optimizer: Optimizer
+) -> int:
+    """Restore what `save_checkpoint` wrote and return the number of steps done.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or belongs to another network.
+    """
+    try:
+        with safe_open(path, "pt") as store:
+            step = int(store.metadata()["step"])
+            tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError) as error:
+        raise WeightsError(
+            path, f"The checkpoint cannot be read ({error}).", "Train again without --resume."
+        ) from error
+    parameters = _trainable(module)
+    saved = {k.removeprefix("parameter/"): v for k, v in tensors.items() if "parameter/" in k}
+    if {k: v.shape for k, v in saved.items()} != {k: p.shape for k, p in parameters.items()}:
+        raise WeightsError(
+            path,
+            "The checkpoint belongs to a network of another shape.",
+            "Resume with the preset it was started with, or train without --resume.",
+        )
+    _copy(saved, parameters)
+    for key, parameter in parameters.items():
+        average.shadow[key].copy_(tensors[f"average/{key}"])
+        # Fused AdamW walks raw memory: moments need the parameter's layout and device.
+        optimizer.state[parameter] = {
+            name.split("/")[1]: torch.empty_like(parameter).copy_(value)
+            if value.ndim
+            else value.to(parameter.device)
+            for name, value in tensors.items()
+            if name.startswith("optimizer/") and name.split("/", 2)[2] == key
+        }
+    return step
 
 
 class _Log:

@@ -1,25 +1,19 @@
-"""How every released network is trained: ``calid train NAME --data DIR`` does it again.
+"""The recipe of every network: ``calid train NAME --data DIR`` follows it.
 
-Data are ACDC's training stacks and films, Sunnybrook and the package's own phantoms; validation is
-ACDC's. Splits are by subject. What a recipe does not name is the default of the code it runs.
+Training data are ACDC's training stacks and films, Sunnybrook and the package's own phantoms;
+validation data are ACDC's. Splits are by subject. What a recipe does not name is a default of the
+code that it runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calid.baselines.learned import DiffusionAutoencoderConfig, RegressionConfig
 from calid.models.interpolator import DEFAULT, PAPER, InterpolatorConfig
 from calid.training.tuples import TupleConfig
 
-__all__ = [
-    "AUTOENCODER",
-    "BASELINES",
-    "INTERPOLATORS",
-    "BaselineRecipe",
-    "InterpolatorRecipe",
-    "Recipe",
-]
+__all__ = ["AUTOENCODER", "NETWORKS", "STAGE_2", "Recipe", "Stage2Recipe"]
 
 
 @dataclass(frozen=True)
@@ -55,42 +49,25 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class InterpolatorRecipe:
-    """A preset: tau_1, tau_2 and denoiser, then the transport where there is one.
+class Stage2Recipe:
+    """A network that learns from tuples of latents.
 
     Parameters
     ----------
     config
-        What is trained.
-    tuples
-        What it is trained on.
-    posterior, transport
-        The trainings, one after the other, on the same tuples.
-    """
-
-    config: InterpolatorConfig
-    tuples: TupleConfig
-    posterior: Recipe
-    transport: Recipe | None
-
-
-@dataclass(frozen=True)
-class BaselineRecipe:
-    """A learned baseline.
-
-    Parameters
-    ----------
-    config
-        What is trained.
-    tuples
-        What it is trained on.
+        What is trained: a preset, or a learned baseline.
     training
-        How.
+        How. Of a preset: tau_1, tau_2 and denoiser.
+    transport
+        The training of a preset's transport, if it has one, which follows on the same tuples.
+    tuples
+        What it is trained on.
     """
 
-    config: RegressionConfig | DiffusionAutoencoderConfig
-    tuples: TupleConfig
+    config: InterpolatorConfig | RegressionConfig | DiffusionAutoencoderConfig
     training: Recipe
+    transport: Recipe | None = None
+    tuples: TupleConfig = field(default_factory=TupleConfig)
 
 
 AUTOENCODER = Recipe(
@@ -100,13 +77,10 @@ AUTOENCODER = Recipe(
 STAGE_2 = Recipe(steps=15_600, batch=64, rate=1e-3, warmup=200, decay=0.999, phantoms=120, size=96)
 """A million tuples."""
 
-INTERPOLATORS = {
-    "default": InterpolatorRecipe(DEFAULT, TupleConfig(), STAGE_2, STAGE_2),
-    "paper": InterpolatorRecipe(PAPER, TupleConfig(), STAGE_2, None),
+NETWORKS = {
+    "default": Stage2Recipe(DEFAULT, STAGE_2, STAGE_2),
+    "paper": Stage2Recipe(PAPER, STAGE_2),
+    "regression": Stage2Recipe(RegressionConfig(), STAGE_2),
+    "diffusion-autoencoder": Stage2Recipe(DiffusionAutoencoderConfig(), STAGE_2),
 }
-
-BASELINES = {
-    "regression": BaselineRecipe(RegressionConfig(), TupleConfig(), STAGE_2),
-    "diffusion-autoencoder": BaselineRecipe(DiffusionAutoencoderConfig(), TupleConfig(), STAGE_2),
-}
-"""On the tuples of the presets, and as many of them."""
+"""Of stage 2: the presets, and the learned baselines on the same tuples."""

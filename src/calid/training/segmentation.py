@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from calid.data.augment import augment_intensity, crop, random_pose
-from calid.data.labelled import LabelledStack
-from calid.data.sampling import seeded
+from calid.data.augment import augment_intensity, crop, random_pose, seeded
+from calid.data.bank import LabelledStack
 from calid.errors import DataError
 from calid.evaluation.metrics import dice
 from calid.io.labels import CLASSES
 from calid.models.layers import channels_last
 from calid.models.store import save_tensors
-from calid.segmentation.network import KIND, SegmentationNetwork
+from calid.segmentation.segment import KIND, SegmentationNetwork
 from calid.training.loop import Task
 
 __all__ = ["LabelledBatch", "SegmentationObjective", "segmentation_task"]

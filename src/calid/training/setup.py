@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from calid.data.bank import LEVELS, Film, load_bank, split_subjects, to_film
-from calid.data.labelled import LabelledStack, load_labelled
+from calid.data.bank import (
+    LEVELS,
+    Film,
+    LabelledStack,
+    load_bank,
+    load_labelled,
+    split_subjects,
+    to_film,
+)
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.errors import CalidError, CalidWarning, DataError, UsageError
 from calid.io.labels import LabelMap
@@ -24,12 +37,16 @@ Example = TypeVar("Example", Film, LabelledStack)
 GAP = 10.0
 """Of synthetic stacks, mm."""
 
+MOST_WORKERS = 16
+"""Processes that make synthetic hearts; each takes about half a gigabyte of memory."""
+
 
 def gather_films(
     data: Sequence[Path],
     validation: Sequence[Path],
     phantoms: int,
     cache: Path,
+    workers: int = 1,
 ) -> tuple[list[Film], list[Film]]:
     """Training and held-out films in pixels of their own, never of the same subject.
 
@@ -41,6 +58,8 @@ def gather_films(
         Number of synthetic hearts, added to the training films.
     cache
         Folder for the uint8 copies.
+    workers
+        Processes that make synthetic hearts.
 
     Raises
     ------
@@ -56,7 +75,7 @@ def gather_films(
     films = load_bank(
         data,
         cache / "train.safetensors",
-        extra=phantom_films(phantoms),
+        extra=phantom_films(phantoms, workers),
         extra_key=f"phantoms={phantoms}",
         on_skip=warn,
         own_pixels=True,
@@ -79,6 +98,7 @@ def gather_labelled(
     validation: Sequence[Path],
     phantoms: int,
     label_map: LabelMap | None = None,
+    workers: int = 1,
 ) -> tuple[list[LabelledStack], list[LabelledStack]]:
     """Training and held-out stacks with labels; parameters as in `gather_films`.
 
@@ -92,7 +112,7 @@ def gather_labelled(
     train = [stack for folder in data for stack in load_labelled(folder, label_map)]
     held_out = [stack for folder in validation for stack in load_labelled(folder, label_map)]
     train, held_out = _split(train, held_out, validation)
-    return [*train, *labelled_phantoms(phantoms)], held_out
+    return [*train, *labelled_phantoms(phantoms, workers)], held_out
 
 
 def _split(
@@ -113,48 +133,79 @@ def _split(
     return list(train), list(held_out)
 
 
-def phantom_films(count: int) -> Iterator[Film]:
+def phantom_films(count: int, workers: int = 1) -> Iterator[Film]:
     """Stacks of so many synthetic hearts, 2.5 mm apart, so that many positions have a truth.
 
     Each heart is at another phase: many at one phase each teach more anatomy than few at many.
-    """
-    for seed in _seeds(count):
-        phase = 0.37 * seed % 1.0
-        stack = HeartPhantom(seed).acquire(gap=GAP / 4, phases=(phase,), noise=0.01)
-        yield to_film(stack, f"phantom{seed}")
-
-
-def labelled_phantoms(count: int) -> list[LabelledStack]:
-    """Thick-slice stacks of synthetic hearts with their true labels.
-
-    They reach beyond the valve and the apex: a network that saw a ventricle in every slice would
-    find one everywhere.
 
     Parameters
     ----------
     count
-        How many hearts, each at another phase and cut at other levels.
+        How many hearts.
+    workers
+        Processes that make them; with 1 this process does. The films are the same.
     """
-    found = []
-    for seed in _seeds(count):
-        phantom = HeartPhantom(seed)
-        phase, first = 0.37 * seed % 1.0, -GAP * (1 + 0.61 * seed % 1.0)
-        slices = int((phantom.apex - first) / GAP) + 2
-        stack = phantom.acquire(gap=GAP, slices=slices, start=first, phases=(phase,))
-        name = f"phantom{seed}"
-        images = to_film(stack, name).frames[0].astype(np.float32) / LEVELS
-        found.append(LabelledStack(name, name, images, _true_labels(phantom, stack, phase)))
-    return found
+    yield from _hearts(_film, count, workers)
 
 
-def _seeds(count: int) -> range:
+def labelled_phantoms(count: int, workers: int = 1) -> list[LabelledStack]:
+    """Thick-slice stacks of synthetic hearts with their true labels.
+
+    They reach beyond the valve and the apex: a network that saw a ventricle in every slice would
+    find one everywhere. Each heart is at another phase and cut at other levels; parameters as in
+    `phantom_films`.
+    """
+    return list(_hearts(_labelled, count, workers))
+
+
+def _hearts(make: Callable[[int], Example], count: int, workers: int) -> Iterator[Example]:
+    """What ``make`` makes of the first seeds, in their order."""
     if count > FIRST_HELD_OUT:
         raise UsageError(
             "--phantoms",
             f"Synthetic hearts from the {FIRST_HELD_OUT}th on are kept for evaluation.",
             f"Give at most {FIRST_HELD_OUT}.",
         )
-    return range(count)
+    workers = min(workers, count, MOST_WORKERS)
+    if workers < 2:
+        yield from map(make, range(count))
+        return
+    # Spawn, not fork: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
+        yield from pool.map(make, range(count))
+
+
+def _begin_worker() -> None:
+    """Compute in one thread, leave Ctrl-C to the parent, and end when the parent does."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _phase(seed: int) -> float:
+    return 0.37 * seed % 1.0
+
+
+def _film(seed: int) -> Film:
+    stack = HeartPhantom(seed).acquire(gap=GAP / 4, phases=(_phase(seed),), noise=0.01)
+    return to_film(stack, f"phantom{seed}")
+
+
+def _labelled(seed: int) -> LabelledStack:
+    phantom, phase, first = HeartPhantom(seed), _phase(seed), -GAP * (1 + 0.61 * seed % 1.0)
+    slices = int((phantom.apex - first) / GAP) + 2
+    stack = phantom.acquire(gap=GAP, slices=slices, start=first, phases=(phase,))
+    name = f"phantom{seed}"
+    images = to_film(stack, name).frames[0].astype(np.float32) / LEVELS
+    return LabelledStack(name, name, images, _true_labels(phantom, stack, phase))
 
 
 def _true_labels(phantom: HeartPhantom, stack: SliceStack, phase: float) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Training tuples of stage 2: a hidden slice and its neighbours, registered and encoded once.
 
-While an interpolator learns, neither the registration nor the autoencoder changes. Their results
-are drawn many times over in random crops and contrasts, kept on disk, and read as arrays.
+While an interpolator learns, neither the registration nor the autoencoder changes. Both are applied
+beforehand, to many random crops and contrasts of each film; the results are kept on disk.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Generator, Tensor
 
-from calid.data.augment import augment_intensity, crop, random_crop
+from calid.data.augment import augment_intensity, crop, random_crop, seeded
 from calid.data.bank import Film, window_units
-from calid.data.sampling import seeded
 from calid.errors import DataError
 from calid.io.atomic import atomic
 from calid.models.interpolator import Neighbours
@@ -114,15 +113,9 @@ class Tuples:
         index = self.index[picks]
         there = (index[:, 3:] >= 0)[..., None, None, None]
         beyond = self.latents[index[:, 3:].clamp(min=0)] * there
-        target, adjacent, moved = (
-            self.latents[index[:, 0]],
-            self.latents[index[:, 1:3]],
-            self.moved[picks],
-        )
-        parts = (
-            x.to(device).float() for x in (target, adjacent, self.distance[picks], moved, beyond)
-        )
-        truth, *rest = parts
+        target, adjacent = self.latents[index[:, 0]], self.latents[index[:, 1:3]]
+        seen = (adjacent, self.distance[picks], self.moved[picks], beyond)
+        truth, *rest = (x.to(device).float() for x in (target, *seen))
         return truth, Neighbours(*rest)
 
     def chosen(self, picks: Tensor) -> Tuples:
@@ -228,9 +221,9 @@ def _draw(films: Sequence[Film], encode: Encode, config: TupleConfig, draw: int)
     found = sum(int((t.gap <= NARROW[1]).sum()) for t in parts)
     while narrow and found < wanted:
         film = narrow[int(torch.randint(len(narrow), (), generator=generator))]
-        for part in _of_film(film, NARROW, encode, config, generator):
-            parts.append(part)
-            found += len(part)
+        more = list(_of_film(film, NARROW, encode, config, generator))
+        parts += more
+        found += sum(len(part) for part in more)
     return Tuples.joined(parts)
 
 

@@ -1,11 +1,12 @@
-"""Slices whose heart lies off its neighbours: another breath-hold, another place.
+"""Where in the slices the heart is: the box around it, and slices in which it lies off.
 
-The centres of the left ventricle's cavity lie on a smooth curve through the slices, whatever
-the anatomy does from slice to slice. Of every slice between the outermost ones the centre is
+Breath-holds differ, and a slice can show the heart at another place than its neighbours do. The
+centres of the left ventricle's cavity lie on a smooth curve through the slices, whatever
+the anatomy does from slice to slice. The centre of every slice between the outermost ones is
 compared with the curve through the others (a parabola, near slices first, little moved by
 single outliers). The slice that is farthest off is put aside, then the next, as long as one is
-farther off than `LEAST`. One that lies far off at an end, where nothing is on its other side,
-can make its neighbour look so instead.
+farther off than `SHIFT`. A slice at an end has nothing on its other side: if it lies far off, its
+neighbour can seem to be the one that does.
 """
 
 from __future__ import annotations
@@ -22,33 +23,92 @@ from numpy.typing import NDArray
 from calid.data.intensity import CEILING, IntensityWindow
 from calid.errors import CalidWarning
 from calid.geometry.grid import PIXEL_SPACING, NetworkGrid
+from calid.geometry.pixels import PixelGrid, Region
 from calid.io.labels import LV
-from calid.segmentation.segment import Segmenter, keep_largest
+from calid.segmentation.segment import Segmenter, keep_largest, load_segmenter
 from calid.stack import SliceStack
 
 __all__ = [
-    "LEAST",
+    "FEWEST",
+    "SHIFT",
     "Shift",
     "centres_of",
     "checked",
     "find_centres",
     "find_shifts",
+    "heart_region",
     "off_the_curve",
     "told",
     "undone",
 ]
 
-LEAST = 3.0
+FRAMES = 3
+"""Of a film that are searched for the heart, evenly over the beat: it is largest in one of them."""
+
+MARGIN = 8.0
+"""Millimetres around the heart in which the answer is the networks' alone."""
+
+LEAST_AREA = 600.0
+"""Square millimetres that the labels must cover in a slice to be a heart."""
+
+WORTH = 0.8
+"""Share of the field above which a region saves too little."""
+
+SHIFT = 3.0
 """Millimetres off the curve that count as a shift."""
 
 CAVITY = 0.15
-"""Share of the largest cavity's area below which the centre of a slice's is not trusted."""
+"""Smallest area of a cavity whose centre is trusted, as a share of the largest slice's."""
 
 REACH = 20.0
 """Millimetres along the stack within which slices shape the curve most."""
 
 FEWEST = 4
-"""Slices with a cavity without which nothing can be said."""
+"""Slices with a cavity that are needed to judge any of them."""
+
+
+def heart_region(stack: SliceStack, segmenter: Segmenter | None = None) -> Region | None:
+    """A box around everything that is labelled in any slice.
+
+    Parameters
+    ----------
+    segmenter
+        The released network if nothing is given.
+
+    Returns
+    -------
+    Region or None
+        None if no heart is found, or if the box is nearly all there is.
+    """
+    beat = np.unique(np.arange(FRAMES) * stack.n_frames // FRAMES).tolist()
+    grid, labels = _labels(stack, beat, segmenter or load_segmenter())
+    found = np.any(labels > 0, axis=(0, 1))
+    if found.sum() * PIXEL_SPACING**2 < LEAST_AREA:
+        return None
+    pixels = PixelGrid.of(stack.shape[2:], stack.pixel_spacing)
+    marked = grid.leave(torch.from_numpy(found.astype(np.float32))[None])[0].numpy() > 0.5
+    rows, columns = (
+        ((np.arange(size) + 0.5) * given / size).astype(int)
+        for given, size in zip(pixels.shape, pixels.size, strict=True)
+    )
+    left, right, top, bottom = pixels.padding
+    marked = np.pad(marked[np.ix_(rows, columns)], ((top, bottom), (left, right)))
+    region = Region.around(marked, round(MARGIN / min(pixels.spacing)))
+    return region if region is not None and region.share < WORTH else None
+
+
+def _labels(
+    stack: SliceStack, frames: Sequence[int], segmenter: Segmenter
+) -> tuple[NetworkGrid, NDArray[np.uint8]]:
+    """Labels ``(frames, slices, height, width)`` of some frames on the network's padded grid."""
+    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
+    window = IntensityWindow.of(stack.data, stack.intensity)
+    found = []
+    for images in window.normalise(stack.data[list(frames)]):
+        shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
+        labels = torch.cat([segmenter.classes(part).cpu() for part in shown.split(8)])
+        found.append(keep_largest(labels.numpy().astype(np.uint8)))
+    return grid, np.stack(found)
 
 
 @dataclass(frozen=True)
@@ -90,12 +150,8 @@ def find_shifts(stack: SliceStack, segmenter: Segmenter) -> list[Shift]:
 
 def find_centres(stack: SliceStack, segmenter: Segmenter) -> NDArray[np.float64]:
     """Centres of the left ventricle's cavity in the first frame, as `centres_of`."""
-    grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
-    images = IntensityWindow.of(stack.data, stack.intensity).normalise(stack.data[0])
-    shown = grid.enter(torch.from_numpy(images)).clamp(0, CEILING)[:, None]
-    found = torch.cat([segmenter.classes(part).cpu() for part in shown.split(8)])
-    cavities = keep_largest(found.numpy().astype(np.uint8)) == LV
-    return centres_of(cavities, (PIXEL_SPACING, PIXEL_SPACING))
+    _, labels = _labels(stack, [0], segmenter)
+    return centres_of(labels[0] == LV, (PIXEL_SPACING, PIXEL_SPACING))
 
 
 def centres_of(
@@ -120,7 +176,7 @@ def centres_of(
 
 
 def off_the_curve(centres: NDArray[np.float64], positions: NDArray[np.float64]) -> list[Shift]:
-    """Centres that lie farther than `LEAST` off the curve through the others.
+    """Centres that lie farther than `SHIFT` off the curve through the others.
 
     Parameters
     ----------
@@ -135,7 +191,7 @@ def off_the_curve(centres: NDArray[np.float64], positions: NDArray[np.float64]) 
         inner = [k for k in known[1:-1] if k in sound]
         off = {k: _off(k, [o for o in sound if o != k], centres, positions) for k in inner}
         worst = max(off, key=lambda k: float(np.hypot(*off[k])))
-        if np.hypot(*off[worst]) <= LEAST:
+        if np.hypot(*off[worst]) <= SHIFT:
             break
         sound.remove(worst)
     shifted = sorted(set(known) - set(sound))
@@ -184,12 +240,10 @@ def pixels(stack: SliceStack, shift: Shift) -> tuple[int, int]:
 
 def told(shifts: Sequence[Shift]) -> str:
     """A sentence with number and size of every shift; empty if there is none."""
-    each = [f"slice {s.slice} (counted from 0) by {s.size_mm:.1f} mm" for s in shifts]
-    return (
-        f"the heart lies off its neighbours in {', '.join(each)}. Were breath-holds different?"
-        if each
-        else ""
-    )
+    if not shifts:
+        return ""
+    each = ", ".join(f"slice {s.slice} (counted from 0) by {s.size_mm:.1f} mm" for s in shifts)
+    return f"the heart lies off its neighbours in {each}. Were breath-holds different?"
 
 
 def checked(
