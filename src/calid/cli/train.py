@@ -56,8 +56,8 @@ class _Training:
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: int = 0
-    """CPU threads; 0 leaves the choice to torch. Synthetic hearts are made in as many processes,
-    with 0 on all CPUs."""
+    """CPU threads, and processes that make synthetic hearts.
+    0 leaves threads to torch and makes hearts on all CPUs."""
 
     @property
     def workers(self) -> int:
