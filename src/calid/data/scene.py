@@ -92,7 +92,7 @@ class NoiseField:
         return out
 
     def _in_plane(self, z: Array, y: Array, x: Array) -> Array:
-        """The bits of scipy's `map_coordinates` for a single z, in a third of its time.
+        """The bits of scipy's `map_coordinates` for a single z, in less time.
 
         For that, products and sums are taken in its order, in double precision.
         """
