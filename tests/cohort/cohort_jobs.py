@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from calid.cohort.subject import Job, Made, Subject
+from calid.cohort.subject import Job, Subject
 from calid.errors import GeometryError, WeightsError
 
 
@@ -31,7 +31,7 @@ class Scribe:
         (self.out / f"worker-{os.getpid()}").touch()
         return self._write
 
-    def _write(self, subject: Subject) -> Made:
+    def _write(self, subject: Subject) -> tuple[int, str]:
         begun = self.out / f"{subject.name}.begun"
         first = not begun.exists()
         with begun.open("a") as file:
@@ -47,7 +47,7 @@ class Scribe:
         time.sleep(0.05)
         with (self.out / f"{subject.name}.made").open("a") as file:
             file.write(".")
-        return Made(7, f"hash of {subject.name}")
+        return 7, f"hash of {subject.name}"
 
     def made(self) -> dict[str, int]:
         """How often the output of every subject was written."""

@@ -7,9 +7,8 @@ import pytest
 from cohort_jobs import subjects_named
 
 from calid.cohort import summary as module
-from calid.cohort.dataset import DESCRIPTION, prepare_dataset
-from calid.cohort.subject import Outcome
-from calid.cohort.summary import Summary
+from calid.cohort.subject import Outcome, Queue
+from calid.cohort.summary import DESCRIPTION, Summary, prepare_dataset
 from calid.errors import OutputError
 
 
@@ -28,8 +27,8 @@ def test_the_table_has_a_line_a_subject_in_their_order(tmp_path):
     assert first["rule"] == 'It is "bent", badly.'
     assert first["source"] == "/in/a"
     assert (last["subject"], last["seconds"], last["slices"]) == ("c", "1.235", "9")
-    assert (table.count("done"), table.count("done", "failed"), table.count("lost")) == (1, 2, 0)
-    assert [outcome.subject for outcome in table.troubled()] == ["a"]
+    assert [outcome.subject for outcome in table.of_status("done", "failed")] == ["a", "c"]
+    assert table.of_status("lost") == []
 
 
 def test_the_table_is_on_disk_before_the_end(tmp_path, monkeypatch):
@@ -63,3 +62,16 @@ def test_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         prepare_dataset(tmp_path / "out" / "deeper")
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_a_subject_whose_worker_died_is_next_as_often_as_allowed(retries):
+    first, second = subjects_named("ab")
+    queue = Queue([first, second], retries)
+    for _ in range(retries):
+        assert queue.take() == first
+        assert queue.died(first) is None
+    assert queue.take() == first
+    outcome = queue.died(first)
+    assert (outcome.status, outcome.attempts) == ("lost", retries + 1)
+    assert (queue.take(), queue.attempts[second], len(queue)) == (second, 1, 0)

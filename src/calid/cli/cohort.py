@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -70,14 +71,13 @@ class Cohort(Generation):
     def run(self) -> None:
         """Find subjects, reconstruct those that are not done yet, write the table."""
         from calid.cli.console import say
-        from calid.cohort.dataset import prepare_dataset
-        from calid.cohort.summary import Summary
-        from calid.cohort.walk import left_out, parse_shard, shard, walk
+        from calid.cohort.summary import Summary, prepare_dataset
+        from calid.cohort.walk import left_out, walk
 
-        number, count = parse_shard(self.shard)
-        self._check()
+        number, count = self._check()
         engine, threads = self._engine()
-        subjects = shard(walk(self.input, self.match, self.out), number, count)
+        # Parts are disjoint and together all, as long as each sees the same subjects.
+        subjects = walk(self.input, self.match, self.out)[number - 1 :: count]
         if note := left_out(self.input, self.out):
             warnings.warn(f"{self.input}: {note}", CalidWarning, stacklevel=2)
         prepare_dataset(self.out)
@@ -85,12 +85,13 @@ class Cohort(Generation):
         summary = Summary(self.out / name, subjects)
         started = time.perf_counter()
         try:
-            waiting = self._sift(subjects, summary) if self.resume else subjects
+            waiting = self._not_kept(subjects, summary) if self.resume else subjects
             self._reconstruct(waiting, engine, threads, summary)
         finally:
             summary.write()
         seconds = time.perf_counter() - started
-        done, kept, troubled = summary.count("done"), summary.count("kept"), summary.troubled()
+        done, kept = len(summary.of_status("done")), len(summary.of_status("kept"))
+        troubled = summary.of_status("failed", "lost")
         pace = f", {3600 * done / seconds:.0f} an hour" if done else ""
         say(
             f"{len(subjects)} subjects: {done} done, {kept} kept, {len(troubled)} failed; "
@@ -106,18 +107,18 @@ class Cohort(Generation):
                 f"See {summary.path}, then run the same command with --resume.",
             )
 
-    def _check(self) -> None:
-        """Everything that can be refused before any work is done."""
+    def _check(self) -> tuple[int, int]:
+        """Refuse what can be refused before any work is done; the part, and of how many."""
+        found = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= number <= count:
+            raise UsageError("--shard", f"{self.shard!r} is no part.", "Use 1/4, 2/4, 3/4 and 4/4.")
         self.answer()
-        for name, value, least in (
-            ("--workers", self.workers, 0),
-            ("--threads", self.threads, 0),
-            ("--retries", self.retries, 0),
-            ("--num-cpus", self.num_cpus, 0),
-            ("--num-gpus", self.num_gpus, 0),
-        ):
-            if not value >= least:
-                raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
+        for name in ("workers", "threads", "retries", "num_cpus", "num_gpus"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(
+                    f"`{name}`", f"{getattr(self, name)} is too small.", "Use 0 or more."
+                )
         if self.engine == "local" and self.address is not None:
             raise UsageError("--address", "It is that of a Ray cluster.", "Add --engine ray.")
         if self.out.exists() and not self.out.is_dir():
@@ -126,37 +127,34 @@ class Cohort(Generation):
             raise OutputError(
                 self.out, "The output is also the input.", "Choose another folder: inputs are kept."
             )
+        return number, count
 
     def _engine(self) -> tuple[Engine, int]:
         """Where to run, and the CPU threads of a worker there."""
         if self.engine == "ray":
             from calid.cohort.ray_engine import RayEngine
 
-            threads = self.threads or max(1, int(self.num_cpus))
-            address = self.address or "auto"
-            return (
-                RayEngine(address, self.workers, self.num_cpus, self.num_gpus, self.retries),
-                threads,
-            )
+            shares = self.num_cpus, self.num_gpus
+            ray = RayEngine(self.address or "auto", self.workers, *shares, self.retries)
+            return ray, self.threads or max(1, int(self.num_cpus))
         from calid.cohort.local import LocalEngine
         from calid.inference.machine import available_cpus
         from calid.runtime import choose_device
 
         cpus = available_cpus()
-        own = 1 if choose_device(self.device).type == "cuda" else cpus
-        workers = self.workers or own
+        workers = self.workers or (1 if choose_device(self.device).type == "cuda" else cpus)
         threads = self.threads or max(1, cpus // workers)
         return LocalEngine(workers, threads, self.retries), threads
 
-    def _sift(self, subjects: list[Subject], summary: Summary) -> list[Subject]:
+    def _not_kept(self, subjects: Sequence[Subject], summary: Summary) -> list[Subject]:
         """Subjects that must be done; those that need not go into the table."""
         from calid.cli.console import frames_bar
-        from calid.cohort.resume import Valid
+        from calid.cohort.job import kept_outputs
 
         waiting = []
         with frames_bar(len(subjects), "checking earlier outputs") as on_subject:
-            found = Valid.of(self, self.reading).sift(subjects, self.out)
-            for done, (subject, kept) in enumerate(zip(subjects, found, strict=True), 1):
+            earlier = kept_outputs(self, self.reading, subjects, self.out)
+            for done, (subject, kept) in enumerate(zip(subjects, earlier, strict=True), 1):
                 if kept is None:
                     waiting.append(subject)
                 else:
@@ -165,16 +163,18 @@ class Cohort(Generation):
         return waiting
 
     def _reconstruct(
-        self, subjects: list[Subject], engine: Engine, threads: int, summary: Summary
+        self, subjects: Sequence[Subject], engine: Engine, threads: int, summary: Summary
     ) -> None:
+        from calid.cli.console import as_options
         from calid.cohort.job import Reconstruction
 
         options = {name: getattr(self, name) for name in Generation.__dataclass_fields__}
         setup = Reconstruction(Generation(**options), self.reading, self.out.resolve(), threads)
         with _progress(len(subjects)) as on_subject:
             for done, outcome in enumerate(engine.run(setup, subjects) if subjects else (), 1):
-                summary.add(outcome)
-                on_subject(done, summary.count("failed", "lost"))
+                told = {n: as_options(getattr(outcome, n)) for n in ("rule", "remedy", "notes")}
+                summary.add(replace(outcome, **told))
+                on_subject(done, len(summary.of_status("failed", "lost")))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,11 +17,11 @@ from rich.markup import escape
 from calid.errors import CalidError, CalidWarning, OutputError
 from calid.progress import progress_bar
 
-__all__ = ["frames_bar", "safe_streams", "say", "show_error", "warnings_shown"]
+__all__ = ["as_options", "frames_bar", "safe_streams", "say", "show_error", "warnings_shown"]
 
 
 class _Stream:
-    """A stream of the terminal that has an error of the package's, or none, when it fails.
+    """A stream of the terminal, whose failure is the package's own error or none at all.
 
     Parameters
     ----------
@@ -37,10 +38,11 @@ class _Stream:
             stream.reconfigure(errors="backslashreplace")  # names of files can be any bytes
 
     def write(self, text: str) -> int:
-        return self._try(lambda stream: stream.write(text)) or len(text)
+        self._try("write", text)
+        return len(text)
 
     def flush(self) -> None:
-        self._try(lambda stream: stream.flush())
+        self._try("flush")
 
     def isatty(self) -> bool:
         return self._stream is not None and self._stream.isatty()
@@ -48,23 +50,23 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _try(self, act: Callable[[TextIO], Any]) -> Any:
+    def _try(self, act: str, *arguments: str) -> None:
         if self._gone or self._stream is None:
-            return None
+            return
         try:
-            return act(self._stream)
-        except (OSError, ValueError) as error:  # ValueError: closed by somebody
+            getattr(self._stream, act)(*arguments)
+        except (OSError, ValueError) as error:  # ValueError: it was closed
             self._gone = True
             with suppress(OSError, ValueError):
                 # What is still in its buffer must not fail again when Python ends.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            if not self._fatal:
-                return None
-            raise OutputError(
-                "standard output",
-                f"It could not be written: {getattr(error, 'strerror', None) or error}.",
-                "Files that were written are complete; see that its reader or disk takes it all.",
-            ) from error
+            if self._fatal:
+                raise OutputError(
+                    "standard output",
+                    f"It could not be written: {getattr(error, 'strerror', None) or error}.",
+                    "Files that were written are complete; "
+                    "see that its reader or disk takes it all.",
+                ) from error
 
 
 @contextmanager
@@ -79,6 +81,14 @@ def safe_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def as_options(message: str) -> str:
+    """A message in which parameters stand as options: `max_memory` as ``--max-memory``.
+
+    The package's errors and warnings name parameters of its functions in single backquotes.
+    """
+    return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
 def say(line: str) -> None:
     """One line of result on stdout, never wrapped, so that paths can be copied."""
     Console(soft_wrap=True, highlight=False, markup=False).print(line)
@@ -87,9 +97,9 @@ def say(line: str) -> None:
 def show_error(error: CalidError) -> None:
     """What it was about, the rule, the remedy: three lines on stderr."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print("[bold red]error[/]", escape(error.subject), markup=True)
-    console.print("  " + error.rule, markup=False)
-    console.print("  " + error.remedy, style="green", markup=False)
+    console.print("[bold red]error[/]", escape(as_options(error.subject)), markup=True)
+    console.print("  " + as_options(error.rule), markup=False)
+    console.print("  " + as_options(error.remedy), style="green", markup=False)
 
 
 @contextmanager
@@ -102,7 +112,7 @@ def warnings_shown() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
             if issubclass(category, CalidWarning):
-                console.print("[yellow]warning[/]", escape(str(message)), markup=True)
+                console.print("[yellow]warning[/]", escape(as_options(str(message))), markup=True)
             else:
                 fallback(message, category, *rest)  # type: ignore[arg-type]
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from calid.evaluation.methods import Roster
     from calid.evaluation.protocol import Contender, Evaluation, Protocol
     from calid.evaluation.tables import Results
-    from calid.io.labels import LabelMap
 
 __all__ = ["Evaluate"]
 
@@ -83,21 +82,19 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
+        from calid.cli.console import say
         from calid.io.atomic import check_folder
 
         if self.label_map is not None and self.protocol not in LABELLED:
             raise UsageError(
                 "--label-map", f"{self.protocol} reads no labels.", "Leave the option out."
             )
-        check_folder(self.out)
-        if self.predictions is not None:
-            check_folder(self.predictions)
-        if self.protocol == "cost":
-            self._cost()
-        elif self.protocol == "uncertainty":
-            self._uncertainty()
-        else:
-            self._quality()
+        for folder in (self.out, self.predictions):
+            if folder is not None:
+                check_folder(folder)
+        others = {"cost": self._cost, "uncertainty": self._uncertainty}
+        others.get(self.protocol, self._quality)()
+        say(str(self.out / "table.md"))
 
     def _quality(self) -> None:
         from calid.baselines.learned import LEARNED
@@ -121,12 +118,10 @@ class Evaluate:
         self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train {name})")
-        say(str(self.out / "table.md"))
 
     def _uncertainty(self) -> None:
-        from calid.cli.console import say
         from calid.evaluation.methods import AVERAGE, Roster
-        from calid.evaluation.uncertainty import rank_correlation, uncertainty
+        from calid.evaluation.uncertainty import rank_correlation
         from calid.report.figures import calibration_figure
 
         if self.methods not in ("all", AVERAGE):
@@ -134,19 +129,19 @@ class Evaluate:
                 "--methods", f"Only {AVERAGE} has samples that differ.", "Leave the option out."
             )
         files = self._files()
-        sampler = Roster(self.seed, self.device, self.baselines, self.weights).sampler()
-        protocol = uncertainty(self.reading.read, self._labels())
-        found, results, summary = self._evaluated(protocol, files, [sampler])
+        roster = Roster(self.seed, self.device, self.baselines, self.weights)
+        protocol = self._protocol(roster, ceiling=False)
+        found, results, summary = self._evaluated(protocol, files, [roster.sampler()])
         rows, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
         figures["rank"] = rank_correlation(rows)
         self._write(results, summary, {"calibration.png": calibration_figure(rows, figures)})
-        say(str(self.out / "table.md"))
 
     def _evaluated(
         self, protocol: Protocol, files: Sequence[Path], contenders: Sequence[Contender]
     ) -> tuple[Evaluation, Results, dict[str, Any]]:
         """What a protocol found, by subject, and its summary."""
         from calid.cli.console import frames_bar
+        from calid.evaluation.methods import record
         from calid.evaluation.protocol import evaluate
         from calid.evaluation.tables import by_group, by_subject, summarise
 
@@ -156,7 +151,15 @@ class Evaluate:
         with frames_bar(len(files) * rows, "evaluating") as on_answer:
             found = evaluate(protocol, files, contenders, predictions, on_answer)
         results = by_subject(protocol, found.rows)
-        facts = self._facts(found.targets, contenders)
+        facts = {
+            "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
+            "n_images": found.targets,
+            "seed": self.seed,
+            "grid": self.grid if self.protocol in ON_PIXELS else None,
+            "label_map": self.label_map,
+            "reading": self.reading.facts(),
+            **record(contenders, self.baselines, self.weights, device=self.device),
+        }
         return found, results, summarise(protocol, results, by_group(found.rows), facts)
 
     def _write(
@@ -171,20 +174,6 @@ class Evaluate:
         write_results(results, summary, saved, self.out)
         say(markdown(summary))
 
-    def _facts(self, targets: int, contenders: Sequence[Contender]) -> dict[str, Any]:
-        """What belongs on the record of a table."""
-        from calid.evaluation.methods import record
-
-        return {
-            "data": "/".join(self.data.resolve().parts[-2:]) if self.data.exists() else "phantoms",
-            "n_images": targets,
-            "seed": self.seed,
-            "grid": self.grid if self.protocol in ON_PIXELS else None,
-            "label_map": self.label_map,
-            "reading": self.reading.facts(),
-            **record(contenders, self.baselines, self.weights, device=self.device),
-        }
-
     def _files(self) -> list[Path]:
         from calid.data.bank import subject_of
         from calid.evaluation.dense import sources
@@ -194,10 +183,10 @@ class Evaluate:
             raise UsageError("--max-subjects", "Nothing would be left.", "Use 1 or more.")
         if self.protocol == "dense":
             files = sources(self.data)
-        elif not self.data.exists():
-            raise DataError(self.data, "There is no such file or folder.", "Check the path.")
-        else:
+        elif self.data.exists():
             files = list(find_inputs(self.data)) if self.data.is_dir() else [self.data]
+        else:
+            raise DataError(self.data, "There is no such file or folder.", "Check the path.")
         if not files:
             raise DataError(
                 self.data,
@@ -211,23 +200,23 @@ class Evaluate:
         from calid.evaluation.dense import dense
         from calid.evaluation.downstream import downstream
         from calid.evaluation.hidden_slices import film, hidden_slices
+        from calid.evaluation.uncertainty import uncertainty
+        from calid.io.labels import parse_label_map
         from calid.segmentation.segment import load_segmenter
 
         autoencoder = roster.load("default") if ceiling else None
         reader, own = self.reading.read, self.grid == "own"
-        if self.protocol == "downstream":
+        labels = parse_label_map(self.label_map)
+        if self.protocol == "uncertainty":
+            return uncertainty(reader, labels)
+        if self.protocol in ("downstream", "dense"):
             label = load_segmenter(self.device).label_slices
-            return downstream(label, autoencoder, reader, own, self._labels())
-        if self.protocol == "dense":
-            return dense(load_segmenter(self.device).label_slices, autoencoder, reader=reader)
+            if self.protocol == "dense":
+                return dense(label, autoencoder, reader=reader)
+            return downstream(label, autoencoder, reader, own, labels)
         if self.protocol == "film":
             return film(autoencoder, reader, own)
-        return hidden_slices(autoencoder, reader, own, self._labels())
-
-    def _labels(self) -> LabelMap | None:
-        from calid.io.labels import parse_label_map
-
-        return parse_label_map(self.label_map)
+        return hidden_slices(autoencoder, reader, own, labels)
 
     def _cost(self) -> None:
         from calid.cli.console import frames_bar, say
@@ -243,4 +232,3 @@ class Evaluate:
             write(self.out / "table.md", partial(write_text, table))
             write(self.out / "summary.json", partial(write_json, facts))
         say(table)
-        say(str(self.out / "table.md"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from calid.weights import FOLDER
 __all__ = ["Info", "describe_machine", "describe_weights"]
 
 LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "ray")
-"""The last two are extras."""
+"""The last is an extra."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +29,26 @@ class Info:
 
     def run(self) -> None:
         """Print the description."""
-        content = {
-            "calid": calid.__version__,
-            "runs_on": describe_machine(),
-            "libraries": {name: _version(name) for name in LIBRARIES},
-            "licence": {"code": "Apache-2.0", "weights": "CC BY-NC-SA 4.0"},
-            "weights": {p.stem: describe_weights(p) for p in sorted(FOLDER.glob("*.safetensors"))},
-        }
+        runs = describe_machine()
+        libraries = {name: _version(name) for name in LIBRARIES}
+        weights = {p.stem: describe_weights(p) for p in sorted(FOLDER.glob("*.safetensors"))}
         if self.json:
+            content = {
+                "calid": calid.__version__,
+                "runs_on": runs,
+                "libraries": libraries,
+                "licence": {"code": "Apache-2.0", "weights": "CC BY-NC-SA 4.0"},
+                "weights": weights,
+            }
             say(json.dumps(content, indent=2))
             return
-        say(f"calid {content['calid']}, code Apache-2.0, weights CC BY-NC-SA 4.0")
-        runs: dict[str, Any] = content["runs_on"]  # type: ignore[assignment]
+        say(f"calid {calid.__version__}, code Apache-2.0, weights CC BY-NC-SA 4.0")
         gpu = f"{runs['gpu']}, " if runs["gpu"] else ""
         free = f", {runs['free_memory_gb']:.1f} GB free" if runs["free_memory_gb"] else ""
         say(f"networks run on {runs['device']} in {runs['precision']}")
         say(f"  {gpu}{runs['processor']}, {runs['cores']} cores{free}")
-        libraries = content["libraries"].items()  # type: ignore[attr-defined]
-        say("  ".join(f"{name} {found or 'not installed'}" for name, found in libraries))
-        for name, facts in content["weights"].items():  # type: ignore[attr-defined]
+        say("  ".join(f"{name} {found or 'not installed'}" for name, found in libraries.items()))
+        for name, facts in weights.items():
             figures = "  ".join(f"{k} {v:.4g}" for k, v in facts["figures"].items())
             size = f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['bytes'] / 1e6:.1f} MB"
             say(f"{name}: {size}")
@@ -81,21 +83,13 @@ def describe_weights(path: Path) -> dict[str, Any]:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     meta = header.pop("__metadata__")
-    sizes = [_product(tensor["shape"]) for tensor in header.values()]
     return {
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "parameters": sum(sizes),
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in header.values()),
         "config": json.loads(meta["config"]),
         "figures": json.loads(meta["figures"]),
     }
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for n in shape:
-        result *= n
-    return result
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from calid.inference.options import Reading
 from calid.words import count, span
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from calid.io.dicom_images import DicomReport
     from calid.io.inspect import Inspection
@@ -43,26 +45,32 @@ class Inspect:
         """Print what was found, then fail as reading would."""
         from rich.console import Console
 
-        from calid.cli.console import say
+        from calid.cli.console import as_options, say
         from calid.io.atomic import check_output
         from calid.io.sidecar import write_json
 
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
         found = self.reading.inspect(self.input)
-        if self.shifts:
-            found = _with_shifts(found)
-        say(_headline(self.input, found))
+        notes = [as_options(note) for note in found.warnings]
+        found = replace(found, warnings=notes + _shifts(found) if self.shifts else notes)
+        report = found.report
+        headline = f"{self.input}: {found.format}"
+        if report:
+            headline += f", {count(report.images, 'image')} in {count(report.files, 'file')}"
+        say(headline)
         console = Console(highlight=False, markup=False)
-        if found.stack is not None:
-            _print_stack(console, found.stack, found.report)
-        if found.report is not None:
-            _print_slices(console, found.report)
-            _print_left_out(console, found.report)
-            _print_decision(console, found.report)
+        for title, table in _tables(found):
+            console.print(title)
+            console.print(table)
+        if report and report.decision:
+            console.print("Decision")
+            for sentence in report.decision:
+                # Unbroken: a line that begins with another's name would pass for it.
+                console.print(f"  {sentence}", soft_wrap=True)
         for note in found.warnings:
             console.print("warning", note, style="yellow")
-        for problem in found.report.problems if found.report else ():
+        for problem in report.problems if report else ():
             console.print("problem", problem, style="red")
         if self.json is not None:
             write_json(found.facts(), self.json)
@@ -71,108 +79,78 @@ class Inspect:
             raise found.error
 
 
-def _with_shifts(found: Inspection) -> Inspection:
-    """Add a warning of slices whose heart lies off its neighbours."""
+def _shifts(found: Inspection) -> list[str]:
+    """A warning of slices whose heart lies off its neighbours; empty if there are none."""
     from calid.segmentation.heart import FEWEST, find_shifts, told
     from calid.segmentation.segment import load_segmenter
 
     if found.stack is None or found.stack.n_slices < FEWEST:
-        return found
+        return []
     try:
         note = told(find_shifts(found.stack, load_segmenter("cpu")))
     except CalidError as error:  # of a grid that networks cannot take
         note = f"shifts between slices were not looked for: {error}"
-    return replace(found, warnings=[*found.warnings, *[note] * bool(note)])
+    return [note] * bool(note)
 
 
-def _headline(path: Path, found: Inspection) -> str:
-    report = found.report
-    if report is None:
-        return f"{path}: {found.format}"
-    return (
-        f"{path}: {found.format}, {count(report.images, 'image')} in {count(report.files, 'file')}"
-    )
-
-
-def _print_stack(console: Console, stack: SliceStack, report: DicomReport | None) -> None:
+def _tables(found: Inspection) -> Iterator[tuple[str, Table]]:
+    """Titles and tables of the stack, the slices that fit together, and what is left out."""
     from rich.table import Table
 
+    def table(*columns: str, left: int = 0) -> Table:
+        made = Table(*columns, box=None, padding=(0, 2))
+        for column in made.columns[left:]:
+            column.justify = "right"
+        return made
+
+    if found.stack is not None:
+        grid = Table.grid(padding=(0, 2))
+        for name, text in _stack_lines(found.stack, found.report).items():
+            grid.add_row(f"  {name}", text)
+        yield "Short-axis stack", grid
+    if found.report and found.report.kept:
+        kept = found.report.kept
+        slices = table("slice", "position mm", "gap mm", "frames", "series")
+        gaps = ["", *(f"{b.position_mm - a.position_mm:.2f}" for a, b in pairwise(kept))]
+        for number, (each, gap) in enumerate(zip(kept, gaps, strict=True)):
+            series = ", ".join(map(str, each.series))
+            position = f"{each.position_mm:.2f}"
+            slices.add_row(str(number), position, gap, str(each.frames), series)
+        yield "Slices that fit together", slices
+    if found.report and found.report.left_out:
+        views = table("reason", "images", "places", "matrix", "degrees off", "series", left=1)
+        for view in found.report.left_out:
+            views.add_row(
+                view.reason,
+                str(view.images),
+                "" if view.planes is None else str(view.planes),
+                "" if view.matrix is None else "{} x {}".format(*view.matrix),
+                "" if view.angle_deg is None else f"{view.angle_deg:.1f}",
+                ", ".join(map(str, view.series)),
+            )
+        yield "Left out", views
+
+
+def _stack_lines(stack: SliceStack, report: DicomReport | None) -> dict[str, str]:
     from calid.io.inspect import axes
 
-    frames, slices, rows, columns = stack.shape
-    step = "{:.4g} x {:.4g} mm".format(*stack.pixel_spacing)
-    to = "columns to the {}, rows to the {}, slices to the {}".format(*axes(stack))
+    n_frames, slices, rows, columns = stack.shape
+    frames = "1"
+    if n_frames > 1:
+        first, last = 1000 * stack.frame_times[0], 1000 * stack.frame_times[-1]
+        frames = f"{n_frames}, {first:.0f} to {last:.0f} ms"
+        if report is not None and report.time_from:
+            frames += f", by {report.time_from}"
+            if report.time_spread_s > 0:
+                frames += f"; slices differ by up to {1000 * report.time_spread_s:.0f} ms"
     values = f"{stack.data.dtype}, {stack.data.min()} to {stack.data.max()}"
     if (stack.intensity.slope, stack.intensity.intercept) != (1, 0):
         values += f", times {stack.intensity.slope:.6g} plus {stack.intensity.intercept:.6g}"
-    lines = {
+    step = "{:.4g} x {:.4g} mm".format(*stack.pixel_spacing)
+    return {
         "slices": f"{slices}, {span(stack.gaps)} mm apart, {stack.thickness:.4g} mm thick",
-        "frames": _times(stack, report) if frames > 1 else "1",
+        "frames": frames,
         "matrix": f"{rows} rows x {columns} columns of {step}",
-        "axes": to,
+        "axes": "columns to the {}, rows to the {}, slices to the {}".format(*axes(stack)),
         "values": values,
     }
-    table = Table.grid(padding=(0, 2))
-    for name, text in lines.items():
-        table.add_row(f"  {name}", text)
-    console.print("Short-axis stack")
-    console.print(table)
-
-
-def _times(stack: SliceStack, report: DicomReport | None) -> str:
-    first, last = 1000 * stack.frame_times[0], 1000 * stack.frame_times[-1]
-    text = f"{stack.n_frames}, {first:.0f} to {last:.0f} ms"
-    if report is not None and report.time_from:
-        text += f", by {report.time_from}"
-        if report.time_spread_s > 0:
-            text += f"; slices differ by up to {1000 * report.time_spread_s:.0f} ms"
-    return text
-
-
-def _print_slices(console: Console, report: DicomReport) -> None:
-    from rich.table import Table
-
-    if not report.kept:
-        return
-    table = Table("slice", "position mm", "gap mm", "frames", "series", box=None, padding=(0, 2))
-    for column in table.columns:
-        column.justify = "right"
-    before: float | None = None
-    for number, kept in enumerate(report.kept):
-        gap = "" if before is None else f"{kept.position_mm - before:.2f}"
-        before = kept.position_mm
-        series = ", ".join(map(str, kept.series))
-        table.add_row(str(number), f"{kept.position_mm:.2f}", gap, str(kept.frames), series)
-    console.print("Slices that fit together")
-    console.print(table)
-
-
-def _print_left_out(console: Console, report: DicomReport) -> None:
-    from rich.table import Table
-
-    if not report.left_out:
-        return
-    names = ("reason", "images", "places", "matrix", "degrees off", "series")
-    table = Table(*names, box=None, padding=(0, 2))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for view in report.left_out:
-        table.add_row(
-            view.reason,
-            str(view.images),
-            "" if view.planes is None else str(view.planes),
-            "" if view.matrix is None else "{} x {}".format(*view.matrix),
-            "" if view.angle_deg is None else f"{view.angle_deg:.1f}",
-            ", ".join(map(str, view.series)),
-        )
-    console.print("Left out")
-    console.print(table)
-
-
-def _print_decision(console: Console, report: DicomReport) -> None:
-    if not report.decision:
-        return
-    console.print("Decision")
-    for sentence in report.decision:
-        # Unbroken: a line that begins with another's name would pass for it.
-        console.print(f"  {sentence}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`calid`: one verb a file, one dataclass a verb."""
+"""`calid`: one dataclass a verb, most of them in a file of their own."""
 
 from __future__ import annotations
 

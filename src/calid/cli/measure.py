@@ -78,11 +78,13 @@ class Measure:
         from calid.weights import weights_path
 
         columns, weights = self._measure()
+        names = ("input", "es", "labels", "es_labels")
+        inputs = {name: path for name in names if (path := getattr(self, name)) is not None}
         content = {
             "software": {"name": "calid", "version": version("calid")},
             "notice": "Generated slices are estimates. Research use only; not a medical device.",
             "rule": "Sum of discs (Simpson's rule); both ways cover the same depth.",
-            "inputs_sha256": {name: sha256(path) for name, path in self._inputs().items()},
+            "inputs_sha256": {name: sha256(path) for name, path in inputs.items()},
             "weights_sha256": {name: sha256(weights_path(name)) for name in weights},
             "reading": self.reading.facts(),
             "label_map": self.label_map,
@@ -124,18 +126,13 @@ class Measure:
         elif self.out is not None:
             check_output(self.out)  # it will be made, in a folder that is there
 
-    def _inputs(self) -> dict[str, Path]:
-        names = ("input", "es", "labels", "es_labels")
-        return {name: path for name in names if (path := getattr(self, name)) is not None}
-
     def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]], list[int]]:
         """Stacks, the manual labels of each, if they are given, and the numbers of frames."""
         from calid.io.labels import check_same_grid, missing_labels
         from calid.io.nifti import doubt_reconstruction
 
-        read, read_labels = self.reading.read, self.reading.read_labels
         paths = [path for path in (self.input, self.es) if path is not None]
-        stacks = [read(path) for path in paths]
+        stacks = [self.reading.read(path) for path in paths]
         for path in paths:
             doubt_reconstruction(path)
         for stack in stacks if self.es is not None else ():
@@ -146,48 +143,31 @@ class Measure:
                     "Give the film alone, or two files of one frame each.",
                 )
             check_same_grid(stack, stacks[0], stack.source)
-        self._check_frames(stacks[0].n_frames)
-        files = [path for path in (self.labels, self.es_labels) if path is not None]
-        manual = [read_labels(*pair, self.label_map) for pair in zip(files, stacks, strict=False)]
-        for path, labels in zip(files, manual, strict=True):
-            for note in missing_labels(labels):
-                warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
-        frames = list(range(stacks[0].n_frames))
-        if manual and len(frames) > 1:
+        first = stacks[0]
+        self._check_frames(first.n_frames)
+        manual = []
+        for path, stack in zip((self.labels, self.es_labels), stacks, strict=False):
+            if path is not None:
+                manual.append(self.reading.read_labels(path, stack, self.label_map))
+                for note in missing_labels(manual[-1]):
+                    warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
+        frames = list(range(first.n_frames))
+        if manual and first.n_frames > 1:
             frames = self._labelled(manual[0])
-            times = stacks[0].frame_times[frames]
-            stacks = [replace(stacks[0], data=stacks[0].data[frames], frame_times=times)]
+            times = first.frame_times[frames]
+            stacks = [replace(first, data=first.data[frames], frame_times=times)]
             manual = [manual[0][frames]]
         return stacks, manual, frames
 
-    def _labelled(self, labels: NDArray[np.uint8]) -> list[int]:
-        """Frames of a film that have labels; those that were named must be among them."""
-        frames = [number for number, frame in enumerate(labels) if frame.any()]
-        for option, frame in (("--ed-frame", self.ed_frame), ("--es-frame", self.es_frame)):
-            if frame is not None and frame not in frames:
-                raise DataError(
-                    self.labels,
-                    f"Frame {frame} of {option} has no label; those that have one are {frames}.",
-                    "Name a labelled frame, or leave the option out.",
-                )
-        if not frames:
-            raise DataError(self.labels, "No voxel is labelled.", "Check the file.")
-        if len(frames) < len(labels):
-            shown = ", ".join(map(str, frames[:8])) + ", …" * (len(frames) > 8)
-            warnings.warn(
-                f"{self.labels}: {len(frames)} of {len(labels)} frames have labels and are "
-                f"measured: {shown} (counted from 0).",
-                CalidWarning,
-                stacklevel=2,
-            )
-        return frames
+    @property
+    def _named_frames(self) -> dict[str, int]:
+        """Options that name a frame, and the frame."""
+        named = {"--ed-frame": self.ed_frame, "--es-frame": self.es_frame}
+        return {option: frame for option, frame in named.items() if frame is not None}
 
     def _check_frames(self, count: int) -> None:
-        """That the frames somebody named are two of a film."""
-        named = {"--ed-frame": self.ed_frame, "--es-frame": self.es_frame}
-        for option, frame in named.items():
-            if frame is None:
-                continue
+        """Refuse named frames that are not two of a film."""
+        for option, frame in self._named_frames.items():
             if count == 1:
                 raise UsageError(
                     option,
@@ -207,6 +187,28 @@ class Measure:
                 "Give two frames, or leave one of them to be found.",
             )
 
+    def _labelled(self, labels: NDArray[np.uint8]) -> list[int]:
+        """Frames of a film that have labels; named frames must be among them."""
+        frames = [number for number, frame in enumerate(labels) if frame.any()]
+        for option, frame in self._named_frames.items():
+            if frame not in frames:
+                raise DataError(
+                    self.labels,
+                    f"Frame {frame} of {option} has no label; those that have one are {frames}.",
+                    "Name a labelled frame, or leave the option out.",
+                )
+        if not frames:
+            raise DataError(self.labels, "No voxel is labelled.", "Check the file.")
+        if len(frames) < len(labels):
+            shown = ", ".join(map(str, frames[:8])) + ", …" * (len(frames) > 8)
+            warnings.warn(
+                f"{self.labels}: {len(frames)} of {len(labels)} frames have labels and are "
+                f"measured: {shown} (counted from 0).",
+                CalidWarning,
+                stacklevel=2,
+            )
+        return frames
+
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
         """Both columns, or the sparse one, and the names of all weights that took part."""
         from calid.cli.console import frames_bar
@@ -219,48 +221,51 @@ class Measure:
         stacks, manual, numbers = self._read()
         segmenter = load_segmenter(self.device) if self.dense or not manual else None
         model = load_model(device=self.device) if self.dense else None
-        first, stages = stacks[0], (not manual) + 2 * self.dense
-        with frames_bar(len(stacks) * stages * first.n_frames, "measuring") as on_frame:
-            stage = itertools.count()
+        n_frames, passes = stacks[0].n_frames, (not manual) + 2 * self.dense
+        sparse: list[Measurement] = []
+        dense: list[Measurement] = []
+        places = stacks[0].positions
+        with frames_bar(len(stacks) * passes * n_frames, "measuring") as on_frame:
+            done = itertools.count(step=n_frames)
 
             def progress() -> Callable[[int], None]:
-                before = next(stage) * first.n_frames
+                before = next(done)
                 return lambda frame: on_frame(before + frame)
 
-            sparse: list[Measurement] = []
-            dense: list[Measurement] = []
-            places = first.positions
             for number, stack in enumerate(stacks):
-                grid = stack.positions, stack.pixel_spacing
                 if manual:
                     source: object = (self.labels, self.es_labels)[number]
                     labels = manual[number]
                 else:
                     assert segmenter is not None
                     source, labels = stack.source, segmenter.label_volume(stack, progress())
-                sparse += cavity_volumes(labels, *grid, source=source)
+                sparse += cavity_volumes(
+                    labels, stack.positions, stack.pixel_spacing, source=source
+                )
                 if model is None or segmenter is None:
                     continue
-                # No samples: no chance in a measurement, and one pass.
+                # Without samples: a measurement is the same every time, and needs one pass.
                 wanted = Generation(samples=0)
                 volume = reconstruct(stack, wanted, model=model, on_frame=progress())
                 labels, places = segmenter.label_volume(volume, progress()), volume.positions
                 reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
                 source = f"{stack.source}, reconstructed"
-                dense += cavity_volumes(labels, places, grid[1], reach, source)
-        columns = {"sparse": self._column(sparse, numbers, first.positions, bool(manual))}
+                dense += cavity_volumes(labels, places, stack.pixel_spacing, reach, source)
+        kind = "manual" if manual else "network"
+        columns = {"sparse": self._column(kind, sparse, numbers, stacks[0].positions)}
         if model is None:
             return columns, ["segmentation"] if segmenter else []
-        columns["dense"] = self._column(dense, numbers, places, manual=False)
+        columns["dense"] = self._column("network", dense, numbers, places)
         return columns, ["segmentation", "autoencoder", model.preset]
 
     def _column(
         self,
+        labels: str,
         frames: Sequence[Measurement],
         numbers: Sequence[int],
         positions: NDArray[np.float64],
-        manual: bool,
     ) -> Column:
+        """Figures of one way of measuring; ``numbers`` are those of the frames in the film."""
         from calid.report.measures import Column
         from calid.segmentation.measures import heart_function
 
@@ -269,9 +274,8 @@ class Measure:
             function = heart_function(frames, 0, 1)
         elif len(frames) > 1:
             named = (self.ed_frame, self.es_frame)
-            function = heart_function(
-                frames, *(n if n is None else numbers.index(n) for n in named)
-            )
+            places = [None if n is None else numbers.index(n) for n in named]
+            function = heart_function(frames, *places)
             ed, es = numbers[function.ed_frame], numbers[function.es_frame]
             function = replace(function, ed_frame=ed, es_frame=es)
         if function and not function.lv.sv_ml > 0:
@@ -281,4 +285,4 @@ class Measure:
                 stacklevel=2,
             )
         gap = float(positions[-1] - positions[0]) / (len(positions) - 1)
-        return Column("manual" if manual else "network", len(positions), gap, frames, function)
+        return Column(labels, len(positions), gap, frames, function)

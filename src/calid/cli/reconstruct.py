@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconstruct"]
 
-PAGES = (".html", ".htm")
-PICTURES = (".png", ".pdf", ".svg", ".gif")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Generation):
@@ -120,11 +117,10 @@ class Reconstruct(Generation):
                 files["report"] = write(self.report, partial(page, dict(files), notes))
             # Last: a record that fits its output says that the run came to its end.
             write(self.sidecar, partial(write_json, content | {"files_sha256": files}))
-        through = volume.spacing[0]
         say(
             f"{stack.n_slices} slices {span(stack.gaps)} mm apart are now "
-            f"{len(volume.positions)}, {through:.3g} mm apart"
-            f" ({(~volume.acquired).sum()} generated)."
+            f"{len(volume.positions)}, {volume.spacing[0]:.3g} mm apart "
+            f"({(~volume.acquired).sum()} generated)."
         )
         beside = (self.uncertainty, self.figure, self.report, self.dicom)
         for path in (self.output, self.sidecar, *beside):
@@ -142,7 +138,7 @@ class Reconstruct(Generation):
 
         It takes the hashes of what is written already, the warnings, and the page's path.
         """
-        from calid.cli.console import frames_bar
+        from calid.cli.console import as_options, frames_bar
         from calid.cli.report import again, examined, without_paths
         from calid.report.page import Report, write_page
 
@@ -154,7 +150,7 @@ class Reconstruct(Generation):
         paths = {name.upper(): path for name in names if (path := getattr(self, name)) is not None}
 
         def write(files: dict[str, str], notes: list[str], path: Path) -> None:
-            clean = [without_paths(note, paths) for note in notes]
+            clean = [without_paths(as_options(note), paths) for note in notes]
             write_page(Report(stack, volume, content, files, command, clean, check, volumes), path)
 
         return write
@@ -168,22 +164,22 @@ class Reconstruct(Generation):
 
     def _check(self) -> None:
         """Everything that can be refused before any work is done."""
-        from calid.io.atomic import check_distinct, check_output
+        from calid.io.atomic import check_distinct, check_new_folder, check_output
         from calid.io.nifti import SUFFIXES
         from calid.io.sidecar import check_sidecar
 
+        given = (
+            (self.output, SUFFIXES),
+            (self.uncertainty, SUFFIXES),
+            (self.figure, (".png", ".pdf", ".svg", ".gif")),
+            (self.report, (".html", ".htm")),
+        )
+        outputs = [(path, endings) for path, endings in given if path is not None]
+        files = [self.sidecar, *(path for path, _ in outputs)]
         check_output(self.output, [self.input], SUFFIXES)
-        outputs = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
-        check_distinct([path for path in outputs if path is not None])
+        check_distinct(files)
         check_sidecar(self.sidecar, [self.input])
-        if self.uncertainty is not None:
-            check_output(self.uncertainty, [self.input], SUFFIXES)
-        if self.figure is not None:
-            check_output(self.figure, [self.input], PICTURES)
-        if self.report is not None:
-            check_output(self.report, [self.input], PAGES)
+        for path, endings in outputs:
+            check_output(path, [self.input], endings)
         if self.dicom is not None:
-            from calid.io.atomic import check_new_folder
-
-            others = (self.output, self.sidecar, self.uncertainty, self.figure, self.report)
-            check_new_folder(self.dicom, [self.input], [path for path in others if path])
+            check_new_folder(self.dicom, [self.input], files)

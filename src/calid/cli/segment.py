@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -36,15 +37,13 @@ class Segment:
         """Read, label, write; nothing is written unless all of it can be."""
         from calid.io.atomic import check_output
         from calid.io.nifti import SUFFIXES
-        from calid.io.sidecar import check_sidecar
+        from calid.io.sidecar import check_sidecar, sha256, write_json
 
         check_output(self.output, [self.input], SUFFIXES)
         check_sidecar(self.sidecar, [self.input])
-        from importlib.metadata import version
-
         from calid.cli.console import frames_bar, say
         from calid.io.labels import CLASSES, write_labels
-        from calid.io.sidecar import sha256, together, write_json
+        from calid.io.sidecar import together
         from calid.runtime import precision_name
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path
@@ -77,8 +76,8 @@ class Segment:
             files = {"output": write(self.output, partial(write_labels, labels, stack))}
             # Last: a record that fits its output says that the run came to its end.
             write(self.sidecar, partial(write_json, record | {"files_sha256": files}))
-        for path in (self.output, self.sidecar):
-            say(str(path))
+        say(str(self.output))
+        say(str(self.sidecar))
 
     @property
     def sidecar(self) -> Path:

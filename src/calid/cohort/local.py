@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from calid.cohort.queue import Queue
-from calid.cohort.subject import Job, Outcome, Setup, Subject, attempt
+from calid.cohort.subject import Job, Outcome, Queue, Setup, Subject, attempt
 from calid.errors import CalidError, CohortError
 
 __all__ = ["LocalEngine"]
 
-READY = "ready"
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
 STILLBORN = 3
@@ -27,34 +25,20 @@ STILLBORN = 3
 
 @dataclass
 class Worker:
-    """A process, our end of the pipe to it, and what it is at.
-
-    Parameters
-    ----------
-    ready
-        Whether it is set up.
-    subject
-        None while it sets up or waits.
-    """
+    """A process, our end of the pipe to it, whether it is set up, and what it works on."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     subject: Subject | None = None
 
-    def begin(self, subject: Subject) -> None:
-        """Hand over a subject."""
-        self.subject = subject
-        # If it died while it waited, that is noticed when it is listened to.
-        with contextlib.suppress(OSError):
-            self.pipe.send(subject)
-
 
 @dataclass(frozen=True)
 class LocalEngine:
     """Processes, each of which sets up once and takes subjects one after the other.
 
-    A process that dies is replaced and its subject begun again.
+    A process that dies is replaced and its subject begun again. (The pools of the standard
+    library give up, or wait for ever, when a process dies.)
 
     Parameters
     ----------
@@ -82,15 +66,25 @@ class LocalEngine:
                     crew.append(self._hire(setup))
                 for worker in crew:
                     if queue and worker.ready and worker.subject is None:
-                        worker.begin(queue.take())
-                for worker in _heard(crew):
+                        worker.subject = queue.take()
+                        # If it died while it waited, that is noticed below.
+                        with contextlib.suppress(OSError):
+                            worker.pipe.send(worker.subject)
+                ends = wait([worker.pipe for worker in crew])
+                for worker in [worker for worker in crew if worker.pipe in ends]:
                     try:
                         message = worker.pipe.recv()
                     except (EOFError, OSError):
                         crew.remove(worker)
                         _dismiss([worker])
                         stillborn += not worker.ready
-                        _check_stillborn(stillborn, worker)
+                        if stillborn >= STILLBORN:
+                            raise CohortError(
+                                "workers",
+                                f"{stillborn} workers in a row died while they were set up (the "
+                                f"last with exit code {worker.process.exitcode}).",
+                                "Most often memory is short: use fewer workers.",
+                            ) from None
                         if worker.subject and (outcome := queue.died(worker.subject)):
                             yield outcome
                         continue
@@ -99,7 +93,7 @@ class LocalEngine:
                     if worker.subject is None:
                         worker.ready, stillborn = True, 0
                     else:
-                        yield replace(message, attempts=queue.attempts(worker.subject))
+                        yield replace(message, attempts=queue.attempts[worker.subject])
                         worker.subject = None
         finally:
             _dismiss(crew)
@@ -117,14 +111,8 @@ class LocalEngine:
         return Worker(process, ours)
 
 
-def _heard(crew: Sequence[Worker]) -> list[Worker]:
-    """Workers that have said something, or died."""
-    ends = wait([worker.pipe for worker in crew])
-    return [worker for worker in crew if worker.pipe in ends]
-
-
 def _dismiss(crew: Sequence[Worker]) -> None:
-    """End workers, whatever they do; they may take back what they have half written."""
+    """End workers, whatever they do; they may remove what they have half written."""
     for worker in crew:
         worker.pipe.close()
         worker.process.terminate()
@@ -132,16 +120,6 @@ def _dismiss(crew: Sequence[Worker]) -> None:
         worker.process.join(GRACE)
         worker.process.kill()
         worker.process.join()
-
-
-def _check_stillborn(count: int, worker: Worker) -> None:
-    if count >= STILLBORN:
-        raise CohortError(
-            "workers",
-            f"{count} workers in a row died while they were set up "
-            f"(the last with exit code {worker.process.exitcode}).",
-            "Most often memory is short: use fewer workers.",
-        )
 
 
 def _work(pipe: Connection, setup: Setup, threads: int) -> None:
@@ -152,13 +130,13 @@ def _work(pipe: Connection, setup: Setup, threads: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone: so are we
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
         try:
             job: Job = setup()
         except CalidError as error:
             pipe.send(error)
             return
-        pipe.send(READY)
+        pipe.send("ready")
         while True:
             pipe.send(attempt(job, pipe.recv()))
     # Nothing is half written any more; an exception while Python ends would be printed.

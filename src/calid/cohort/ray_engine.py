@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from calid.cohort.queue import Queue
-from calid.cohort.subject import Job, Outcome, Setup, Subject, attempt
+from calid.cohort.subject import Job, Outcome, Queue, Setup, Subject, attempt
 from calid.errors import CalidError, CalidWarning, CohortError, UsageError
 
 __all__ = ["RayEngine"]
 
 SETUPS = 30
-"""How often an actor is set up again before it is given up. A node that went counts several
-times, until the cluster has noticed; an actor that dies while it loads the model, once."""
+"""How often an actor is set up again before it is given up. A node that has gone counts several
+times, until the cluster has noticed; an actor that dies while it loads the model counts once."""
 PROBE = 10.0
 """Seconds in which a cluster must answer."""
 PATIENCE = 60.0
@@ -73,10 +72,10 @@ class RayEngine:
         room = int(min(rooms, default=0))
         if room < 1:
             raise UsageError(
-                "--num-cpus and --num-gpus",
+                "`num_cpus` and `num_gpus`",
                 f"The cluster has no room for a worker: {resources.get('CPU', 0):g} CPUs, "
                 f"{resources.get('GPU', 0):g} GPUs.",
-                "Reserve less, or give --workers to wait for nodes to come.",
+                "Reserve less, or give `workers` to wait for nodes to come.",
             )
         return room
 
@@ -144,7 +143,7 @@ def _share_out(ray: Any, crew: Sequence[Any], queue: Queue) -> Iterator[Outcome]
                 raise answer
             idle.append(worker)
             if begun is not None:
-                yield replace(answer, attempts=queue.attempts(begun))
+                yield replace(answer, attempts=queue.attempts[begun])
 
 
 def _prepare(worker: Any) -> Any:
@@ -160,7 +159,7 @@ def _connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise UsageError(
-            "--engine ray", "Ray is not installed here.", 'pip install "calid[ray]"'
+            "`engine` ray", "Ray is not installed here.", 'pip install "calid[ray]"'
         ) from error
     before = ray.is_initialized()
     if not before:
@@ -182,7 +181,7 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="WARNING", **own)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"--address {address}",
+            f"`address` {address}",
             f"No Ray cluster answers there ({str(error).splitlines()[0]}).",
-            "Start one with ray start --head, or use --address local or --engine local.",
+            "Start one with ray start --head, or use `address` local or `engine` local.",
         ) from error

@@ -1,18 +1,21 @@
-"""The unit of a cohort, what its reconstruction gives, and what became of it."""
+"""The unit of a cohort, what became of it, and which one is next."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
-from calid.cohort.names import ENDING
 from calid.errors import CalidError, CalidWarning
 
-__all__ = ["Engine", "Job", "Made", "Outcome", "Setup", "Subject", "attempt", "lost"]
+__all__ = ["ENDING", "Engine", "Job", "Outcome", "Queue", "Setup", "Subject", "attempt"]
+
+ENDING = ".nii.gz"
+"""Of every output."""
 
 
 @dataclass(frozen=True, order=True)
@@ -37,22 +40,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a reconstruction says of its output.
-
-    Parameters
-    ----------
-    slices
-        Of the dense volume.
-    sha256
-        Of the file.
-    """
-
-    slices: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of a subject.
 
@@ -62,7 +49,7 @@ class Outcome:
         Its name.
     status
         ``done``; ``kept``, a valid output of an earlier run; ``failed`` with an error of its
-        own; ``lost`` with the workers that died over it.
+        own; ``lost`` if its workers died, every time.
     exit_code
         As `calid reconstruct` would end; 0 if all is well.
     rule, remedy
@@ -70,7 +57,7 @@ class Outcome:
     seconds
         From reading to writing; 0 if nothing was made.
     slices, sha256
-        As `Made`.
+        Number of slices of the dense volume, and the hash of its file.
     attempts
         How often it was begun.
     notes
@@ -89,11 +76,14 @@ class Outcome:
     notes: str = ""
 
 
-Job = Callable[[Subject], Made]
-"""Reconstructs one subject and writes its output, complete or not at all."""
+Job = Callable[[Subject], tuple[int, str]]
+"""Reconstructs one subject and writes its output, complete or not at all.
+
+Returns the number of slices of the dense volume and the SHA-256 of its file.
+"""
 
 Setup = Callable[[], Job]
-"""Called once in every worker, to load what all subjects share. It travels by pickle."""
+"""Called once in every worker, to load what all subjects share. It is pickled."""
 
 
 class Engine(Protocol):
@@ -116,33 +106,60 @@ def attempt(job: Job, subject: Subject) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalidWarning)
         try:
-            made = job(subject)
+            slices, digest = job(subject)
+            notes = [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
+            outcome = Outcome(
+                subject.name, "done", slices=slices, sha256=digest, notes=" | ".join(notes)
+            )
         except CalidError as error:
-            return Outcome(
-                subject.name, "failed", error.exit_code, error.rule, error.remedy,
-                time.perf_counter() - started,
-            )  # fmt: skip
-        except Exception as error:  # a fault of one subject is not one of the others
-            return Outcome(
-                subject.name, "failed", CalidError.exit_code,
+            outcome = Outcome(subject.name, "failed", error.exit_code, error.rule, error.remedy)
+        except Exception as error:  # one subject's fault must not stop the others
+            outcome = Outcome(
+                subject.name,
+                "failed",
+                CalidError.exit_code,
                 f"Unexpected {type(error).__name__}: {error}",
                 "Run calid reconstruct on this file alone to see where, and report it.",
-                time.perf_counter() - started,
-            )  # fmt: skip
-    notes = " | ".join(str(w.message) for w in caught if issubclass(w.category, CalidWarning))
-    seconds = time.perf_counter() - started
-    return Outcome(
-        subject.name, "done", 0, "", "", seconds, made.slices, made.sha256, notes=notes
-    )  # fmt: skip
+            )
+    return replace(outcome, seconds=time.perf_counter() - started)
 
 
-def lost(subject: Subject, attempts: int) -> Outcome:
-    """The outcome of a subject whose workers died, every time."""
-    return Outcome(
-        subject.name,
-        "lost",
-        CalidError.exit_code,
-        f"The worker died while it was at it, {attempts} times out of {attempts}.",
-        "Most often memory ran out: use fewer workers or a larger machine, then --resume.",
-        attempts=attempts,
-    )
+class Queue:
+    """Subjects in order; one whose worker died goes back to the front.
+
+    Parameters
+    ----------
+    subjects
+        To be done.
+    retries
+        How often a subject is begun again.
+    """
+
+    def __init__(self, subjects: Iterable[Subject], retries: int) -> None:
+        self._waiting, self._retries = deque(subjects), retries
+        self.attempts: Counter[Subject] = Counter()
+        """How often each subject was begun."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Subject:
+        """The next subject, which counts as begun."""
+        subject = self._waiting.popleft()
+        self.attempts[subject] += 1
+        return subject
+
+    def died(self, subject: Subject) -> Outcome | None:
+        """Put back a subject whose worker died; its outcome if it may not be begun again."""
+        attempts = self.attempts[subject]
+        if attempts <= self._retries:
+            self._waiting.appendleft(subject)
+            return None
+        return Outcome(
+            subject.name,
+            "lost",
+            CalidError.exit_code,
+            f"The worker died while it was at it, {attempts} times out of {attempts}.",
+            "Most often memory ran out: use fewer workers or a larger machine, then `resume`.",
+            attempts=attempts,
+        )

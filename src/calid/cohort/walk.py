@@ -1,24 +1,29 @@
-"""Which subjects a cohort has: from a BIDS tree, a plain folder or a list."""
+"""Which subjects a cohort has: from a BIDS tree, a plain folder or a list.
+
+A BIDS file is called ``sub-01_ses-2_run-1_cine.nii.gz``: entities ``key-label``, then a suffix.
+Labels are letters and digits only. A derivative keeps the entities of its source and is told
+apart by ``desc-calid``.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from calid.cohort.names import Name
-from calid.cohort.subject import Subject
+from calid.cohort.subject import ENDING, Subject
 from calid.errors import InputError, UsageError
 from calid.io.find import find_images, find_inputs, find_labels, plain_stem
 from calid.words import count
 
-__all__ = ["left_out", "parse_shard", "shard", "walk"]
+__all__ = ["left_out", "walk"]
 
 _LISTS = (".csv", ".tsv", ".txt")
 _DELIMITERS = ",;\t|"
+_BIDS_STEM = re.compile(r"(?:[a-z]+-[0-9a-zA-Z+]+_)+[0-9a-zA-Z]+")
 
 
 def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subject]:
@@ -47,7 +52,7 @@ def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subjec
     UsageError
         If two subjects would have the same output.
     """
-    source = source.absolute()  # workers may stand in another folder
+    source = source.absolute()  # workers may run in another folder
     if not source.exists():
         raise InputError(source, "There is no such folder or list.", "Check the path.")
     if source.is_dir():
@@ -62,7 +67,16 @@ def walk(source: Path, match: str = "*", out: Path | None = None) -> list[Subjec
             )
     else:
         named = list(_read_list(source))
-    return _unique(named)
+    taken: dict[PurePosixPath, Path] = {}
+    for path, target in named:
+        other = taken.setdefault(target, path)
+        if other is not path:
+            raise UsageError(
+                path,
+                f"Its output would be {target}, which is that of {other} too.",
+                "Choose files with `match`, or give a list (CSV) with columns path and id.",
+            )
+    return sorted(Subject(target, path) for target, path in taken.items())
 
 
 def left_out(source: Path, out: Path | None = None) -> str:
@@ -74,45 +88,19 @@ def left_out(source: Path, out: Path | None = None) -> str:
     return f"Left out, named as label maps: {count(len(labels), 'file')} ({shown})." * bool(labels)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """``(i, n)`` of ``i/n``, 1 to n.
-
-    Raises
-    ------
-    UsageError
-        If it is anything else.
-    """
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise UsageError("--shard", f"{text!r} is no part.", "Use 1/4, 2/4, 3/4 and 4/4.")
-    return number, count
-
-
-def shard(subjects: Iterable[Subject], number: int, count: int) -> list[Subject]:
-    """Part ``number`` of ``count`` (from 1): every count-th subject in the order of names.
-
-    Parts are disjoint, together they are all, and they differ in size by one at most. That
-    holds as long as every part sees the same subjects.
-    """
-    return sorted(subjects)[number - 1 :: count]
-
-
-def _search(root: Path, out: Path | None) -> Iterator[tuple[Path, Name]]:
+def _search(root: Path, out: Path | None) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Images of a folder, and where their outputs go."""
     people = [p for p in sorted(root.glob("sub-*")) if p.is_dir()]
     for person in people:
         for path in find_images(person, out):
-            yield path, Name.placed(PurePosixPath(path.relative_to(root)))
+            yield path, _target_in_tree(PurePosixPath(path.relative_to(root)))
     if not people:
         for path in find_inputs(root, out):
-            yield path, _flat(root, path)
+            yield path, _target_of(plain_stem(path.relative_to(root).as_posix()))
 
 
-def _flat(root: Path, path: Path) -> Name:
-    return Name.of_subject(plain_stem(path.relative_to(root).as_posix()))
-
-
-def _read_list(path: Path) -> Iterator[tuple[Path, Name]]:
+def _read_list(path: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Images of a list, and where their outputs go."""
     if path.suffix.lower() not in _LISTS:
         raise InputError(
             path, "This is neither a folder nor a list.", f"Lists are {', '.join(_LISTS)}."
@@ -135,8 +123,8 @@ def _read_list(path: Path) -> Iterator[tuple[Path, Name]]:
         raise InputError(path, "The list is empty.", "Put one path on every line.")
     for file, subject in rows:
         source = path.parent / file
-        known = None if subject else Name.parse(PurePosixPath(source.as_posix()))
-        yield source, known or Name.of_subject(subject or plain_stem(source.name))
+        known = None if subject else _bids_target(PurePosixPath(source.as_posix()))
+        yield source, known or _target_of(subject or plain_stem(source.name))
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
@@ -144,42 +132,62 @@ def _rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
     lines = text.splitlines()
     if lines and re.fullmatch("sep=.", lines[0], re.IGNORECASE):  # a spreadsheet's own first line
         del lines[0]
-    heads = {mark: _cells(next(csv.reader(lines, delimiter=mark), [])) for mark in _DELIMITERS}
-    mark = max(heads, key=lambda m: ("path" in _lower(heads[m]), len(heads[m])))
-    head = _lower(heads[mark])
-    if "path" not in head:
+    heads = {
+        mark: [cell.strip().lower() for cell in next(csv.reader(lines, delimiter=mark), [])]
+        for mark in _DELIMITERS
+    }
+    mark = max(heads, key=lambda m: ("path" in heads[m], len(heads[m])))
+    if "path" not in heads[mark]:
         raise InputError(
             path,
             "The table has no column 'path'.",
             "Its first line names path and, optionally, id.",
         )
     table = csv.reader(lines, delimiter=mark)
-    for cells in map(_cells, table):
-        row = dict(zip(head, cells, strict=False))
+    for row_cells in table:
+        cells = [cell.strip() for cell in row_cells]
         if table.line_num == 1 or not any(cells):
             continue
+        row = dict(zip(heads[mark], cells, strict=False))
         if not row.get("path"):
             raise InputError(path, f"Line {table.line_num} has no path.", "Fill or remove it.")
         yield row["path"], row.get("id", "")
 
 
-def _cells(row: Iterable[str]) -> list[str]:
-    return [cell.strip() for cell in row]
+def _bids_target(path: PurePosixPath) -> PurePosixPath | None:
+    """Where the derivative of a file with a BIDS name goes; none if it has no such name."""
+    stem = plain_stem(path.name)
+    if not _BIDS_STEM.fullmatch(stem):
+        return None
+    *pairs, suffix = stem.split("_")
+    entities = dict(pair.split("-") for pair in pairs)
+    if not stem.startswith("sub-") or len(entities) < len(pairs):
+        return None
+    return _target(entities, suffix, path.parent.parts)
 
 
-def _lower(row: Iterable[str]) -> list[str]:
-    return [cell.lower() for cell in row]
+def _target_in_tree(path: PurePosixPath) -> PurePosixPath:
+    """Of ``sub-X/[ses-Y/]datatype/…``; a file without a BIDS name becomes the suffix."""
+    folders = dict(part.split("-", 1) for part in path.parts[:-1] if "-" in part)
+    entities = {key: _label(folders[key]) for key in ("sub", "ses") if key in folders}
+    suffix = _label(plain_stem(path.name))
+    return _bids_target(path) or _target(entities, suffix, path.parent.parts)
 
 
-def _unique(named: Iterable[tuple[Path, Name]]) -> list[Subject]:
-    found: dict[PurePosixPath, Subject] = {}
-    for source, name in named:
-        subject = Subject(name.derivative, source)
-        other = found.setdefault(subject.target, subject)
-        if other is not subject:
-            raise UsageError(
-                source,
-                f"Its output would be {subject.target}, which is that of {other.source} too.",
-                "Choose files with --match, or give a list (CSV) with columns path and id.",
-            )
-    return sorted(found.values())
+def _target_of(subject: str) -> PurePosixPath:
+    """Of a stack of which no more than the subject is known."""
+    return _target({"sub": _label(subject.removeprefix("sub-"))}, "sax", ())
+
+
+def _target(entities: Mapping[str, str], suffix: str, folders: Iterable[str]) -> PurePosixPath:
+    """Path of a derivative; the datatype is the last folder without a dash, or ``anat``."""
+    kept = [f"{key}-{value}" for key, value in entities.items() if key != "desc"]
+    person = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    plain = [part for part in folders if re.fullmatch("[0-9a-zA-Z]+", part)]
+    name = "_".join([*kept, "desc-calid", suffix]) + ENDING
+    return PurePosixPath(*person, *(plain[-1:] or ["anat"]), name)
+
+
+def _label(text: str) -> str:
+    """The letters and digits of a text, as BIDS wants a label; ``none`` if there are none."""
+    return re.sub(r"[^0-9a-zA-Z]", "", text) or "none"
