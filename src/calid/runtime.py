@@ -66,10 +66,10 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
-        raise UsageError("--device", f"{name!r} is not a device.", "Use auto, cpu or cuda.")
+        raise UsageError("`device`", f"{name!r} is not a device.", "Use auto, cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError(
-            "--device", "No CUDA device is available here.", "Use --device auto or cpu."
+            "`device`", "No CUDA device is available here.", "Use `device` auto or cpu."
         )
     return torch.device(name)
 
@@ -101,7 +101,7 @@ def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     """
     if name not in ("auto", "float32", "bfloat16"):
         raise UsageError(
-            "--precision", f"{name!r} is not a precision.", "Use auto, float32 or bfloat16."
+            "`precision`", f"{name!r} is not a precision.", "Use auto, float32 or bfloat16."
         )
     fast = _multiplies_bfloat16(device)
     if name == "bfloat16" and not fast:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run
+from command_line import random_nifti, run
 
 pytestmark = pytest.mark.slow
 
@@ -20,14 +20,9 @@ DERIVED = "sub-{0}/anat/sub-{0}_desc-calid_cine"
 @pytest.fixture(scope="module")
 def bids(tmp_path_factory) -> Path:
     """Two stacks of three slices, and a file that is none."""
-    root, generator = tmp_path_factory.mktemp("bids"), np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("bids")
     for subject in ("1", "2", "3"):
-        path = root / f"{CINE.format(subject)}.nii.gz"
-        path.parent.mkdir(parents=True)
-        data = generator.integers(0, 400, (64, 64, 3)).astype(np.int16)
-        image = nib.Nifti1Image(data, np.diag([1.5, 1.5, 10.0, 1.0]))
-        image.header.set_xyzt_units("mm", "sec")
-        nib.save(image, path)
+        random_nifti(root / f"{CINE.format(subject)}.nii.gz", 64, 64, 3)
     (root / f"{CINE.format('2')}.nii.gz").write_bytes(b"no image")
     return root
 
@@ -96,6 +91,9 @@ def test_a_shard_with_nothing_left_to_do_starts_no_worker(finished, bids, monkey
     ("options", "expected"),
     [
         (("--shard", "0/3"), 2),
+        (("--shard", "5/4"), 2),
+        (("--shard", "1/4/2"), 2),
+        (("--shard", "a"), 2),
         (("--workers", "-1"), 2),
         (("--retries", "-1"), 2),
         (("--num-gpus", "-1"), 2),

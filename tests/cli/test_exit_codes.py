@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from command_line import run as calid
+from command_line import write_nifti
 
 from calid import errors
 from calid.weights import weights_path
-
-
-def write(path: Path, voxels: np.ndarray) -> None:
-    image = nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 10.0, 1.0]))
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +22,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad[3, 4, 1] = np.nan
     for name in ("good", "held", "text", "single", "nan", "empty"):
         (top / name).mkdir()
-    write(top / "good" / "p1_ED.nii.gz", voxels)
-    write(top / "held" / "p2_ED.nii.gz", voxels)
-    write(top / "single" / "p1_ED.nii.gz", voxels[..., :1])
-    write(top / "nan" / "p1_ED.nii.gz", bad)
+    write_nifti(top / "good" / "p1_ED.nii.gz", voxels)
+    write_nifti(top / "held" / "p2_ED.nii.gz", voxels)
+    write_nifti(top / "single" / "p1_ED.nii.gz", voxels[..., :1])
+    write_nifti(top / "nan" / "p1_ED.nii.gz", bad)
     (top / "text" / "p1_ED.nii.gz").write_text("not an image")
     (top / "weights.safetensors").write_bytes(b"not weights")
     return top

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import datetime
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run
+from command_line import run, write_nifti
 
 from calid.cli import info
-from calid.cli.log import FIELDS
-from calid.errors import CalidWarning
 
 ALWAYS = {"time", "level", "event"}
+OTHERS = {"verb", "version", "options", "seconds", "warnings", "error", "where", "exit_code"}
 
 
 def lines(path: Path) -> list[dict[str, object]]:
     found = [json.loads(line) for line in path.read_text().splitlines()]
     for line in found:
-        assert ALWAYS <= set(line) <= ALWAYS | set(FIELDS)
+        assert ALWAYS <= set(line) <= ALWAYS | OTHERS
         assert datetime.fromisoformat(line["time"]).utcoffset().total_seconds() == 0
     return found
 
 
 @pytest.fixture
 def stack_file(tmp_path: Path) -> Path:
-    path = tmp_path / "Doe_Jane.nii.gz"
-    image = nib.Nifti1Image(np.ones((20, 10, 5), np.int16), np.eye(4))
-    nib.save(image, path)  # constant: worth a warning
-    return path
+    constant = np.ones((20, 10, 5), np.int16)  # worth a warning
+    return write_nifti(tmp_path / "Doe_Jane.nii.gz", constant, np.eye(4))
 
 
 def test_a_run_is_logged_from_start_to_finish(tmp_path):
@@ -45,11 +40,14 @@ def test_a_run_is_logged_from_start_to_finish(tmp_path):
     assert finish["seconds"] >= 0
 
 
-def test_runs_are_appended_wherever_the_option_stands(tmp_path):
+def test_runs_are_appended_wherever_the_option_stands_and_stages_are_told_apart(tmp_path):
     log = tmp_path / "run.log"
     assert run("--log-json", log, "info") == 0
-    assert run("info", f"--log-json={log}") == 0
-    assert [line["event"] for line in lines(log)] == ["start", "finish"] * 2
+    folders = ("--data", tmp_path / "Doe", "--out", tmp_path / "out")
+    assert run("train", "segmentation", *folders, f"--log-json={log}") == 8
+    assert [line["event"] for line in lines(log)] == ["start", "finish", "start", "error"]
+    assert lines(log)[2]["verb"] == "train segmentation"
+    assert "Doe" not in log.read_text()
 
 
 def test_an_error_is_logged_with_code_and_place_but_without_its_text(tmp_path, capsys):
@@ -64,14 +62,6 @@ def test_an_error_is_logged_with_code_and_place_but_without_its_text(tmp_path, c
     assert error["where"].startswith("calid.io.nifti:")
     assert "Doe" not in log.read_text()
     assert "Doe" in capsys.readouterr().err
-
-
-def test_stages_of_training_are_told_apart(tmp_path):
-    log = tmp_path / "run.jsonl"
-    out = ("--data", tmp_path / "Doe", "--out", tmp_path / "out")
-    assert run("train", "segmentation", *out, "--log-json", log) == 8
-    assert lines(log)[0]["verb"] == "train segmentation"
-    assert "Doe" not in log.read_text()
 
 
 def test_a_command_that_cannot_be_understood_is_logged(tmp_path):
@@ -145,25 +135,3 @@ def test_a_log_that_cannot_be_written_stops_the_run_before_it_starts(tmp_path, c
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "log could not be written" in captured.err
-
-
-def test_nothing_of_logging_is_left_behind(tmp_path):
-    logger = logging.getLogger("calid")
-    before = (list(logger.handlers), logger.level)
-    run("info", "--log-json", tmp_path / "run.jsonl")
-    run("reconstruct", tmp_path / "a", tmp_path / "b.nii", "--log-json", tmp_path / "run.jsonl")
-    assert (list(logger.handlers), logger.level) == before
-
-
-def test_other_parts_of_the_package_cannot_add_fields(tmp_path, monkeypatch):
-    def tell(*_: object) -> dict[str, object]:
-        fields = {"seconds": 1.5, "patient": "Doe^Jane"}
-        logging.getLogger("calid").info("told", extra={"fields": fields})
-        raise CalidWarning
-
-    monkeypatch.setattr(info, "describe_weights", tell)
-    log = tmp_path / "run.jsonl"
-    with pytest.raises(CalidWarning):
-        run("info", "--log-json", log)
-    told = next(line for line in lines(log) if line["event"] == "told")
-    assert set(told) == ALWAYS | {"seconds"}

@@ -1,36 +1,24 @@
+"""`calid measure` with stand-ins for the networks."""
+
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from importlib import import_module
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from command_line import run as calid
-from torch import Tensor, nn
+from command_line import write_nifti
 
 from calid.baselines.rules import nearest
 from calid.inference.densify import choose_factor, densify
 from calid.inference.options import Generation
 from calid.io.sidecar import sha256
-from calid.runtime import choose_runtime
-from calid.segmentation.segment import Segmenter
 from calid.stack import SliceStack, Volume
 
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
 ML = 1.5 * 1.5 * 10 / 1000  # what a pixel stands for
-
-
-class Bands(nn.Module):
-    """Labels by brightness: a quarter of the window each."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        centres = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0])[:, None, None]
-        return -200 * (images.float() - centres).square()
 
 
 class NearestModel:
@@ -50,24 +38,10 @@ class NearestModel:
 
 
 @pytest.fixture(autouse=True)
-def model(tmp_path_factory, monkeypatch) -> NearestModel:
-    """Networks that need no training, and files to take the weights' hashes of."""
-    folder = tmp_path_factory.mktemp("weights")
-    # Imported while the loader is replaced, it would keep the stand-in for good.
-    import_module("calid.segmentation.heart")
-    for name in ("segmentation", "autoencoder", "default"):
-        (folder / f"{name}.safetensors").write_text(name)
-    (folder / "SHA256SUMS").write_text(
-        "".join(f"{sha256(path)}  {path.name}\n" for path in folder.glob("*.safetensors"))
-    )
+def model(untrained, monkeypatch) -> NearestModel:
     fake = NearestModel()
-    monkeypatch.setattr("calid.weights.FOLDER", folder)
     monkeypatch.setattr("calid.inference.model.load_model", lambda **options: fake)
     monkeypatch.setattr("calid.inference.reconstruct.reconstruct", fake.reconstruct)
-    monkeypatch.setattr(
-        "calid.segmentation.segment.load_segmenter",
-        lambda device="auto": Segmenter(Bands(), choose_runtime("cpu")),
-    )
     return fake
 
 
@@ -80,13 +54,17 @@ def heart(cavity: int, height: int = 4) -> np.ndarray:
     return labels
 
 
-def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    image = nib.Nifti1Image(data, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    if data.ndim == 4:
-        image.header["pixdim"][4] = 0.05
-    nib.save(image, path)
-    return path
+def round_heart(cavity: int) -> np.ndarray:
+    rows, columns = np.mgrid[:44, :50]
+    labels = np.zeros((44, 50, 5), np.uint8)
+    labels[np.hypot(rows - 20, columns - 40) < 7] = 1
+    labels[np.hypot(rows - 20, columns - 20) < cavity + 4] = 2
+    labels[np.hypot(rows - 20, columns - 20) < cavity] = 3
+    return labels
+
+
+def write(path: Path, labels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    return write_nifti(path, labels, affine)
 
 
 def images(labels: np.ndarray) -> np.ndarray:
@@ -99,6 +77,12 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
         write(tmp_path / "ed.nii.gz", images(heart(20))),
         write(tmp_path / "es.nii.gz", images(heart(8))),
     )
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    frames = np.stack([heart(c) for c in (14, 20, 16, 8, 12)], -1)
+    return write(tmp_path / "film.nii.gz", images(frames))
 
 
 def run(*arguments: object) -> int:
@@ -134,38 +118,25 @@ def test_a_pair_gives_stroke_volume_and_ejection_fraction(pair, capsys):
         assert function["rv_ef_percent"] == pytest.approx(60)
 
 
-def test_a_film_finds_its_own_diastole_and_systole(tmp_path, capsys):
-    film = np.stack([heart(c) for c in (14, 20, 16, 8, 12)], -1)
-    found = measured(capsys, write(tmp_path / "film.nii.gz", images(film)))
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ((), (1, 3)),  # the largest and the smallest
+        (("--ed-frame", 0, "--es-frame", 4), (0, 4)),
+        (("--es-frame", 2), (1, 2)),
+        (("--ed-frame", 2), (2, 3)),
+    ],
+)
+def test_of_a_film_frames_are_found_or_taken_as_named(film, options, ends, capsys):
+    found = measured(capsys, film, *options)
+    cavities = np.array([14, 20, 16, 8, 12]) * 40 * ML
     for way in ("sparse", "dense"):
-        function = found[way]["function"]
-        assert (function["ed_frame"], function["es_frame"]) == (1, 3)
-        assert function["lv_ef_percent"] == pytest.approx(60)
         volumes = [frame["lv_ml"] for frame in found[way]["frames"]]
-        np.testing.assert_allclose(volumes, np.array([14, 20, 16, 8, 12]) * 40 * ML)
-
-
-@pytest.fixture
-def film(tmp_path) -> Path:
-    return write(
-        tmp_path / "film.nii.gz", images(np.stack([heart(c) for c in (14, 20, 16, 8, 12)], -1))
-    )
-
-
-def test_frames_that_are_named_are_taken(film, capsys):
-    found = measured(capsys, film, "--ed-frame", 0, "--es-frame", 4)
-    for way in ("sparse", "dense"):
+        np.testing.assert_allclose(volumes, cavities)
         function = found[way]["function"]
-        assert (function["ed_frame"], function["es_frame"]) == (0, 4)
-        assert function["lv_edv_ml"] == pytest.approx(14 * 40 * ML)
-        assert function["lv_esv_ml"] == pytest.approx(12 * 40 * ML)
-
-
-def test_of_two_frames_one_can_be_left_to_be_found(film, capsys):
-    function = measured(capsys, film, "--es-frame", 2)["sparse"]["function"]
-    assert (function["ed_frame"], function["es_frame"]) == (1, 2)
-    function = measured(capsys, film, "--ed-frame", 2)["sparse"]["function"]
-    assert (function["ed_frame"], function["es_frame"]) == (2, 3)
+        assert (function["ed_frame"], function["es_frame"]) == ends
+        pair = function["lv_edv_ml"], function["lv_esv_ml"]
+        assert pair == pytest.approx(tuple(cavities[list(ends)]))
 
 
 @pytest.mark.parametrize(
@@ -232,23 +203,21 @@ def test_labels_of_the_left_ventricle_alone_leave_the_right_one_open(pair, tmp_p
     assert [row["rv_ef_percent"] for row in rows] == ["", "60"]
 
 
-def test_the_table_has_a_unit_in_every_figures_name(pair, capsys):
-    assert run(pair[0], "--es", pair[1]) == 0
+def test_the_table_is_printed_and_out_holds_json_and_csv_with_hashes_and_no_names(
+    pair, tmp_path, capsys
+):
+    out = tmp_path / "measures"
+    assert run(pair[0], "--es", pair[1], "--out", out) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["sparse", "dense"]
     figures = [line for line in lines if line.startswith(("LV", "RV"))]
     assert len(figures) == 9
     assert all(any(unit in line for unit in ("(ml)", "(g)", "(%)")) for line in figures)
     assert len({len(line) for line in lines[:13]}) == 1, "columns are aligned"
-
-
-def test_out_holds_json_and_csv_with_hashes_and_no_names(pair, tmp_path, capsys):
-    out = tmp_path / "measures"
-    assert run(pair[0], "--es", pair[1], "--out", out) == 0
-    assert str(out / "measures.csv") in capsys.readouterr().out
+    assert str(out / "measures.csv") in lines
     text = (out / "measures.json").read_text()
     content = json.loads(text)
-    assert content["inputs_sha256"]["es"] == hashlib.sha256(pair[1].read_bytes()).hexdigest()
+    assert content["inputs_sha256"]["es"] == sha256(pair[1])
     assert set(content["weights_sha256"]) == {"segmentation", "autoencoder", "default"}
     assert "es.nii.gz" not in text
     rows = list(csv.DictReader((out / "measures.csv").read_text().splitlines()))
@@ -275,58 +244,28 @@ def moved(millimetres: float) -> np.ndarray:
     return affine
 
 
-def thick(folder: Path) -> Path:
-    return write(folder / "bad.nii.gz", images(heart(8)), np.diag([-1.5, -1.5, 9.0, 1.0]))
+def two(first: int, second: int) -> np.ndarray:
+    return np.stack([heart(first), heart(second)], -1)
 
 
 BAD = {
-    "missing input": (lambda f: (f / "bad.nii.gz",), 3),
-    "ES of another shape": (
-        lambda f: (f / "ed.nii.gz", "--es", write(f / "bad.nii.gz", images(heart(8, height=5)))),
-        4,
-    ),
-    "ES of another spacing": (lambda f: (f / "ed.nii.gz", "--es", thick(f)), 4),
-    "labels of another shape": (
-        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8)[1:])),
-        4,
-    ),
-    "labels of several frames": (
-        lambda f: (
-            f / "ed.nii.gz",
-            "--labels",
-            write(f / "bad.nii.gz", np.stack([heart(8), heart(9)], -1)),
-        ),
-        4,
-    ),
-    "labels elsewhere": (
-        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8), moved(3.0))),
-        4,
-    ),
-    "labels that are none": (
-        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8) * 85)),
-        5,
-    ),
-    "labels without a left ventricle": (
-        lambda f: (f / "ed.nii.gz", "--labels", write(f / "bad.nii.gz", heart(8) % 3)),
-        8,
-    ),
-    "an ES that is a film": (
-        lambda f: (
-            f / "ed.nii.gz",
-            "--es",
-            write(f / "bad.nii.gz", images(np.stack([heart(8), heart(9)], -1))),
-        ),
-        2,
-    ),
+    "ES of another shape": ("--es", images(heart(8, height=5)), AFFINE, 4),
+    "ES of another spacing": ("--es", images(heart(8)), np.diag([-1.5, -1.5, 9.0, 1.0]), 4),
+    "an ES that is a film": ("--es", images(two(8, 9)), AFFINE, 2),
+    "labels of another shape": ("--labels", heart(8)[1:], AFFINE, 4),
+    "labels of several frames": ("--labels", two(8, 9), AFFINE, 4),
+    "labels elsewhere": ("--labels", heart(8), moved(3.0), 4),
+    "labels that are none": ("--labels", heart(8) * 85, AFFINE, 5),
+    "labels without a left ventricle": ("--labels", heart(8) % 3, AFFINE, 8),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_typed_error_and_writes_nothing(case, pair, tmp_path, capsys):
-    make, expected = BAD[case]
-    arguments = make(tmp_path)
+def test_a_bad_second_file_is_one_typed_error_and_writes_nothing(case, pair, tmp_path, capsys):
+    option, voxels, affine, expected = BAD[case]
+    bad = write(tmp_path / "bad.nii.gz", voxels, affine)
     before = sorted(tmp_path.iterdir())
-    assert run(*arguments, "--out", tmp_path / "out") == expected
+    assert run(pair[0], option, bad, "--out", tmp_path / "out") == expected
     assert sorted(tmp_path.iterdir()) == before
     shown = capsys.readouterr()
     assert "bad.nii.gz" in shown.err
@@ -359,3 +298,50 @@ def test_bad_options_are_refused_before_any_work(pair, tmp_path, monkeypatch, op
     monkeypatch.chdir(tmp_path)
     assert run("ed.nii.gz", *options) == expected
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ed.nii.gz", "es.nii.gz"]
+
+
+def test_labels_of_another_order_are_told_and_mapped(tmp_path, capsys):
+    labels = round_heart(9)
+    image = write(tmp_path / "ed.nii", images(labels))
+    right = write(tmp_path / "right.nii", labels)
+    other = write(tmp_path / "other.nii", np.array([0, 30, 2, 7], np.uint8)[labels])
+    assert run(image, "--labels", right, "--no-dense") == 0
+    expected = capsys.readouterr()
+    assert "warning" not in expected.err
+    assert run(image, "--labels", other, "--no-dense") == 5
+    command = (image, "--labels", other, "--no-dense", "--label-map")
+    capsys.readouterr()
+    assert run(*command, "LV=7,MYO=2,RV=30") == 0
+    assert capsys.readouterr().out == expected.out
+    assert run(*command, "LV=30,MYO=2,RV=7") == 0
+    assert "--label-map LV=7,MYO=2,RV=30 reads them so" in capsys.readouterr().err
+    assert run(*command, "LV=7,MYO=2") == 0
+    assert "voxels of other labels (30) are background" in capsys.readouterr().err
+    assert run(image, "--label-map", "LV=1") == 2
+
+
+@pytest.mark.parametrize("named", [(), ("--ed-frame", 1, "--es-frame", 3)])
+@pytest.mark.parametrize("dense", [(), ("--no-dense",)])
+def test_a_film_is_measured_in_the_frames_that_have_labels(named, dense, tmp_path, capsys):
+    whole = np.stack([round_heart(c) for c in (7, 9, 8, 6, 8)], -1)
+    labels = whole.copy()
+    labels[..., [0, 2, 4]] = 0
+    film = write(tmp_path / "film.nii", images(whole))
+    beside = write(tmp_path / "film_gt.nii", labels)
+    out = tmp_path / "out"
+    assert run(film, "--labels", beside, *named, *dense, "--out", out) == 0
+    assert "2 of 5 frames have labels and are measured: 1, 3" in capsys.readouterr().err
+    function = json.loads((out / "measures.json").read_text())["measures"]["sparse"]["function"]
+    assert (function["ed_frame"], function["es_frame"]) == (1, 3)
+    volumes = [(round_heart(c) == 3).sum() * ML for c in (9, 6)]
+    assert [function["lv_edv_ml"], function["lv_esv_ml"]] == pytest.approx(volumes)
+    assert run(film, "--labels", beside, "--no-dense", "--ed-frame", 2) == 8
+    assert "those that have one are [1, 3]" in capsys.readouterr().err
+
+
+def test_a_slice_without_labels_between_others_is_told(tmp_path, capsys):
+    labels = round_heart(9)
+    image = write(tmp_path / "ed.nii", images(labels))
+    labels[..., 2] = 0
+    assert run(image, "--labels", write(tmp_path / "label.nii", labels), "--no-dense") == 0
+    assert "LV in slice 2 of frame 0" in capsys.readouterr().err

@@ -8,9 +8,8 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
+from command_line import random_nifti
 
 from calid.errors import OutputError
 
@@ -20,12 +19,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSI
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("stack") / "a.nii"
-    data = np.random.default_rng(0).integers(0, 400, (32, 32, 3)).astype(np.int16)
-    image = nib.Nifti1Image(data, np.diag([-1.5, -1.5, 10, 1]))
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
-    return path
+    return random_nifti(tmp_path_factory.mktemp("stack") / "a.nii", 32, 32, 3)
 
 
 def run(*arguments: object, **streams: object) -> subprocess.CompletedProcess[bytes]:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
+from command_line import random_nifti
 from command_line import run as calid
 from faults.dicom_writer import image, save, short_axis
 
@@ -17,11 +16,7 @@ from calid.view.server import PageServer
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    data = np.random.default_rng(0).integers(0, 300, (30, 28, 4), np.int16)
-    image = nib.Nifti1Image(data, np.diag([-1.5, -1.5, 8.0, 1.0]))
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, tmp_path / "stack.nii.gz")
-    return tmp_path / "stack.nii.gz"
+    return random_nifti(tmp_path / "stack.nii.gz", 30, 28, 4)
 
 
 def run(*arguments: object) -> int:

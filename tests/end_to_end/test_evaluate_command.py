@@ -10,14 +10,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run
+from command_line import run, write_nifti
 from faults import dicom_writer
 
 from calid.baselines.rules import linear
-from calid.cli.main import main
 from calid.data.phantom import HeartPhantom
 from calid.evaluation import methods
-from calid.geometry.affine import from_spacing
 from calid.inference.densify import densify
 from calid.inference.model import Model
 from calid.io import write_volume
@@ -56,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the first run."""
     out = tmp_path_factory.mktemp("results") / "made" / "by calid"
-    main(["evaluate", str(folder), "--out", str(out), "--methods", ",".join(METHODS)])
+    assert run("evaluate", folder, "--out", out, "--methods", ",".join(METHODS)) == 0
     return out
 
 
@@ -88,7 +86,7 @@ def test_evaluate_writes_figures_of_hidden_slices_only(evaluated):
     assert mean == pytest.approx(summary["methods"]["linear"]["psnr"]["mean"], abs=1e-3)
 
 
-def test_the_record_says_what_was_compared_how(evaluated, folder):
+def test_record_table_and_pictures_are_there(evaluated, folder):
     summary = summary_of(evaluated)
     assert summary["data"] == "/".join(folder.parts[-2:])
     assert summary["seed"] == 0
@@ -96,9 +94,6 @@ def test_the_record_says_what_was_compared_how(evaluated, folder):
     assert summary["settings"]["calid-mean"]["samples"] == 0
     assert len(summary["weights_sha256"]["default"]) == 64
     assert summary["machine"]["cores"] >= 1
-
-
-def test_the_table_and_the_pictures_are_there(evaluated):
     table = (evaluated / "table.md").read_text()
     for method in (*METHODS, "autoencoder"):
         assert f"\n| {method} |" in table
@@ -115,20 +110,21 @@ def test_a_second_run_finds_the_answers_of_the_first(evaluated, folder, monkeypa
     monkeypatch.setattr(Model, "between", never)
     answers, table = kept(evaluated), (evaluated / "table.md").read_text()
     assert len(answers) == 2 * len(METHODS)
-    main(["evaluate", str(folder), "--out", str(evaluated), "--methods", ",".join(METHODS)])
+    command = ("evaluate", folder, "--out", evaluated, "--methods")
+    assert run(*command, ",".join(METHODS)) == 0
     assert kept(evaluated) == answers
     assert (evaluated / "table.md").read_text() == table
     assert "| linear |" in capsys.readouterr().out
     # Another method is asked, the others are not.
     with pytest.raises(AssertionError, match="answered before"):
-        main(["evaluate", str(folder), "--out", str(evaluated), "--methods", "calid-sample"])
+        run(*command, "calid-sample")
 
 
 def test_answers_may_be_kept_elsewhere(evaluated, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "nearest", None)
     where = evaluated / "predictions"
-    arguments = ("--out", tmp_path, "--predictions", where, "--methods", "nearest")
-    main(["evaluate", str(folder), *map(str, arguments), "--max-subjects", "1"])
+    options = ("--out", tmp_path, "--predictions", where, "--methods", "nearest")
+    assert run("evaluate", folder, *options, "--max-subjects", 1) == 0
     summary = summary_of(tmp_path)
     assert summary["n_subjects"] == 1
     assert list(summary["methods"]) == ["nearest"]  # networks give their ceiling only to their own
@@ -143,31 +139,21 @@ class ByBrightness:
         return np.rint(3 * images).astype(np.uint8)
 
 
-def save_labelled(folder: Path, name: str, labels: np.ndarray) -> None:
-    """A stack whose brightness is its label, and the labels beside it."""
-    affine = from_spacing((1.5, 1.5, GAP))
-    for mark, data in (("", labels.astype(np.int16) * 100), ("_label", labels)):
-        image = nib.Nifti1Image(data.T, affine)
-        image.set_sform(affine, code=1)
-        image.set_qform(affine, code=1)
-        image.header.set_xyzt_units("mm", "sec")
-        image.to_filename(folder / f"{name}{mark}.nii.gz")
-
-
 def test_downstream_compares_with_the_labels_beside_the_stacks(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     data, out = tmp_path / "data", tmp_path / "out"
-    data.mkdir()
     systole = HeartPhantom(201).end_systole
     for name, seed, phase in (("p1_ED", 201, 0.0), ("p1_ES", 201, systole), ("p2_ED", 202, 0.0)):
-        save_labelled(data, name, true_labels(seed, phase))
+        labels = true_labels(seed, phase).T
+        write_nifti(data / f"{name}.nii.gz", labels.astype(np.int16) * 100)
+        write_nifti(data / f"{name}_label.nii.gz", labels)
     devices: list[str] = []
     monkeypatch.setattr(
         segment, "load_segmenter", lambda device: devices.append(device) or ByBrightness()
     )
-    arguments = ("--out", out, "--protocol", "downstream", "--methods", "classical")
-    main(["evaluate", str(data), *map(str, arguments), "--device", "cpu"])
+    options = ("--protocol", "downstream", "--methods", "classical", "--device", "cpu")
+    assert run("evaluate", data, "--out", out, *options) == 0
     assert devices == ["cpu"]
     summary = summary_of(out)
     assert summary["protocol"] == "downstream"

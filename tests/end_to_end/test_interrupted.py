@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-from command_line import run
+from command_line import random_nifti, run
 
 from calid.io.sidecar import sha256
 from calid.training import recipes
@@ -37,13 +35,7 @@ def test_killed_runs_leave_whole_files_and_end_as_if_nothing_had_happened():
 
 @pytest.fixture
 def stack_file(tmp_path: Path) -> Path:
-    voxels = np.random.default_rng(0).integers(0, 400, (40, 36, 3)).astype(np.int16)
-    image = nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 10.0, 1.0]))
-    image.header.set_xyzt_units("mm", "sec")
-    path = tmp_path / "data" / "p1_ED.nii.gz"
-    path.parent.mkdir()
-    nib.save(image, path)
-    return path
+    return random_nifti(tmp_path / "data" / "p1_ED.nii.gz", 40, 36, 3)
 
 
 @contextmanager
@@ -67,20 +59,16 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def _sizes_of_a_run(stack_file: Path, out: Path) -> dict[str, int]:
-    """Bytes of every file that `reconstruct` writes."""
-    out.mkdir()
-    assert reconstruct(stack_file, out) == 0
-    return {name: len(data) for name, data in content(out).items()}
-
-
 @pytest.mark.slow
 def test_a_full_disk_leaves_nothing_or_what_was_there(stack_file, tmp_path, capsys):
-    out = tmp_path / "out"
+    out, free = tmp_path / "out", tmp_path / "free"
     out.mkdir()
-    sizes = _sizes_of_a_run(stack_file, tmp_path / "free")
-    largest = max(sizes.values())
-    assert list(sizes.values()).count(largest) == 1
+    free.mkdir()
+    assert reconstruct(stack_file, free) == 0
+    files = json.loads((free / "dense.json").read_text())["files_sha256"]
+    named = {"output": "dense.nii.gz", "uncertainty": "std.nii.gz", "figure": "cut.png"}
+    assert files == {role: sha256(free / name) for role, name in named.items()}
+    largest = max(len(data) for data in content(free).values())
     # The disk is full within the volume, and within the largest file, when others stand already.
     for size in (1000, largest - 1):
         with disk_for(size):
@@ -93,17 +81,6 @@ def test_a_full_disk_leaves_nothing_or_what_was_there(stack_file, tmp_path, caps
         assert reconstruct(stack_file, out, "--seed", 1) == 6
     assert content(out) == before
     assert ".calid-" not in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_record_holds_the_hashes_of_all_files_of_its_run(stack_file, tmp_path):
-    assert reconstruct(stack_file, tmp_path) == 0
-    files = json.loads((tmp_path / "dense.json").read_text())["files_sha256"]
-    named = {"output": "dense.nii.gz", "uncertainty": "std.nii.gz", "figure": "cut.png"}
-    assert files == {role: sha256(tmp_path / name) for role, name in named.items()}
-    assert run("segment", stack_file, tmp_path / "labels.nii.gz") == 0
-    record = json.loads((tmp_path / "labels.json").read_text())
-    assert record["files_sha256"] == {"output": sha256(tmp_path / "labels.nii.gz")}
 
 
 def verbs(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
@@ -129,20 +106,17 @@ VERBS = tuple(verbs(Path(), Path()))
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_file_in_the_place_of_the_folder_is_an_output_error(verb, stack_file, tmp_path, capsys):
+def test_a_folder_that_is_a_file_or_read_only_is_an_output_error(
+    verb, stack_file, tmp_path, capsys
+):
     out = tmp_path / "out"
     out.write_text("a file")
     assert run(*verbs(stack_file.parent, out)[verb]) == 6
     assert out.read_text() == "a file"
-    assert "Traceback" not in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that refuses root")
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_read_only_folder_is_an_output_error(verb, stack_file, capsys):
-    assert run(*verbs(stack_file.parent, NOWHERE)[verb]) == 6
+    if NOWHERE.parent.exists():
+        assert run(*verbs(stack_file.parent, NOWHERE)[verb]) == 6
     message = capsys.readouterr().err
-    assert str(NOWHERE) in message
+    assert str(NOWHERE) in message or not NOWHERE.parent.exists()
     assert "Traceback" not in message
 
 

@@ -128,7 +128,7 @@ def test_acdc_header_is_rescaled_to_pixdim_and_says_so() -> None:
     (note,) = notes
     assert "1 x 1 x 1 mm" in note
     assert "1.8 x 1.8 x 10 mm" in note
-    assert "--spacing-from affine" in note
+    assert "`spacing_from` affine" in note
     affine, notes = resolve(damaged, "scan.nii", "affine")
     assert (spacing(affine), notes) == ((1, 1, 1), [])
     affine, notes = resolve(damaged, "scan.nii", "pixdim")
@@ -195,7 +195,7 @@ def test_implausible_spacing_is_kept_and_said(units: int) -> None:
 @pytest.mark.parametrize("bad", [0.0, -1.8, np.nan, np.inf, 1e-30, 1e30])
 def test_bad_pixdim(bad: float) -> None:
     made = header(from_spacing(STEPS), pixdim=(1.8, bad, 10))
-    with pytest.raises(GeometryError, match=r"scan\.nii.*pixdim.*--spacing-from affine"):
+    with pytest.raises(GeometryError, match=r"scan\.nii.*pixdim.*`spacing_from` affine"):
         resolve(made, "scan.nii")
     affine, _ = resolve(made, "scan.nii", "affine")
     np.testing.assert_allclose(spacing(affine), STEPS, rtol=1e-6)

@@ -66,9 +66,9 @@ def test_jitter_of_a_third_of_a_millimetre_always_fits(jitter, factor, gap):
 
 def test_the_remedy_for_impossible_gaps_works():
     places = np.array([0, 10, 16.7, 31])
-    with pytest.raises(GeometryError, match="--spacing") as caught:
+    with pytest.raises(GeometryError, match="`spacing`") as caught:
         dense_grid(places, 1, "stack")
-    advised = float(caught.value.remedy.split("--spacing ")[1].split(". ")[0])
+    advised = float(caught.value.remedy.split("`spacing` ")[1].split(". ")[0])
     assert dense_grid(places, round(10 / advised), "stack").step < 5
 
 

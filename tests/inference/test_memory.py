@@ -41,7 +41,7 @@ def test_short_memory_means_fewer_at_once_and_then_a_refusal_with_the_figure():
     assert fit_memory(DEMAND, DEMAND.total(AT_ONCE) / 1e9, CPU) == AT_ONCE
     assert fit_memory(DEMAND, DEMAND.total(2) / 1e9, CPU) == 2
     least = DEMAND.total(1) / 1e9
-    with pytest.raises(ResourceError, match=rf"about {least:.2g} GB.*allowed.*--factor") as caught:
+    with pytest.raises(ResourceError, match=rf"about {least:.2g} GB.*allowed.*`factor`") as caught:
         fit_memory(DEMAND, 0.99 * least, CPU)
     assert caught.value.exit_code == 10
 
@@ -58,7 +58,7 @@ def test_without_a_limit_what_is_available_counts(monkeypatch):
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_limit_is_a_positive_number(limit):
-    with pytest.raises(UsageError, match="--max-memory"):
+    with pytest.raises(UsageError, match="`max_memory`"):
         fit_memory(DEMAND, limit, CPU)
 
 

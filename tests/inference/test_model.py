@@ -109,13 +109,13 @@ def test_what_is_not_asked_for_is_as_the_weights_say() -> None:
 @pytest.mark.parametrize(
     ("options", "subject"),
     [
-        ({"samples": -1}, "--samples"),
-        ({"steps": 0}, "--steps"),
-        ({"seed": -1}, "--seed"),
-        ({"dial": -0.1}, "--dial"),
-        ({"dial": 1.1}, "--dial"),
-        ({"dial": float("nan")}, "--dial"),
-        ({"dial": 0.5, "samples": 1}, "--dial and --samples"),
+        ({"samples": -1}, "`samples`"),
+        ({"steps": 0}, "`steps`"),
+        ({"seed": -1}, "`seed`"),
+        ({"dial": -0.1}, "`dial`"),
+        ({"dial": 1.1}, "`dial`"),
+        ({"dial": float("nan")}, "`dial`"),
+        ({"dial": 0.5, "samples": 1}, "`dial` and `samples`"),
     ],
 )
 def test_answers_that_there_are_not_are_refused(options: dict[str, float], subject: str) -> None:

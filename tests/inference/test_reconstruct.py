@@ -123,7 +123,7 @@ def test_jitter_keeps_slices_untouched_and_true_positions(small_stack):
 
 def test_gaps_that_fit_no_grid_are_refused(small_stack):
     stack = with_positions(small_stack, [0, 10, 16.7, 31])
-    with pytest.raises(GeometryError, match=r"6.7 to 14.3 mm fit no even planes.*--spacing"):
+    with pytest.raises(GeometryError, match=r"6.7 to 14.3 mm fit no even planes.*`spacing`"):
         densify(stack, linear, 1)
 
 

@@ -28,8 +28,8 @@ def test_auto_on_a_cpu_is_torch_in_its_best_precision():
 @pytest.mark.parametrize(
     ("options", "subject"),
     [
-        (("cpu", "float16"), "--precision"),
-        (("tpu", "auto"), "--device"),
+        (("cpu", "float16"), "`precision`"),
+        (("tpu", "auto"), "`device`"),
     ],
 )
 def test_names_that_do_not_exist_or_fit_are_refused(options, subject):

@@ -229,7 +229,7 @@ def test_where_sform_and_pixdim_disagree_the_chosen_one_gives_the_spacing(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CalidWarning)
             stack = read(path, spacing_from=choice)
-    spoken = [str(w.message) for w in caught if "--spacing-from affine takes" in str(w.message)]
+    spoken = [str(w.message) for w in caught if "`spacing_from` affine takes" in str(w.message)]
     differs = any(s != 1 for s in stretch)
     assert len(spoken) == (choice == "auto" and differs)
     wanted = scan.pixdim if choice == "affine" else claimed

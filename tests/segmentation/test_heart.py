@@ -94,7 +94,9 @@ def test_a_phantom_is_sound_and_its_moved_slice_is_found(segmenter):
 def test_shifts_are_told_and_moved_back_by_whole_pixels(segmenter):
     stack = HeartPhantom(5).acquire(gap=10.0)
     moved = shifted(stack, 3, 6.0, 3.0)
-    with pytest.warns(CalidWarning, match=r"slice 3 \(counted from 0\) by [67]\.\d mm.*--fix"):
+    with pytest.warns(
+        CalidWarning, match=r"slice 3 \(counted from 0\) by [67]\.\d mm.*`fix_shifts`"
+    ):
         same, facts = checked(moved, segmenter, fix=False)
     assert same is moved
     assert facts[0]["slice"] == 3

@@ -52,8 +52,8 @@ class Inspect:
         if self.json is not None:
             check_output(self.json, [self.input], (".json",))
         found = self.reading.inspect(self.input)
-        notes = [as_options(note) for note in found.warnings]
-        found = replace(found, warnings=notes + _shifts(found) if self.shifts else notes)
+        notes = [*found.warnings, *(_shifts(found) if self.shifts else [])]
+        found = replace(found, warnings=[as_options(note) for note in notes])
         report = found.report
         headline = f"{self.input}: {found.format}"
         if report:

@@ -168,6 +168,7 @@ class Reconstruct(Generation):
         from calid.io.nifti import SUFFIXES
         from calid.io.sidecar import check_sidecar
 
+        check_output(self.output, [self.input], SUFFIXES)
         given = (
             (self.output, SUFFIXES),
             (self.uncertainty, SUFFIXES),
@@ -176,7 +177,6 @@ class Reconstruct(Generation):
         )
         outputs = [(path, endings) for path, endings in given if path is not None]
         files = [self.sidecar, *(path for path, _ in outputs)]
-        check_output(self.output, [self.input], SUFFIXES)
         check_distinct(files)
         check_sidecar(self.sidecar, [self.input])
         for path, endings in outputs:

@@ -50,7 +50,7 @@ SMALLEST = 1e-6
 """Smallest voxel size in mm (1 nm) of a header that is not damaged."""
 
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI unit codes: metre, millimetre, micron
-_OPTION = "--spacing-from"
+_OPTION = "`spacing_from`"
 _HALF_TURN = 1e-7  # squared cosine of half the angle
 
 

@@ -79,7 +79,7 @@ def dense_grid(positions: NDArray[np.float64], factor: int, source: object) -> D
         return found
     gaps = np.diff(positions)
     finer = _search(positions, wanted, 0.1, wanted / _REACH)
-    advice = "" if finer is None else f"Ask for thinner slices: --spacing {finer.step:.3g}. Or "
+    advice = "" if finer is None else f"Ask for thinner slices: `spacing` {finer.step:.3g}. Or "
     raise GeometryError(
         source,
         f"Gaps of {span(gaps)} mm fit no even planes near "

@@ -75,7 +75,7 @@ class NetworkGrid:
                 f"slices of {sides[0]:.4g} x {sides[1]:.4g} mm",
                 f"Pixels have {FINEST} mm or more and sides {LONGEST_SIDE:g} mm or less; these "
                 f"pixels have {spacing[0]:.3g} x {spacing[1]:.3g} mm.",
-                "Correct the header's units or voxel size, or try --spacing-from.",
+                "Correct the header's units or voxel size, or try `spacing_from`.",
             )
         rows, columns = (max(1, round(side / PIXEL_SPACING)) for side in sides)
         return cls(

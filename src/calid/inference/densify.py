@@ -117,25 +117,25 @@ def check_density(factor: int | None, spacing: float | None) -> None:
     """
     if factor is not None and spacing is not None:
         raise UsageError(
-            "--factor and --spacing", "They exclude each other.", "Give one of the two."
+            "`factor` and `spacing`", "They exclude each other.", "Give one of the two."
         )
     if factor is not None and factor < 1:
-        raise UsageError("--factor", f"{factor} is not a positive number.", "Use 1 or more.")
+        raise UsageError("`factor`", f"{factor} is not a positive number.", "Use 1 or more.")
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
-        raise UsageError("--spacing", f"{spacing} mm is not a spacing.", "Give a positive number.")
+        raise UsageError("`spacing`", f"{spacing} mm is not a spacing.", "Give a positive number.")
     if spacing is not None and spacing < FINEST:
         raise UsageError(
-            "--spacing", f"{spacing:g} mm is finer than any scan.", f"Give {FINEST:g} mm or more."
+            "`spacing`", f"{spacing:g} mm is finer than any scan.", f"Give {FINEST:g} mm or more."
         )
 
 
 def _affordable(stack: SliceStack, factor: int) -> int:
     if (stack.n_slices - 1) * factor + 1 > MAX_SLICES:
         raise UsageError(
-            "--factor or --spacing",
+            "`factor` or `spacing`",
             f"Steps of {float(stack.gaps.mean()) / factor:.3g} mm make more than {MAX_SLICES} "
             "slices.",
-            "Ask for fewer slices; if the spacing looks wrong, see --spacing-from.",
+            "Ask for fewer slices; if the spacing looks wrong, see `spacing_from`.",
         )
     return factor
 

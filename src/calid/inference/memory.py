@@ -127,7 +127,7 @@ def fit_memory(demand: Demand, max_memory: float | None, device: torch.device) -
         If even one at a time takes too much.
     """
     if max_memory is not None and not 0 < max_memory < float("inf"):
-        raise UsageError("--max-memory", f"{max_memory} GB is no limit.", "Give GB above 0.")
+        raise UsageError("`max_memory`", f"{max_memory} GB is no limit.", "Give GB above 0.")
     limit = available_memory() if max_memory is None else 1e9 * max_memory
     limit = float("inf") if limit is None else limit
     shared = device.type != "cuda"
@@ -146,7 +146,7 @@ def fit_memory(demand: Demand, max_memory: float | None, device: torch.device) -
         "memory",
         f"This reconstruction takes about {needed / 1e9:.2g} GB and {given / 1e9:.2g} GB "
         + ("are available." if max_memory is None or needed == networks else "are allowed."),
-        "Use a lower --factor, fewer --samples or fewer frames, or raise --max-memory.",
+        "Use a lower `factor`, fewer `samples` or fewer frames, or raise `max_memory`.",
     )
 
 
@@ -200,7 +200,7 @@ class Parts:
             raise ResourceError(
                 "memory",
                 "Memory ran out with 1 slice(s) in the networks.",
-                "Close other programs, use --device cpu, or crop the stack.",
+                "Close other programs, use `device` cpu, or crop the stack.",
             ) from error
         self.size, self.short = -(-size // 2), True
         return True

@@ -126,7 +126,7 @@ class Model:
         config = self.interpolator.config
         if not config.registered and not answer.samples:
             raise UsageError(
-                "--samples", f"The preset {self.preset} only draws samples.", "Ask for 1 or more."
+                "`samples`", f"The preset {self.preset} only draws samples.", "Ask for 1 or more."
             )
         dial = answer.dial
         if dial is None and not answer.samples:

@@ -52,21 +52,21 @@ class Answer:
 
     def __post_init__(self) -> None:
         for name, value, least in (
-            ("--samples", self.samples, 0),
-            ("--steps", 1 if self.steps is None else self.steps, 1),
-            ("--seed", self.seed, 0),
+            ("`samples`", self.samples, 0),
+            ("`steps`", 1 if self.steps is None else self.steps, 1),
+            ("`seed`", self.seed, 0),
         ):
             if not value >= least:
                 raise UsageError(name, f"{value} is too small.", f"Use {least} or more.")
         if self.dial is not None and not 0 <= self.dial <= 1:
             raise UsageError(
-                "--dial",
+                "`dial`",
                 f"{self.dial} is not a position of the dial.",
                 "Use 0 (mean) to 1 (crisp).",
             )
         if self.dial is not None and self.samples:
             raise UsageError(
-                "--dial and --samples",
+                "`dial` and `samples`",
                 "A sample is as crisp as a real slice: it has no dial.",
                 "Give one of the two.",
             )
@@ -92,15 +92,15 @@ def choose_samples(samples: int | None, preset: str, uncertainty: bool) -> int:
     """
     if samples == 0 and preset != "default":
         raise UsageError(
-            "--samples",
+            "`samples`",
             f"The preset {preset} has no mean and no dial: it only draws samples.",
-            "Draw one or more, or use --preset default.",
+            "Draw one or more, or use `preset` default.",
         )
     if samples is None:
         return 8 if uncertainty else int(preset != "default")
     if uncertainty and samples < 2:
         raise UsageError(
-            "--uncertainty",
+            "`uncertainty`",
             f"A standard deviation needs at least 2 samples, not {samples}.",
             "Draw more, 8 for instance.",
         )

@@ -185,7 +185,7 @@ def load_interpolator(path: Path, preset: str) -> LatentInterpolator:
     if model.config.registered != (preset == "default"):
         other = "paper" if preset == "default" else "default"
         raise WeightsError(
-            path, f"It holds the preset {other}.", f"Give --preset {other}, or another file."
+            path, f"It holds the preset {other}.", f"Give `preset` {other}, or another file."
         )
     return model
 

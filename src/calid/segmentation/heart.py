@@ -265,7 +265,7 @@ def checked(
     """
     shifts = find_shifts(stack, segmenter)
     if shifts:
-        end = " They are moved back." if fix else " calid reconstruct --fix-shifts moves them back."
+        end = " They are moved back." if fix else " calid reconstruct `fix_shifts` moves them back."
         warnings.warn(f"{stack.source}: {told(shifts)}{end}", CalidWarning, stacklevel=2)
     moved = [pixels(stack, shift) if fix else (0, 0) for shift in shifts]
     facts = [

@@ -163,7 +163,7 @@ def _fit(
                 raise UsageError(
                     folder,
                     f"Training has diverged: the gradient of step {step + 1} is not finite.",
-                    "Train with a lower rate; --resume goes on from the last checkpoint.",
+                    "Train with a lower rate; `resume` goes on from the last checkpoint.",
                 )
             optimizer.step()
             average.update(module, step)
@@ -269,7 +269,7 @@ def load_checkpoint(
             tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError) as error:
         raise WeightsError(
-            path, f"The checkpoint cannot be read ({error}).", "Train again without --resume."
+            path, f"The checkpoint cannot be read ({error}).", "Train again without `resume`."
         ) from error
     parameters = _trainable(module)
     saved = {k.removeprefix("parameter/"): v for k, v in tensors.items() if "parameter/" in k}
@@ -277,7 +277,7 @@ def load_checkpoint(
         raise WeightsError(
             path,
             "The checkpoint belongs to a network of another shape.",
-            "Resume with the preset it was started with, or train without --resume.",
+            "Resume with the preset it was started with, or train without `resume`.",
         )
     _copy(saved, parameters)
     for key, parameter in parameters.items():

@@ -88,7 +88,7 @@ def gather_films(
     films, held_out = _split(films, held_out, validation)
     if not films or not held_out:
         raise DataError(
-            data[0], "Too few subjects to train and validate on.", "Give --validation folders."
+            data[0], "Too few subjects to train and validate on.", "Give `validation` folders."
         )
     return films, held_out
 
@@ -162,7 +162,7 @@ def _hearts(make: Callable[[int], Example], count: int, workers: int) -> Iterato
     """What ``make`` makes of the first seeds, in their order."""
     if count > FIRST_HELD_OUT:
         raise UsageError(
-            "--phantoms",
+            "`phantoms`",
             f"Synthetic hearts from the {FIRST_HELD_OUT}th on are kept for evaluation.",
             f"Give at most {FIRST_HELD_OUT}.",
         )
