@@ -30,11 +30,12 @@ def labels_of(frames: int) -> np.ndarray:
 def test_labels_come_on_the_grid_of_the_input(frames, suffix, tmp_path, capsys):
     truth = labels_of(frames or 1)
     truth = truth if frames else truth[..., 0]
-    source = write_nifti(tmp_path / f"stack{suffix}", truth.astype(np.int16) * 100 + 7, AFFINE)
+    voxels = truth.astype(np.int16) * 100 + 7
+    source = write_nifti(tmp_path / f"stack{suffix}", voxels, AFFINE)
     if frames:
-        stack = nib.load(source)
-        voxels, stack.header["toffset"] = np.asarray(stack.dataobj), 0.02
-        nib.save(nib.Nifti1Image(voxels, stack.affine, stack.header), source)
+        header = nib.load(source).header
+        header["toffset"] = 0.02
+        nib.save(nib.Nifti1Image(voxels, AFFINE, header), source)
     out = tmp_path / f"labels{suffix}"
     assert run("segment", source, out) == 0
     before, after = nib.load(source), nib.load(out)

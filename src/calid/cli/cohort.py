@@ -172,8 +172,9 @@ class Cohort(Generation):
         setup = Reconstruction(Generation(**options), self.reading, self.out.resolve(), threads)
         with _progress(len(subjects)) as on_subject:
             for done, outcome in enumerate(engine.run(setup, subjects) if subjects else (), 1):
-                told = {n: as_options(getattr(outcome, n)) for n in ("rule", "remedy", "notes")}
-                summary.add(replace(outcome, **told))
+                texts = (outcome.rule, outcome.remedy, outcome.notes)
+                rule, remedy, notes = map(as_options, texts)
+                summary.add(replace(outcome, rule=rule, remedy=remedy, notes=notes))
                 on_subject(done, len(summary.of_status("failed", "lost")))
 
 

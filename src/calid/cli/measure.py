@@ -146,11 +146,11 @@ class Measure:
         first = stacks[0]
         self._check_frames(first.n_frames)
         manual = []
-        for path, stack in zip((self.labels, self.es_labels), stacks, strict=False):
-            if path is not None:
-                manual.append(self.reading.read_labels(path, stack, self.label_map))
-                for note in missing_labels(manual[-1]):
-                    warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
+        files = [path for path in (self.labels, self.es_labels) if path is not None]
+        for path, stack in zip(files, stacks, strict=False):
+            manual.append(self.reading.read_labels(path, stack, self.label_map))
+            for note in missing_labels(manual[-1]):
+                warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
         frames = list(range(first.n_frames))
         if manual and first.n_frames > 1:
             frames = self._labelled(manual[0])

@@ -169,7 +169,8 @@ def _bids_target(path: PurePosixPath) -> PurePosixPath | None:
 def _target_in_tree(path: PurePosixPath) -> PurePosixPath:
     """Of ``sub-X/[ses-Y/]datatype/…``; a file without a BIDS name becomes the suffix."""
     folders = dict(part.split("-", 1) for part in path.parts[:-1] if "-" in part)
-    entities = {key: _label(folders[key]) for key in ("sub", "ses") if key in folders}
+    keys: tuple[str, ...] = ("sub", "ses")
+    entities = {key: _label(folders[key]) for key in keys if key in folders}
     suffix = _label(plain_stem(path.name))
     return _bids_target(path) or _target(entities, suffix, path.parent.parts)
 
