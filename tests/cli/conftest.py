@@ -25,7 +25,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Segmentation by `Bands`, and a folder of small files to take the weights' hashes of."""
     folder = tmp_path_factory.mktemp("weights")
     # Imported while the loader is replaced, it would keep the stand-in for good.
-    import_module("calid.segmentation.region")
+    import_module("calid.segmentation.heart")
     for name in ("segmentation", "autoencoder", "default"):
         (folder / f"{name}.safetensors").write_text(name)
     sums = (f"{sha256(path)}  {path.name}\n" for path in folder.glob("*.safetensors"))
