@@ -3,7 +3,7 @@
     python benchmarks/curves.py RUN OUT
 
 RUN is the folder of `calid train default` or `paper`. OUT becomes a folder with ``table.md``, a
-table for each training of the run, and ``curves.png``.
+table for each training of the run, and ``training.png``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
         heads = [figure.replace("_", " ") for figure in figures]
         text += [f"## {name}", "", *markdown_table(heads, cells), ""]
     (options.out / "table.md").write_text("\n".join(text))
-    draw(logs, options.out / "curves.png")
+    draw(logs, options.out / "training.png")
 
 
 def history(log: Path) -> list[dict[str, float]]:
