@@ -10,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 PICTURES = {
     "curves.png": "Left-ventricular volume over the cycle, exact and as measured.",
-    "training.png": "Validation while the networks learned: all gaps, those of an exam, wider ones.",
+    "training.png": "Validation while the networks learned: all gaps, an exam's, and wider.",
     "tradeoff.png": "Each figure against sharpness: a line a setting, a cross a method.",
     "differences.png": "Paired differences over linear, one dot a subject.",
     "calibration.png": "How often the samples' intervals hold; their spread and the error of their "

@@ -61,6 +61,7 @@ class Reconstruct(Generation):
 
     def _reconstruct(self, notes: list[str]) -> None:
         from calid.cli.console import frames_bar, say
+        from calid.inference.model import model_for
         from calid.inference.reconstruct import reconstruct
         from calid.inference.record import run_record
         from calid.io import write_uncertainty, write_volume
@@ -77,7 +78,7 @@ class Reconstruct(Generation):
 
             check_animation(self.figure, stack)
         loading = time.perf_counter()
-        model = self.load()
+        model = model_for(self)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
             volume = reconstruct(stack, self, model=model, uncertainty=spread, on_frame=on_frame)

@@ -53,6 +53,7 @@ class Reconstruction:
         """
         import torch
 
+        from calid.inference.model import model_for
         from calid.inference.reconstruct import reconstruct
         from calid.inference.record import run_record
         from calid.io import write_volume
@@ -62,7 +63,7 @@ class Reconstruction:
         torch.set_num_threads(self.threads)
         wanted = self.generation
         wanted.answer()  # refuses what cannot be asked, before any work
-        model = wanted.load()
+        model = model_for(wanted)
 
         def job(subject: Subject) -> tuple[int, str]:
             target = self.out / subject.target

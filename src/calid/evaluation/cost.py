@@ -354,6 +354,7 @@ def _load(method: Costed, workload: Workload, device: str) -> _Ready:
             return densify(stack, regression, workload.factor)
 
         return _Ready(regress, counted=regress)
+    from calid.inference.model import model_for
     from calid.inference.options import Generation
     from calid.inference.reconstruct import reconstruct
 
@@ -365,7 +366,7 @@ def _load(method: Costed, workload: Workload, device: str) -> _Ready:
         device=device,
         region=method.region,
     )
-    run = partial(reconstruct, wanted=wanted, model=wanted.load())
+    run = partial(reconstruct, wanted=wanted, model=model_for(wanted))
     # Samples cost the same, one by one: the operations of one are counted.
     single = replace(wanted, samples=min(1, method.samples))
     return _Ready(run, counted=partial(run, wanted=single), parts=max(1, method.samples))

@@ -23,7 +23,7 @@ from calid.data.intensity import CEILING
 from calid.errors import UsageError
 from calid.geometry.pixels import PixelGrid, Region
 from calid.inference.memory import AT_ONCE, Parts
-from calid.inference.options import Answer
+from calid.inference.options import Answer, Generation
 from calid.models.autoencoder import Autoencoder
 from calid.models.interpolator import (
     Encoded,
@@ -39,7 +39,7 @@ from calid.runtime import PrecisionName, Runtime, choose_runtime
 from calid.segmentation.segment import Segmenter, load_segmentation
 from calid.weights import preset_weights, weights_path
 
-__all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model"]
+__all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model", "model_for"]
 
 Preset = Literal["default", "paper"]
 
@@ -392,6 +392,11 @@ def _entered(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
     flat = torch.from_numpy(images).flatten(0, 1)
     entered: Tensor = grid.enter(flat).clamp(0, CEILING).unflatten(0, images.shape[:2])
     return entered
+
+
+def model_for(wanted: Generation) -> Model:
+    """The networks that are to generate, where and as they are to run; see `load_model`."""
+    return load_model(wanted.preset, wanted.device, wanted.precision, wanted.weights)
 
 
 def load_model(

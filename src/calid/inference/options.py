@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calid.inference.model import Model
     from calid.io.dicom_write import Headers
     from calid.io.inspect import Inspection
     from calid.stack import SliceStack
@@ -240,12 +239,6 @@ class Generation:
         check_density(self.factor, self.spacing)
         samples = choose_samples(self.samples, self.preset, uncertainty)
         return Answer(self.dial, samples, self.steps, self.seed)
-
-    def load(self) -> Model:
-        """The networks, where and as they are to run; see `calid.load_model`."""
-        from calid.inference.model import load_model
-
-        return load_model(self.preset, self.device, self.precision, self.weights)
 
     def request(self, uncertainty: bool = False) -> dict[str, Any]:
         """What was asked for, by name; equal requests of one release give equal slices.

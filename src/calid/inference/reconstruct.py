@@ -9,7 +9,7 @@ from functools import partial
 from calid.geometry.pixels import PixelGrid
 from calid.inference.densify import choose_factor, fill, plan
 from calid.inference.memory import Demand, fit_memory
-from calid.inference.model import FEWEST_FRAMES, Model
+from calid.inference.model import FEWEST_FRAMES, Model, model_for
 from calid.inference.options import Generation
 from calid.inference.record import record
 from calid.segmentation.heart import checked, heart_region
@@ -70,7 +70,7 @@ def reconstruct(
     preset = wanted if model is None else replace(wanted, preset=model.preset)
     answer = preset.answer(uncertainty)
     factor = choose_factor(stack, wanted.factor, wanted.spacing)
-    model = model or wanted.load()
+    model = model or model_for(wanted)
     answer = model.resolved(answer)
     demand = Demand.of(stack, factor, answer.samples, uncertainty)
     at_once = fit_memory(demand, wanted.max_memory, model.device)
