@@ -54,7 +54,7 @@ def test_inside_it_is_the_answer_of_networks_that_see_everything(model, still):
     np.testing.assert_array_equal(part.data[:, part.acquired], still.data)
     spread = float(np.percentile(still.data, 99.5))
     away = np.abs(part.data.astype(float) - whole.data)[0] / spread
-    assert away[:, *INSIDE].max() < 0.01
+    assert away[:, *INSIDE].max() < 0.02
     assert away[1, :, 112:].mean() > 0, "elsewhere it is another answer"
     # There is no step where they meet.
     steps = np.abs(np.diff(part.data[0, 1].astype(float), axis=1))[32:112] / spread
@@ -79,7 +79,7 @@ def test_films_have_one_region_for_all_frames(model):
     whole = reconstructed(model, film, factor=2, dial=0)
     assert part.frames_together == whole.frames_together == 4
     away = np.abs(part.data.astype(float) - whole.data) / float(np.percentile(film.data, 99.5))
-    assert away[..., *INSIDE].max() < 0.01
+    assert away[..., *INSIDE].max() < 0.02
     assert away[:, 1, :, 112:].mean() > 0
 
 
