@@ -36,8 +36,8 @@ from calid.models.layers import channels_last
 from calid.models.motion import STILL, Frames, registered
 from calid.models.store import check_latents, load_autoencoder, load_interpolator
 from calid.runtime import PrecisionName, Runtime, choose_runtime
-from calid.segmentation.segment import Segmenter, load_segmentation
-from calid.weights import preset_weights, weights_path
+from calid.segmentation.segment import Segmenter
+from calid.weights import preset_weights
 
 __all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model", "model_for"]
 
@@ -112,8 +112,7 @@ class Model:
     @cached_property
     def segmenter(self) -> Segmenter:
         """Finds the heart; loaded when it is first needed."""
-        network = channels_last(load_segmentation(weights_path("segmentation")).to(self.device))
-        return Segmenter(network, self.runtime)
+        return Segmenter.released(self.runtime)
 
     def resolved(self, answer: Answer) -> Answer:
         """An answer in which everything is decided: what it leaves open, the weights say.

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -111,6 +112,18 @@ class Segmenter:
     def __init__(self, network: SegmentationNetwork, runtime: Runtime) -> None:
         self.network, self.runtime = network, runtime
         self.device = runtime.device
+
+    @classmethod
+    def released(cls, runtime: Runtime) -> Self:
+        """With the released network.
+
+        Raises
+        ------
+        WeightsError
+            If the package's weights are missing or damaged.
+        """
+        network = load_segmentation(weights_path("segmentation")).to(runtime.device)
+        return cls(channels_last(network), runtime)
 
     @torch.no_grad()
     def label_slices(
@@ -250,9 +263,7 @@ def load_segmenter(device: str = "auto", precision: PrecisionName = "auto") -> S
     WeightsError
         If the package's weights are missing or damaged.
     """
-    runtime = choose_runtime(device, precision)
-    network = load_segmentation(weights_path("segmentation")).to(runtime.device)
-    return Segmenter(channels_last(network), runtime)
+    return Segmenter.released(choose_runtime(device, precision))
 
 
 def load_segmentation(path: Path) -> SegmentationNetwork:
