@@ -52,6 +52,8 @@ class SliceStack:
         so that a film of one frame is written as it was read.
     source
         Where it came from, for messages. Never written to any output.
+    cycle
+        Seconds from one R wave to the next, where the file tells it beside the frames' times.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class SliceStack:
     intensity: Intensity = field(default_factory=Intensity)
     rank: int = 3
     source: str = "stack"
+    cycle: float | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:

@@ -18,6 +18,7 @@ from calid.models.interpolator import (
     midpoints,
     start,
 )
+from calid.models.motion import Frames
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -154,3 +155,75 @@ def test_generated_slices_become_context() -> None:
 @pytest.mark.parametrize(("count", "depth"), [(1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4)])
 def test_a_gap_is_halved_until_it_holds_enough(count: int, depth: int) -> None:
     assert depth_for(count) == depth
+
+
+FILM = 6
+
+
+def film_of(seen: Neighbours) -> Neighbours:
+    """Every frame like the first, but for noise of its own."""
+    once = [x.repeat(FILM, *[1] * (x.ndim - 1)) for x in vars(seen).values()]
+    adjacent, distance, moved, beyond = once
+    noise = [0.3 * random(*x.shape, seed=7 + i) for i, x in enumerate((adjacent, moved))]
+    return Neighbours(adjacent + noise[0], distance, moved + noise[1], beyond)
+
+
+def test_a_frame_is_answered_alone_bit_for_bit_and_as_in_a_film_that_stands_still() -> None:
+    model, seen = trained(PRESETS[0]), neighbours()
+    once = model.encode(seen)
+    assert torch.equal(model.encode(seen, Frames(1)).mean, once.mean)
+    still = [x.repeat(FILM, *[1] * (x.ndim - 1)) for x in vars(seen).values()]
+    found = model.encode(Neighbours(*still), Frames(FILM)).mean.unflatten(0, (FILM, -1))
+    torch.testing.assert_close(found, once.mean.expand_as(found), atol=0.03, rtol=0.03)
+
+
+def test_frames_are_mixed_around_the_beat_and_not_beyond_the_ends_of_a_part_of_it() -> None:
+    model, seen = trained(PRESETS[0]), film_of(neighbours())
+
+    def mean(seen: Neighbours, frames: Frames) -> Tensor:
+        return model.encode(seen, frames).mean.unflatten(0, (FILM, -1))
+
+    def rolled(seen: Neighbours) -> Neighbours:
+        return Neighbours(
+            *(x.unflatten(0, (FILM, -1)).roll(1, 0).flatten(0, 1) for x in vars(seen).values())
+        )
+
+    whole, part = Frames(FILM), Frames(FILM, periodic=False)
+    torch.testing.assert_close(mean(rolled(seen), whole), mean(seen, whole).roll(1, 0))
+    assert not torch.allclose(mean(rolled(seen), part), mean(seen, part).roll(1, 0), atol=1e-2)
+    alone = model.encode(seen).mean.unflatten(0, (FILM, -1))
+    assert not torch.allclose(mean(seen, whole), alone, atol=1e-2)
+
+
+def test_the_interval_between_frames_does_not_matter() -> None:
+    """Twice as many frames of a beat that changes slowly: the same answer at the same phase."""
+    model, seen = trained(PRESETS[0]), neighbours(targets=1)
+    phase = torch.arange(24) / 24
+
+    def mean(step: int) -> Tensor:
+        swing = torch.cos(2 * torch.pi * phase[::step])[:, None, None, None, None]
+        count = len(swing)
+        still = [x.repeat(count, *[1] * (x.ndim - 1)) for x in vars(seen).values()]
+        adjacent, distance, moved, beyond = still
+        beating = Neighbours(adjacent * (1 + swing), distance, moved * (1 + swing), beyond)
+        return model.encode(beating, Frames(count)).mean
+
+    apart = (mean(1)[::2] - mean(2)).abs().max()
+    alone = model.encode(seen).mean
+    assert apart < 0.02 * alone.abs().max()
+
+
+def test_a_preset_without_mixing_sees_frames_by_themselves() -> None:
+    model, seen = trained(PRESETS[1]), film_of(neighbours())
+    for one, other in zip(
+        model.encode(seen).injected, model.encode(seen, Frames(FILM)).injected, strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_part_of_what_is_encoded_is_what_is_encoded_of_a_part() -> None:
+    model, seen, some = trained(PRESETS[0]), neighbours(targets=3), slice(1, 3)
+    part, alone = model.encode(seen).part(some), model.encode(seen.part(some))
+    noise = random(2, CHANNELS, 8, 8)
+    torch.testing.assert_close(part.mean, alone.mean)
+    torch.testing.assert_close(model.sample(part, noise, 2), model.sample(alone, noise, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -345,3 +346,19 @@ def test_box_means_are_of_what_lies_inside_of_the_image() -> None:
     images = torch.rand(2, 3, 17, 12, generator=torch.Generator().manual_seed(0))
     expected = functional.avg_pool2d(images, 5, 1, padding=2, count_include_pad=False)
     torch.testing.assert_close(box_means(images, 2), expected)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_film_that_jumps_at_its_end_is_no_whole_heartbeat(share: float) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 3, 16, 16))
+    phase = np.arange(round(12 * share)) / 12
+    swing = np.cos(2 * np.pi * phase)[:, None, None, None]
+    film = 1000 * (2 + first + swing * second) + rng.random((len(phase), 3, 16, 16))
+    for stored in (film, film.astype(np.uint16), -film):
+        assert Frames.of(stored) == Frames(len(phase), periodic=share == 1)
+
+
+def test_a_film_that_stands_still_is_whole() -> None:
+    assert Frames.of(np.ones((5, 3, 16, 16))) == Frames(5)
+    assert Frames.of(np.ones((1, 3, 16, 16))) == Frames(1)

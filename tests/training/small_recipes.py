@@ -26,18 +26,18 @@ BATCH = 4
 def small() -> dict[str, Any]:
     """What stands in the place of the names of `calid.training.recipes`."""
     two = recipes.Recipe(steps=2, batch=BATCH, rate=1e-3, warmup=1, decay=0.9, phantoms=0, size=32)
-    default = InterpolatorConfig(widths=WIDTHS, denoiser=(16, 8), embedding=16)
-    paper = replace(default, registered=False)
+    default = InterpolatorConfig(widths=WIDTHS, denoiser=(16, 8), embedding=16, mixing=(0.05, 0.1))
+    paper = replace(default, registered=False, mixing=())
     regression = RegressionConfig(widths=WIDTHS, embedding=16)
     autoencoder = DiffusionAutoencoderConfig(widths=WIDTHS, semantic=8, embedding=16)
     tuples = TupleConfig(draws=2, size=32)
     return {
         "AUTOENCODER": two,
         "NETWORKS": {
-            "default": recipes.Stage2Recipe(default, two, two, tuples),
-            "paper": recipes.Stage2Recipe(paper, two, None, tuples),
-            "regression": recipes.Stage2Recipe(regression, two, None, tuples),
-            "diffusion-autoencoder": recipes.Stage2Recipe(autoencoder, two, None, tuples),
+            "default": recipes.Stage2Recipe(default, two, two, two, tuples),
+            "paper": recipes.Stage2Recipe(paper, two, tuples=tuples),
+            "regression": recipes.Stage2Recipe(regression, two, tuples=tuples),
+            "diffusion-autoencoder": recipes.Stage2Recipe(autoencoder, two, tuples=tuples),
         },
     }
 

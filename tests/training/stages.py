@@ -14,9 +14,10 @@ from calid.data.augment import crop
 from calid.data.bank import Film, LabelledStack, window_units
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator
+from calid.models.motion import Frames
 from calid.segmentation.segment import SegmentationConfig, SegmentationNetwork
 from calid.training.autoencoder import autoencoder_task
-from calid.training.interpolator import interpolator_task, transport_task
+from calid.training.interpolator import film_task, interpolator_task, transport_task
 from calid.training.loop import Task
 from calid.training.segmentation import segmentation_task
 from calid.training.tuples import Tuples
@@ -27,7 +28,7 @@ SIZES = AutoencoderConfig(CHANNELS, (8, 16), (1, 1), (1, 1))
 TINY = SegmentationConfig(widths=(8, 8, 16, 16), depth=(1, 1, 1, 1))
 SMALL = {"channels": CHANNELS, "widths": (8, 16), "denoiser": (16, 8), "embedding": 16}
 ON_TUPLES = ("default", "transport", "paper", *LEARNED)
-STAGES = ("autoencoder", "segmentation", *ON_TUPLES)
+STAGES = ("autoencoder", "segmentation", "films", *ON_TUPLES)
 
 
 def film(name: str, seed: int, slices: int = 9) -> Film:
@@ -113,7 +114,13 @@ def task_of(
     if stage == "transport":
         second.transport = first.transport
         return transport_task(second, *given)
+    if stage == "films":
+        perturb(second, 0)  # before training nothing that is mixed comes out
+        second.tau_1.mix_down, second.tau_1.mix_up = first.tau_1.mix_down, first.tau_1.mix_up
+        films = [dataclasses.replace(x, frames=Frames(4)) for x in given[:2]]
+        return film_task(second, films[:1], films[1:], *given[2:])
     first.transport = second.transport
+    first.tau_1.mix_down, first.tau_1.mix_up = second.tau_1.mix_down, second.tau_1.mix_up
     return interpolator_task(first, *given)
 
 

@@ -123,19 +123,29 @@ def test_the_transport_starts_from_means_in_the_precision_of_the_training(
         return encode(self, neighbours)
 
     monkeypatch.setattr(LatentInterpolator, "encode", watched)
-    task_of("transport", tmp_path / "w")
+    task = task_of("transport", tmp_path / "w")
+    assert not seen, "a stage that is done needs no means"
+    for _ in range(2):
+        task.batch(0, 0)
+        with torch.no_grad():
+            task.validate()
     assert seen == [precision == torch.bfloat16] * 2
 
 
 @pytest.mark.parametrize(
-    ("stage", "moving"), [("default", {"tau_1", "tau_2", "denoiser"}), ("transport", {"transport"})]
+    ("stage", "moving"),
+    [
+        ("default", {"tau_1", "tau_2", "denoiser"}),
+        ("transport", {"transport"}),
+        ("films", {"tau_1", "mix_down", "mix_up"}),
+    ],
 )
 def test_each_training_moves_its_own_networks_alone(
     stage: str, moving: set[str], tmp_path: Path
 ) -> None:
     task = task_of(stage, tmp_path / "w.safetensors")
     learning = [k for k, p in task.objective.named_parameters() if p.requires_grad]
-    networks = {"tau_1", "tau_2", "denoiser", "transport"}
+    networks = {"tau_1", "tau_2", "denoiser", "transport", "mix_down", "mix_up"}
     assert {name for key in learning for name in key.split(".")} & networks == moving
 
 

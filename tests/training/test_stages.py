@@ -85,7 +85,9 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> Non
     losses = [line["loss"] for line in log_of(tmp_path) if "loss" in line]
     assert len(losses) == 40
     assert np.isfinite(losses).all()  # type: ignore[arg-type]
-    assert losses[-1] < 0.8 * losses[0]  # type: ignore[operator]
+    # Of the films' network only the mixing of frames learns.
+    falls = 1.0 if stage == "films" else 0.8
+    assert losses[-1] < falls * losses[0]  # type: ignore[operator]
     assert losses[-1] < losses[20]  # type: ignore[operator]
 
 
@@ -105,7 +107,11 @@ def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str
         figures = json.loads(store.metadata()["figures"])
     assert figures.pop("step") == 6
     assert np.isfinite(list(figures.values())).all()
-    wanted = {"autoencoder": {"psnr", "ssim"}, "segmentation": {"dice", *CLASSES}}
+    wanted = {
+        "autoencoder": {"psnr", "ssim"},
+        "segmentation": {"dice", *CLASSES},
+        "films": {"loss", "regression", "alone_loss", "alone_regression"},
+    }
     assert wanted.get(stage, {"loss", "narrow_loss", "wide_loss"}) <= figures.keys()
     with pytest.raises(WeightsError, match=kind_of(stage)):
         load_tensors(path, "another")

@@ -13,7 +13,19 @@ from torch import Tensor
 
 from calid.data.bank import Film
 from calid.errors import DataError, OutputError
-from calid.training.tuples import NARROW, TupleConfig, Tuples, build_tuples, validation_tuples
+from calid.models.motion import Frames
+from calid.training import tuples as tuples_module
+from calid.training.tuples import (
+    NARROW,
+    TENSORS,
+    TupleConfig,
+    Tuples,
+    build_films,
+    build_tuples,
+    film_tuples,
+    is_film,
+    validation_tuples,
+)
 
 CONFIG = TupleConfig(draws=2, size=32, frames=2)
 
@@ -39,8 +51,8 @@ def built(folder: Path, config: TupleConfig = CONFIG, encoder: str = "one") -> T
 
 
 def same(one: Tuples, other: Tuples) -> bool:
-    names = [f.name for f in dataclasses.fields(Tuples)]
-    return all(torch.equal(getattr(one, n), getattr(other, n)) for n in names)
+    equal = (torch.equal(getattr(one, n), getattr(other, n)) for n in TENSORS)
+    return one.frames == other.frames and all(equal)
 
 
 def test_targets_lie_between_their_neighbours_in_gaps_of_useful_width(tmp_path: Path) -> None:
@@ -151,3 +163,75 @@ def test_validation_hides_every_inner_slice_as_it_is() -> None:
     centre = torch.from_numpy(FILMS[0].frames[0, 3, 4:36, 4:36]).float()[None, None] / 170
     truth, _ = tuples.batch(torch.tensor([2]), torch.device("cpu"))
     torch.testing.assert_close(truth, encode(centre), rtol=2e-3, atol=1e-3)
+
+
+def beating(name: str, frames: int, slices: int, seed: int = 0) -> Film:
+    """A disc whose radius follows the beat."""
+    rows, columns = np.mgrid[:40, :40] - 20.0
+    phase = 2 * np.pi * np.arange(frames)[:, None, None, None] / frames
+    radius = 9 + 3 * np.cos(phase) - 0.5 * np.arange(slices)[:, None, None]
+    noise = np.random.default_rng(seed).uniform(0, 8, (frames, slices, 40, 40))
+    images = 30 + 120 / (1 + np.exp(np.hypot(rows, columns) - radius)) + noise
+    return Film(name, images.astype(np.uint8), 10.0 * np.arange(slices))
+
+
+BEATING = [beating("x", 8, 6), beating("y", 7, 5, 1)]
+
+
+def test_films_are_tuples_of_all_frames_in_one_crop_that_know_each_other(tmp_path: Path) -> None:
+    films = build_films(BEATING, encode, "one", tmp_path, CONFIG)
+    assert [film.frames for film in films] == [Frames(n) for n in (8, 7, 8, 7)]
+    for film in films:
+        index, distance = (
+            x.unflatten(0, (film.frames.count, -1)) for x in (film.index, film.distance)
+        )
+        slices = len(film.latents) // film.frames.count
+        # The same targets and neighbours in every frame.
+        within = torch.where(index < 0, index, index % slices)
+        assert (within == within[:1]).all()
+        assert (distance == distance[:1]).all()
+        frame = torch.arange(film.frames.count)[:, None, None].expand_as(index)
+        assert (index // slices == frame)[index >= 0].all()
+    again = build_films(BEATING, encode, "one", tmp_path, CONFIG)
+    assert all(same(a, b) for a, b in zip(films, again, strict=True))
+
+
+def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Frames] = []
+    registered = tuples_module.registered
+
+    def watched(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames) -> Tensor:
+        seen.append(frames)
+        return registered(pair, distance, gate, frames)
+
+    monkeypatch.setattr(tuples_module, "registered", watched)
+    film = film_tuples(BEATING[0], encode, 32)
+    assert seen == [Frames(8)]
+    assert len(film) == 8 * 4
+    first = validation_tuples(BEATING[:1], encode, 32)
+    torch.testing.assert_close(film.latents[:6], first.latents)
+
+
+def test_a_film_cut_short_is_taken_as_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Frames] = []
+    registered = tuples_module.registered
+
+    def watched(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames) -> Tensor:
+        seen.append(frames)
+        return registered(pair, distance, gate, frames)
+
+    monkeypatch.setattr(tuples_module, "registered", watched)
+    half = dataclasses.replace(beating("z", 16, 4), frames=beating("z", 16, 4).frames[:8])
+    assert film_tuples(half, encode, 32).frames == Frames(8, periodic=False)
+    assert seen == [Frames(8, periodic=False)]
+
+
+@pytest.mark.parametrize(("frames", "slices", "fits"), [(8, 3, True), (5, 9, False), (9, 2, False)])
+def test_films_have_frames_to_mix_and_slices_to_hide(frames: int, slices: int, fits: bool) -> None:
+    assert is_film(beating("x", frames, slices)) is fits
+
+
+def test_films_of_other_data_are_refused(tmp_path: Path) -> None:
+    build_films(BEATING, encode, "one", tmp_path, CONFIG)
+    with pytest.raises(DataError, match="made of other data or weights"):
+        build_films(BEATING[:1], encode, "one", tmp_path, CONFIG)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from calid.errors import OutputError, UsageError
+from calid.errors import CalidWarning, OutputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from calid.data.bank import Film
     from calid.training.loop import FitConfig, Task
     from calid.training.recipes import Recipe
-    from calid.training.tuples import TupleConfig, Tuples
+    from calid.training.tuples import Encode, TupleConfig, Tuples
 
 __all__ = [
     "FORMER",
@@ -112,7 +113,7 @@ class _RecipeTraining(_Training):
     """Options of the trainings that `calid.training.recipes` describes."""
 
     steps: int = 0
-    """Optimiser steps of each training; 0 for the recipe's."""
+    """Optimiser steps; 0 for the recipe's."""
     phantoms: int | None = None
     """Synthetic hearts beside the data. Without, the recipe's number."""
 
@@ -129,12 +130,13 @@ class _RecipeTraining(_Training):
 
         return share_of_process(recipe.batch)
 
-    def follow(self, task: Task, recipe: Recipe, folder: Path, device: torch.device) -> None:
-        """Train as the recipe says."""
+    def follow(
+        self, task: Task, recipe: Recipe, folder: Path, device: torch.device, steps: int
+    ) -> None:
+        """Train as the recipe says, but for so many steps if they are not 0."""
         from calid.training.loop import FitConfig
 
-        steps = self.steps or recipe.steps
-        config = FitConfig(steps, recipe.rate, recipe.warmup, decay=recipe.decay)
+        config = FitConfig(steps or recipe.steps, recipe.rate, recipe.warmup, decay=recipe.decay)
         self.fit(task, config, folder, device)
 
 
@@ -160,7 +162,7 @@ class TrainAutoencoder(_RecipeTraining):
             seed=RECIPE.seed,
             device=device,
         )
-        self.follow(task, RECIPE, self.out, device)
+        self.follow(task, RECIPE, self.out, device, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,18 +176,65 @@ class _TupleTraining(_RecipeTraining):
     """Weights of stage 1. Without, those of the package."""
     draws: int = 0
     """Passes over the data when tuples are made; 0 for the recipe's."""
+    film_steps: ClassVar[int] = 0
 
-    def tuples(
-        self, recipe: Recipe, config: TupleConfig, device: torch.device
-    ) -> tuple[Tuples, Tuples]:
-        """Tuples to train and to validate on; the former are kept, for every training in OUT."""
+    def run(self) -> None:
+        """Train the network and then what builds on it, if any; leave OUT/NAME.safetensors."""
+        from calid.baselines.learned import Baseline, new_baseline
+        from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
+        from calid.models.store import fill, load_tensors
+        from calid.training.interpolator import film_task, interpolator_task, transport_task
+        from calid.training.parallel import process_group
+        from calid.training.recipes import NETWORKS
+
+        name = self.network
+        recipe, weights = NETWORKS[name], self.out / f"{name}.safetensors"
+        first, second, third = recipe.training, recipe.transport, recipe.films
+        folder = self.out / ("posterior" if isinstance(recipe.config, InterpolatorConfig) else name)
+        device = self.begin(folder, first.seed)
+        with process_group(device):
+            cache = self.cache(first, recipe.tuples, device)
+            tuples = cache.tuples()
+            config = replace(recipe.config, channels=tuples[0].channels)
+            model: LatentInterpolator | Baseline
+            if isinstance(config, InterpolatorConfig):
+                model = LatentInterpolator(config)
+            else:
+                model = new_baseline(name, **asdict(config))
+            model.to(device)
+            task = interpolator_task(model, *tuples, weights, self.batch(first), first.seed, device)
+            self.follow(task, first, folder, device, self.steps)
+            if not isinstance(model, LatentInterpolator):
+                return
+            if second is not None:
+                # What follows starts from the averaged weights, not from those of the last step.
+                fill(model, load_tensors(weights, "interpolator")[0], weights)
+                batch, seed = self.batch(second), second.seed
+                task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
+                self.follow(task, second, self.out / "transport", device, self.steps)
+            if third is not None:
+                del tuples, task
+                fill(model, load_tensors(weights, "interpolator")[0], weights)
+                films, held_out = cache.films()
+                if not films:
+                    warnings.warn(
+                        f"{weights}: too few films among the data to learn how frames are mixed. "
+                        "With these weights every frame of a film is generated by itself.",
+                        CalidWarning,
+                        stacklevel=2,
+                    )
+                    return
+                batch, seed = self.batch(third), third.seed
+                task = film_task(model.eval(), films, held_out, weights, batch, seed, device)
+                self.follow(task, third, self.out / "films", device, self.film_steps)
+
+    def cache(self, recipe: Recipe, config: TupleConfig, device: torch.device) -> _Cache:
+        """Films, and what makes tuples of them in OUT/tuples, where every training finds them."""
         import torch
 
-        from calid.cli.console import say
         from calid.models.store import load_autoencoder
         from calid.runtime import choose_runtime
         from calid.training.parallel import first_process_first
-        from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
         from calid.weights import digest, weights_path
 
         runtime = choose_runtime(device.type)
@@ -198,47 +247,55 @@ class _TupleTraining(_RecipeTraining):
                 return autoencoder.encode(last).float()
 
         config = replace(config, draws=self.draws or config.draws)
-        channels, key = autoencoder.config.latent_channels, digest(weights)
         with first_process_first(device):
             train, held_out = self.films(recipe)
-            say(f"Tuples take up to {size_on_disk(train, channels, config) / 1e9:.1f} GB of disk.")
-            cache = self.out / "tuples"
-            seen = build_tuples(train, encode, key, cache, config, _Draws(config.draws))
-        return seen, validation_tuples(held_out, encode, config.size)
+        channels, key = autoencoder.config.latent_channels, digest(weights)
+        return _Cache(train, held_out, encode, channels, key, self.out / "tuples", config, device)
 
-    def run(self) -> None:
-        """Train the network and then its transport, if any; leave OUT/NAME.safetensors."""
-        from calid.baselines.learned import Baseline, new_baseline
-        from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
-        from calid.models.store import fill, load_tensors
-        from calid.training.interpolator import interpolator_task, transport_task
-        from calid.training.parallel import process_group
-        from calid.training.recipes import NETWORKS
 
-        name = self.network
-        recipe, weights = NETWORKS[name], self.out / f"{name}.safetensors"
-        first, second = recipe.training, recipe.transport
-        folder = self.out / ("posterior" if isinstance(recipe.config, InterpolatorConfig) else name)
-        device = self.begin(folder, first.seed)
-        with process_group(device):
-            tuples = self.tuples(first, recipe.tuples, device)
-            config = replace(recipe.config, channels=tuples[0].channels)
-            model: LatentInterpolator | Baseline
-            if isinstance(config, InterpolatorConfig):
-                model = LatentInterpolator(config)
-            else:
-                model = new_baseline(name, **asdict(config))
-            model.to(device)
-            batch, seed = self.batch(first), first.seed
-            task = interpolator_task(model, *tuples, weights, batch, seed, device)
-            self.follow(task, first, folder, device)
-            if second is None or not isinstance(model, LatentInterpolator):
-                return
-            # The averaged weights, not those of the last step, are what the transport starts from.
-            fill(model, load_tensors(weights, "interpolator")[0], weights)
-            batch, seed = self.batch(second), second.seed
-            task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
-            self.follow(task, second, self.out / "transport", device)
+@dataclass(frozen=True)
+class _Cache:
+    """Makes and reads the tuples of a training; the first process does so first."""
+
+    train: list[Film]
+    held_out: list[Film]
+    encode: Encode
+    channels: int
+    key: str
+    folder: Path
+    config: TupleConfig
+    device: torch.device
+
+    def tuples(self) -> tuple[Tuples, Tuples]:
+        """To train and to validate on."""
+        from calid.cli.console import say
+        from calid.training.parallel import first_process_first
+        from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
+
+        size = size_on_disk(self.train, self.channels, self.config)
+        say(f"Tuples take up to {size / 1e9:.1f} GB of disk.")
+        given = self.encode, self.key, self.folder, self.config
+        with first_process_first(self.device):
+            seen = build_tuples(self.train, *given, _Draws(self.config.draws))
+        return seen, validation_tuples(self.held_out, self.encode, self.config.size)
+
+    def films(self) -> tuple[list[Tuples], list[Tuples]]:
+        """Whole films; a tenth of the subjects is held out where no held-out stack is a film."""
+        from calid.data.bank import split_subjects
+        from calid.training.parallel import first_process_first
+        from calid.training.tuples import build_films, film_tuples, is_film
+
+        train, held_out = ([f for f in x if is_film(f)] for x in (self.train, self.held_out))
+        if not held_out:
+            apart = split_subjects(film.subject for film in train)
+            held_out = [film for film in train if film.subject in apart]
+            train = [film for film in train if film.subject not in apart]
+        if not train or not held_out:
+            return [], []
+        given = self.encode, self.key, self.folder, self.config
+        with first_process_first(self.device):
+            seen = build_films(train, *given, _Draws(self.config.draws))
+        return seen, [film_tuples(film, self.encode, self.config.size) for film in held_out]
 
 
 class _Draws:
@@ -266,6 +323,8 @@ class TrainDefault(_TupleTraining):
     """Stage 2: how one slice becomes the next, the `default` preset. No labels are needed."""
 
     network = "default"
+    film_steps: int = 0  # type: ignore[misc]
+    """Optimiser steps of the mixing of frames, which comes last; 0 for the recipe's."""
 
 
 @dataclass(frozen=True, kw_only=True)

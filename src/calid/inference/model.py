@@ -157,7 +157,7 @@ class Model:
         NDArray
             ``(samples, targets, height, width)``, as `film`.
         """
-        parts = self.film(images[None], positions, targets, spacing, answer, at_once, False, region)
+        parts = self.film(images[None], positions, targets, spacing, answer, at_once, STILL, region)
         return np.concatenate([drawn[:, 0] for _, drawn in parts], axis=1)
 
     @torch.no_grad()
@@ -169,7 +169,7 @@ class Model:
         spacing: tuple[float, float],
         answer: Answer,
         at_once: int = AT_ONCE,
-        together: bool = True,
+        frames: Frames | None = None,
         region: Region | None = None,
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Generate slices between the slices of a film, a few targets of a gap after the other.
@@ -187,8 +187,9 @@ class Model:
         at_once
             Most images that go through a network together. A target is registered in all of its
             frames at once, however many they are.
-        together
-            Whether the frames are one heartbeat.
+        frames
+            How they follow each other, or `STILL` for each by itself; without, one heartbeat, whole
+            or in part as the images show.
         region
             Where the networks generate; outside of it slices are registered and blended. Everywhere
             without.
@@ -209,47 +210,64 @@ class Model:
         assert answer.steps is not None
         net, count = self.interpolator, max(answer.samples, 1)
         grid = PixelGrid.of(images.shape, spacing)
-        frames = Frames(len(images)) if together else STILL
-        film = self.acquired(images, positions, grid, frames, region, at_once)
-        # Midpoints need all targets of their gap.
-        most = max(1, at_once // len(images)) if net.config.registered else len(targets)
-        for upper, some in _gaps(positions, targets, most):
+        film = self.acquired(images, positions, grid, frames or Frames.of(images), region, at_once)
+        most = max(1, at_once // len(images))
+        for upper, gap in _gaps(positions, targets):
             # One stream a gap and sample: all of its targets, and all frames, share their noise.
             noise = [self._noise(film, answer.seed, upper, number) for number in range(count)]
-            size = count, len(images), some.stop - some.start
             if not net.config.registered:
-                drawn = [
-                    self._midpoints(film, targets[some], upper, n, answer.steps) for n in noise
-                ]
-                yield some, _left(grid, torch.stack(drawn), size)
+                drawn = [self._midpoints(film, targets[gap], upper, n, answer.steps) for n in noise]
+                yield gap, _left(grid, torch.stack(drawn), len(images))
                 continue
-            known, blend = self._neighbours(film, targets[some], upper, at_once)
-            shown = film.cut(blend).expand(count, -1, -1, -1).clone()
-            for part in Parts(len(blend), at_once):
+            for part in Parts(gap.stop - gap.start, most):
                 with part as few:
-                    seen = known.part(few)
-                    # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than
-                    # networks.
-                    weight = seen.gate[:, 0].square()
-                    with self.runtime.autocast():
-                        around = net.encode(seen)
-                    for number, one in enumerate(noise):
-                        draw = one.expand(len(weight), -1, -1, -1)
-                        if answer.samples:
-                            with self.runtime.autocast():
-                                latents = net.sample(around, draw, answer.steps)
-                            image = self.decode(latents)
-                        elif answer.dial == 0:
-                            assert around.mean is not None
-                            image = self.decode(around.mean)
-                        else:
-                            with self.runtime.autocast():
-                                latents = net.crisp(around, draw, answer.steps)
-                            image = self._dialled(around, latents, answer.dial)
-                        shown[number, few] = weight * image + (1 - weight) * shown[number, few]
-            if region is not None:
-                shown = torch.stack([region.place(inside, blend) for inside in shown])
-            yield some, _left(grid, shown, size)
+                    some = slice(gap.start + few.start, gap.start + few.stop)
+                    shown = self._drawn(film, targets[some], upper, noise, answer, at_once)
+                    yield some, _left(grid, shown, len(images))
+
+    def _drawn(
+        self,
+        film: Film,
+        targets: NDArray[np.float64],
+        upper: int,
+        noise: list[Tensor],
+        answer: Answer,
+        at_once: int,
+    ) -> Tensor:
+        """Images ``(samples, frames * targets, height, width)`` in the gap below ``upper``.
+
+        One sample for each of ``noise``, on the padded grid.
+        """
+        net = self.interpolator
+        assert answer.steps is not None
+        neighbours, blend = self._neighbours(film, targets, upper, at_once)
+        shown = film.cut(blend).expand(len(noise), -1, -1, -1).clone()
+        # tau_1 mixes the frames of a target: it sees all of them at once.
+        with self.runtime.autocast():
+            known = net.encode(neighbours, film.frames)
+        for part in Parts(len(blend), at_once):
+            with part as few:
+                around = known.part(few)
+                # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than
+                # networks.
+                weight = around.neighbours.gate[:, 0].square()
+                for number, one in enumerate(noise):
+                    draw = one.expand(len(weight), -1, -1, -1)
+                    if answer.samples:
+                        with self.runtime.autocast():
+                            latents = net.sample(around, draw, answer.steps)
+                        image = self.decode(latents)
+                    elif answer.dial == 0:
+                        assert around.mean is not None
+                        image = self.decode(around.mean)
+                    else:
+                        with self.runtime.autocast():
+                            latents = net.crisp(around, draw, answer.steps)
+                        image = self._dialled(around, latents, answer.dial)
+                    shown[number, few] = weight * image + (1 - weight) * shown[number, few]
+        if film.region is None:
+            return shown
+        return torch.stack([film.region.place(inside, blend) for inside in shown])
 
     def recode(
         self, images: NDArray[np.float32], spacing: tuple[float, float]
@@ -366,23 +384,22 @@ class Model:
 
 
 def _gaps(
-    positions: NDArray[np.float64], targets: NDArray[np.float64], most: int
+    positions: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> Iterator[tuple[int, slice]]:
-    """Slice above a gap, and at most so many of the targets in the gap; all of them, in order."""
+    """The slice above every gap, and the targets in it; all of them, in order."""
     gaps = np.searchsorted(positions, targets)
     for upper in np.unique(gaps).tolist():
         begin, end = np.searchsorted(gaps, (upper, upper + 1)).tolist()
-        for first in range(begin, end, most):
-            yield upper, slice(first, min(first + most, end))
+        yield upper, slice(begin, end)
 
 
-def _left(grid: PixelGrid, shown: Tensor, size: tuple[int, int, int]) -> NDArray[np.float32]:
+def _left(grid: PixelGrid, shown: Tensor, frames: int) -> NDArray[np.float32]:
     """Images ``(samples, frames * targets, ...)`` in the pixels that they came in.
 
     Their shape is ``(samples, frames, targets, height, width)``.
     """
     native = grid.leave(shown.cpu().flatten(0, 1)).clamp(0, CEILING)
-    images: NDArray[np.float32] = native.unflatten(0, size).numpy()
+    images: NDArray[np.float32] = native.unflatten(0, (len(shown), frames, -1)).numpy()
     return images
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
+from calid.errors import CalidWarning
 from calid.geometry.pixels import PixelGrid
 from calid.inference.densify import choose_factor, fill, plan
 from calid.inference.memory import Demand, fit_memory
 from calid.inference.model import FEWEST_FRAMES, Model, model_for
 from calid.inference.options import Generation
 from calid.inference.record import record
+from calid.models.motion import STILL, Frames
 from calid.segmentation.heart import checked, heart_region
 from calid.stack import SliceStack, Volume
 
-__all__ = ["reconstruct"]
+__all__ = ["heartbeat", "reconstruct"]
+
+COVERED = 0.85
+"""Share of the time between R waves from which a film counts as whole."""
 
 DEFAULTS = Generation()
 """What is generated if nothing is said."""
@@ -31,8 +39,9 @@ def reconstruct(
 ) -> Volume:
     """Reconstruct a dense volume, for every frame, from the sparse slices of a stack.
 
-    Films of at least `calid.inference.model.FEWEST_FRAMES` frames are taken for one heartbeat,
-    whose last frame is followed by the first: their frames are registered together.
+    Films of at least `calid.inference.model.FEWEST_FRAMES` frames are taken for one heartbeat:
+    their frames are registered together and mixed by tau_1. Its last frame is followed by the
+    first unless `heartbeat` finds that a part of the beat is missing.
 
     Parameters
     ----------
@@ -65,7 +74,7 @@ def reconstruct(
     Warns
     -----
     CalidWarning
-        Of slices whose heart lies off its neighbours.
+        Of slices whose heart lies off its neighbours, and of a film that is no whole heartbeat.
     """
     preset = wanted if model is None else replace(wanted, preset=model.preset)
     answer = preset.answer(uncertainty)
@@ -79,11 +88,41 @@ def reconstruct(
     whole = wanted.region == "whole" or answer.samples > 0
     region = None if whole else heart_region(stack, model.segmenter)
     together = stack.n_frames >= FEWEST_FRAMES and not wanted.frame_by_frame
-    method = partial(model.film, answer=answer, at_once=at_once, together=together, region=region)
+    frames = heartbeat(stack) if together else STILL
+    method = partial(model.film, answer=answer, at_once=at_once, frames=frames, region=region)
     volume = fill(stack, method, plan(stack, factor), uncertainty, on_frame)
     grid = PixelGrid.of(stack.shape, stack.pixel_spacing)
     shown = None if region is None else region.native(grid)
-    volume = replace(volume, frames_together=stack.n_frames if together else 1, region=shown)
+    volume = replace(volume, frames_together=frames.count, region=shown)
     facts = record(stack, volume, model, answer)
+    facts["settings"]["whole_heartbeat"] = frames.periodic if together else None
     facts |= {"request": preset.request(uncertainty), "shifts": shifts}
     return replace(volume, provenance=facts)
+
+
+def heartbeat(stack: SliceStack) -> Frames:
+    """How the frames of a film follow each other.
+
+    Where the file tells the time between R waves, the times decide whether the film is a whole
+    heartbeat; elsewhere the images do.
+
+    Warns
+    -----
+    CalidWarning
+        If it is not.
+    """
+    frames = Frames.of(stack.data)
+    seen = "its last frame is far from its first"
+    if stack.cycle:
+        times = stack.frame_times
+        covered = float(times[-1] - times[0] + np.median(np.diff(times)))
+        frames = replace(frames, periodic=covered >= COVERED * stack.cycle)
+        seen = f"its frames cover {covered:.2g} s of {stack.cycle:.2g} s"
+    if not frames.periodic:
+        warnings.warn(
+            f"{stack.source}: the film is not a whole heartbeat: {seen}. The last frame is not "
+            "taken to be followed by the first.",
+            CalidWarning,
+            stacklevel=3,
+        )
+    return frames

@@ -97,6 +97,7 @@ class Exam:
             intensity=intensity,
             rank=4 if len(cine.times) > 1 else 3,
             source=str(self.path),
+            cycle=cine.cycle,
         )
         headers = tuple(
             tuple(image.header for image in frame) for frame in zip(*slices, strict=True)

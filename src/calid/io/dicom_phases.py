@@ -76,6 +76,7 @@ class Film:
     heights: NDArray[np.float64]  # (slices,), mm along the normal
     images: list[list[Image]]  # images[slice][frame]
     times: NDArray[np.float64]  # (frames,), seconds
+    cycle: float | None = None  # seconds, if known beside the times
 
 
 def film(planes: Sequence[Plane], report: DicomReport) -> Film:
@@ -109,7 +110,9 @@ def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     chosen = [images for _, images in slices]
     times, spread = _times(chosen, reading, ranks, clock, usual, report.warnings)
     report.time_from, report.time_spread_s = clock, spread
-    return Film(np.array([height for height, _ in slices]), chosen, times)
+    # Times that were computed from the cycle do not say how much of it the frames cover.
+    cycle = None if ranks else _cycle(chosen)
+    return Film(np.array([height for height, _ in slices]), chosen, times, cycle)
 
 
 def _usual(sizes: Iterable[int]) -> int:
@@ -176,13 +179,18 @@ def _times(
         notes.append(
             "no field tells the time of the frames; they are in the order of InstanceNumber"
         )
+    cycle = _cycle(slices)
+    if cycle is None:
+        notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
+    return _believable(np.arange(frames) * (cycle or ASSUMED) / frames, notes), 0.0
+
+
+def _cycle(slices: list[list[Image]]) -> float | None:
+    """Seconds of a heart cycle, the median over the slices that tell it."""
     cycles = [c for images in slices if (c := _CYCLE(images[0])) is not None and c > 0]
     rates = [r for images in slices if (r := number(images[0].header, "HeartRate")) and r > 0]
-    cycles = cycles or [60 / rate for rate in rates]
-    if not cycles:
-        notes.append(f"the length of the heart cycle is not known; {ASSUMED:g} s is used")
-    cycle = float(np.median(cycles or [ASSUMED]))
-    return _believable(np.arange(frames) * cycle / frames, notes), 0.0
+    known = cycles or [60 / rate for rate in rates]
+    return float(np.median(known)) if known else None
 
 
 def _believable(times: NDArray[np.float64], notes: list[str]) -> NDArray[np.float64]:

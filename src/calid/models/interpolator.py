@@ -36,6 +36,7 @@ from calid.diffusion import (
     variance_preserving,
 )
 from calid.models.layers import fourier_features
+from calid.models.motion import STILL, Frames
 from calid.models.unet import Injection, UNet
 
 __all__ = ["DEFAULT", "PAPER", "Encoded", "InterpolatorConfig", "LatentInterpolator", "Neighbours"]
@@ -59,6 +60,9 @@ class InterpolatorConfig:
         Channels at each level of the denoiser.
     embedding
         Size of the vectors that distances and times become.
+    mixing
+        Widths in time, as a share of the heartbeat, over which tau_1 mixes the frames of a film;
+        without, it sees each frame by itself.
     residual
         Standard deviation of latent minus mean in a wide gap; the denoiser sees residuals in this
         unit.
@@ -80,6 +84,7 @@ class InterpolatorConfig:
     widths: tuple[int, ...] = (96, 160, 224)
     denoiser: tuple[int, ...] = (64, 112, 160)
     embedding: int = 128
+    mixing: tuple[float, ...] = ()
     residual: float = 0.9
     approach: float = 0.7
     start_noise: float = 0.2
@@ -89,7 +94,7 @@ class InterpolatorConfig:
     sampler_steps: int = 12
 
 
-DEFAULT = InterpolatorConfig()
+DEFAULT = InterpolatorConfig(mixing=(0.04, 0.12))
 PAPER = InterpolatorConfig(
     registered=False, widths=(64, 112, 160), denoiser=(96, 160, 224), sampler_steps=25
 )
@@ -172,20 +177,31 @@ class LatentInterpolator(nn.Module):
         distances = 4 * FEATURES + 2 if config.registered else 2 * FEATURES
         self.place = nn.Sequential(nn.Linear(distances, size), nn.SiLU(), nn.Linear(size, size))
         self.time = nn.Sequential(nn.Linear(FEATURES, size), nn.SiLU(), nn.Linear(size, size))
-        self.tau_1 = UNet(context * channels, outputs, widths, size)
+        self.tau_1 = UNet(context * channels, outputs, widths, size, config.mixing)
         self.tau_2 = Injection(widths, config.denoiser)
         states = 2 if config.registered else 1
         self.denoiser = UNet(states * channels, channels, config.denoiser, size)
         self.transport = Transport(config) if config.registered else None
 
-    def encode(self, neighbours: Neighbours) -> Encoded:
-        """tau_1 and tau_2: all that does not change over a sampler's steps, and between samples."""
+    @property
+    def mixing(self) -> nn.ModuleList:
+        """What mixes the frames of a film, in tau_1."""
+        return nn.ModuleList([*self.tau_1.mix_down, *self.tau_1.mix_up])
+
+    def encode(self, neighbours: Neighbours, frames: Frames = STILL) -> Encoded:
+        """tau_1 and tau_2: all that does not change over a sampler's steps, and between samples.
+
+        Parameters
+        ----------
+        frames
+            That the targets run over, frame by frame: tau_1 mixes what it sees of them.
+        """
         seen = [neighbours.adjacent]
         if self.config.registered:
             seen = [neighbours.moved, neighbours.adjacent, neighbours.beyond]
         context = torch.cat(seen, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         where = self.embed(neighbours.distance)
-        correction, features = self.tau_1(context, F.silu(where))
+        correction, features = self.tau_1(context, F.silu(where), frames=frames)
         # mu = b + g f(c)
         mean = neighbours.blend + neighbours.gate * correction if self.config.registered else None
         return Encoded(neighbours, mean, where, self.tau_2(features))
@@ -289,6 +305,12 @@ class Encoded:
     mean: Tensor | None
     where: Tensor
     injected: list[Tensor]
+
+    def part(self, some: slice) -> Encoded:
+        """Of some of the targets."""
+        mean = None if self.mean is None else self.mean[some]
+        injected = [maps[some] for maps in self.injected]
+        return Encoded(self.neighbours.part(some), mean, self.where[some], injected)
 
 
 class Transport(nn.Module):

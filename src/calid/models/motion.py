@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from calid.runtime import exact
@@ -38,6 +40,9 @@ DAMPING = 0.1
 """Share of the mean gradient energy that is added to every window, where little is certain."""
 BEAT = 0.1
 """Standard deviation of a window in time, as a share of the heartbeat."""
+CLOSING = 1.4
+"""Step from the last frame to the first, over the largest other one, from which a film is no whole
+heartbeat. 40 whole films of ACDC stay below, 31 of them are beyond when cut to half a beat."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,21 @@ class Frames:
 
     count: int = 1
     periodic: bool = True
+
+    @classmethod
+    def of(cls, images: NDArray[np.generic]) -> Frames:
+        """The frames of a film ``(frames, slices, height, width)``, as its images show them.
+
+        A film that ends before the heartbeat does jumps from its last frame to its first.
+        """
+        middle = (slice(size // 4, size - size // 4) for size in images.shape[2:])
+        heart = images[:, :, *middle]
+        steps = [
+            float(np.square(after.astype(np.float32) - before).mean())
+            for before, after in zip(heart, np.roll(heart, -1, axis=0), strict=True)
+        ]
+        *others, closing = np.sqrt(steps)
+        return cls(len(images), bool(closing <= CLOSING * max(others, default=closing)))
 
     def nearness(self, width: float) -> Tensor:
         """How much every frame counts for every other, ``(count, count)``; rows sum to 1.

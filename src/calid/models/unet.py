@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, zero_conv
+from calid.models.motion import STILL, Frames
 
-__all__ = ["Injection", "UNet"]
+__all__ = ["FrameMixing", "Injection", "UNet"]
 
 
 class UNet(nn.Module):
@@ -24,9 +26,19 @@ class UNet(nn.Module):
         Channels per level, from full resolution down by factors of two.
     embedding
         Size of the vector that modulates every residual block.
+    mixing
+        Widths in time of `FrameMixing` after every block; none for a U-Net that sees each frame
+        of a film by itself.
     """
 
-    def __init__(self, inputs: int, outputs: int, widths: Sequence[int], embedding: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        embedding: int,
+        mixing: Sequence[float] = (),
+    ) -> None:
         super().__init__()
         self.entry = conv(inputs, widths[0])
         self.down = nn.ModuleList(ResidualBlock(w, embedding) for w in widths)
@@ -34,6 +46,10 @@ class UNet(nn.Module):
         self.middle = ResidualBlock(widths[-1], embedding)
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(ResidualBlock(w, embedding) for w in widths)
+        self.mix_down, self.mix_up = (
+            nn.ModuleList(FrameMixing(w, mixing) if mixing else Alone() for w in widths)
+            for _ in range(2)
+        )
         self.exit: nn.Module = nn.Identity()
         if outputs:
             self.exit = nn.Sequential(
@@ -41,7 +57,11 @@ class UNet(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, embedding: Tensor, injected: Sequence[Tensor] = ()
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        injected: Sequence[Tensor] = (),
+        frames: Frames = STILL,
     ) -> tuple[Tensor, list[Tensor]]:
         """Output ``(batch, outputs, height, width)``, float32, and the features of every level.
 
@@ -53,6 +73,8 @@ class UNet(nn.Module):
             ``(batch, embedding)``.
         injected
             Maps of `Injection`, or none.
+        frames
+            That the batch runs over, frame by frame.
 
         Returns
         -------
@@ -65,6 +87,7 @@ class UNet(nn.Module):
         h = self.entry(x)
         for level, block in enumerate(self.down):
             h = block(h + into_down[level] if into_down else h, embedding)
+            h = self.mix_down[level](h, frames)
             skips.append(h)
             if level + 1 < levels:
                 h = self.shrink[level](h)
@@ -73,8 +96,54 @@ class UNet(nn.Module):
             if level + 1 < levels:
                 h = self.grow[level](F.interpolate(h, scale_factor=2.0)) + skips[level]
             h = self.up[level](h + into_up[level] if into_up else h, embedding)
+            h = self.mix_up[level](h, frames)
             features.append(h)
         return self.exit(h).float(), features[::-1]
+
+
+class FrameMixing(nn.Module):
+    """What the other frames of a film show: ``h + W [(N_s - 1) silu(norm(h))]`` over widths ``s``.
+
+    ``N_s`` is a Gaussian mean over the frames (`Frames.nearness`). Its width is a share of the
+    heartbeat, so one network serves films of any number of frames, periodic or not. A frame that
+    has no others, or others that are equal, stays as it is. ``W`` is 0 before training.
+
+    Parameters
+    ----------
+    channels
+        Of input and output.
+    widths
+        Standard deviations in time, as a share of the film.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[float]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.norm = ChannelNorm(channels)
+        self.weigh = nn.Conv2d(len(widths) * channels, channels, 1, bias=False)
+        nn.init.zeros_(self.weigh.weight)
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        """Shape ``(frames * targets, channels, height, width)``, frame by frame, unchanged."""
+        if frames.count == 1:
+            return x
+        h = F.silu(self.norm(x))
+        flat = h.permute(0, 2, 3, 1).reshape(frames.count, -1)
+        others = []
+        for width in self.widths:
+            near = frames.nearness(width) - torch.eye(frames.count)
+            mixed = near.to(flat) @ flat
+            others.append(mixed.view(h.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2))
+        out: Tensor = x + self.weigh(torch.cat(others, 1))
+        return out
+
+
+class Alone(nn.Module):
+    """Stands where a U-Net mixes no frames."""
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        """Unchanged."""
+        return x
 
 
 class Injection(nn.Module):

@@ -6,9 +6,9 @@ close to an acquired slice, which are easy, count as much as others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from calid.data.augment import seeded
 from calid.diffusion import diffuse, logit_normal, rectified_flow, variance_preserving, velocity
 from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
+from calid.models.motion import STILL, Frames
 from calid.models.store import save_tensors
 from calid.runtime import choose_precision, computing
 from calid.training.loop import Task
@@ -36,6 +37,7 @@ __all__ = [
     "ResidualObjective",
     "TransportObjective",
     "TupleBatch",
+    "film_task",
     "interpolator_task",
     "noise_times",
     "transport_task",
@@ -58,6 +60,8 @@ class TupleBatch:
         In ``[0, 1)``, stratified: one in each of ``tuples`` equal parts. ``(tuples,)``.
     mean
         Conditional means, of ``truth``'s shape, where the objective starts from them.
+    frames
+        Of a film that the tuples run over, frame by frame.
     """
 
     truth: Tensor
@@ -65,6 +69,7 @@ class TupleBatch:
     noise: Tensor
     uniform: Tensor
     mean: Tensor | None = None
+    frames: Frames = STILL
 
 
 class NoiseObjective(nn.Module):
@@ -104,14 +109,11 @@ class ResidualObjective(nn.Module):
     def __init__(self, interpolator: LatentInterpolator, flow: float = 0.5) -> None:
         super().__init__()
         self.interpolator, self.flow = interpolator, flow
-        if interpolator.transport is not None:
-            # It has a training of its own.
-            interpolator.transport.requires_grad_(False)
 
     def forward(self, batch: TupleBatch) -> dict[str, Tensor]:
         """Loss terms of a batch."""
         model, gate = self.interpolator, batch.neighbours.gate
-        known = model.encode(batch.neighbours)
+        known = model.encode(batch.neighbours, batch.frames)
         assert known.mean is not None
         regression = ((known.mean - batch.truth) / gate).square().mean()
         # The residual is the target of the denoiser, and no reason for the mean to move.
@@ -208,6 +210,9 @@ def interpolator_task(
         export = partial(_save, network, weights)
         if network.config.registered:
             objective = ResidualObjective(network)
+            # These have trainings of their own.
+            for later in (network.transport, *network.mixing):
+                later.requires_grad_(False)
         else:
             objective = NoiseObjective(network)
             train, held_out = _midway(train), _midway(held_out)
@@ -231,14 +236,68 @@ def transport_task(
 ) -> Task:
     """Everything the loop needs for the transport, given a trained rest; see `interpolator_task`.
 
-    The means of all tuples are computed once, here.
+    The means of all tuples are computed once, before the first step.
     """
     interpolator.requires_grad_(False)
     objective = TransportObjective(interpolator)
     objective.transport.requires_grad_(True)
-    means = [_means(interpolator, tuples, device) for tuples in (train, held_out)]
+
+    @cache
+    def means(held: bool) -> Tensor:
+        return _means(interpolator, held_out if held else train, device)
+
     export = partial(_save, interpolator, weights)
     return _task(objective, export, train, held_out, batch, seed, device, means)
+
+
+def film_task(
+    interpolator: LatentInterpolator,
+    train: Sequence[Tuples],
+    held_out: Sequence[Tuples],
+    weights: Path,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Everything the loop needs for tau_1's mixing of frames, given a trained rest.
+
+    Nothing else learns, so that answers for single frames stay as they are. Every step sees some
+    targets of one film, in all of its frames; parameters as in `interpolator_task`.
+    """
+    interpolator.requires_grad_(False)
+    interpolator.mixing.requires_grad_(True)
+    objective = ResidualObjective(interpolator)
+    channels_last(objective)
+
+    def part(film: Tuples, some: Tensor, generator: torch.Generator) -> TupleBatch:
+        # Tuples run frame by frame.
+        rows = torch.arange(len(film)).view(film.frames.count, -1)[:, some].flatten()
+        drawn = _batch(film, rows, None, generator, device)
+        return replace(drawn, frames=film.frames)
+
+    def draw(step: int, rank: int) -> TupleBatch:
+        generator = seeded(seed, step, 11, rank)
+        film = train[int(torch.randint(len(train), (), generator=generator))]
+        count = film.frames.count
+        some = torch.randperm(len(film) // count, generator=generator)[: max(1, batch // count)]
+        return part(film, some, generator)
+
+    def validate() -> Mapping[str, float]:
+        """Terms as they are, and of the same frames each by itself."""
+        figures: dict[str, float] = {}
+        for name, alone in (("", False), ("alone_", True)):
+            rows, sizes = [], []
+            for film in held_out:
+                seen = part(film, torch.arange(len(film) // film.frames.count), seeded(seed, 10))
+                terms = objective(replace(seen, frames=STILL) if alone else seen)
+                rows.append(torch.stack([x.float() for x in terms.values()]).cpu() * len(film))
+                sizes.append(len(film))
+            total = torch.stack(rows).sum(0) / sum(sizes)
+            figures |= {f"{name}{k}": v for k, v in zip(terms, total.tolist(), strict=True)}
+        return figures
+
+    export = partial(_save, interpolator, weights)
+    return Task(objective, draw, validate, export, batch, "tuples")
 
 
 def _task(
@@ -249,7 +308,7 @@ def _task(
     batch: int,
     seed: int,
     device: torch.device,
-    means: list[Tensor] | None = None,
+    means: Callable[[bool], Tensor | None] = lambda held_out: None,
 ) -> Task:
     """A training on tuples.
 
@@ -267,15 +326,14 @@ def _task(
     batch
         Tuples a step and process.
     means
-        Conditional means of ``train`` and ``held_out``, for `TupleBatch.mean`.
+        Conditional means of ``train``, or of ``held_out``, for `TupleBatch.mean`.
     """
     channels_last(objective)
-    train_means, held_out_means = means or (None, None)
 
     def draw(step: int, rank: int) -> TupleBatch:
         generator = seeded(seed, step, 9, rank)
         picks = torch.randint(len(train), (batch,), generator=generator)
-        return _batch(train, picks, train_means, generator, device)
+        return _batch(train, picks, means(False), generator, device)
 
     def validate() -> Mapping[str, float]:
         figures: dict[str, float] = {}
@@ -286,7 +344,7 @@ def _task(
             rows = []
             for picks in torch.nonzero(chosen)[:, 0].split(batch):
                 # The same noise and times at every validation.
-                part = _batch(held_out, picks, held_out_means, seeded(seed, 10), device)
+                part = _batch(held_out, picks, means(True), seeded(seed, 10), device)
                 terms = objective(part)
                 rows.append(torch.stack([x.float() for x in terms.values()]).cpu() * len(picks))
             total = torch.stack(rows).sum(0) / chosen.sum()
@@ -325,11 +383,11 @@ def _midway(tuples: Tuples) -> Tuples:
 @torch.no_grad()
 def _means(interpolator: LatentInterpolator, tuples: Tuples, device: torch.device) -> Tensor:
     """Conditional means of all tuples, float16, in the precision of the training."""
-    found = []
+    found = torch.empty((len(tuples), *tuples.latents.shape[1:]), dtype=torch.float16)
     for picks in torch.arange(len(tuples)).split(256):
         _, neighbours = tuples.batch(picks, device)
         with computing(device, choose_precision(device)):
             mean = interpolator.encode(neighbours).mean
             assert mean is not None
-            found.append(mean.half().cpu())
-    return torch.cat(found)
+            found[picks] = mean.half().cpu()
+    return found

@@ -60,6 +60,8 @@ class Stage2Recipe:
         How. Of a preset: tau_1, tau_2 and denoiser.
     transport
         The training of a preset's transport, if it has one, which follows on the same tuples.
+    films
+        The training of tau_1's mixing of frames, if it mixes any, which comes last.
     tuples
         What it is trained on.
     """
@@ -67,6 +69,7 @@ class Stage2Recipe:
     config: InterpolatorConfig | RegressionConfig | DiffusionAutoencoderConfig
     training: Recipe
     transport: Recipe | None = None
+    films: Recipe | None = None
     tuples: TupleConfig = field(default_factory=TupleConfig)
 
 
@@ -77,8 +80,10 @@ AUTOENCODER = Recipe(
 STAGE_2 = Recipe(steps=15_600, batch=64, rate=1e-3, warmup=200, decay=0.999, phantoms=120, size=96)
 """A million tuples."""
 
+FILMS = Recipe(steps=1000, batch=64, rate=1e-3, warmup=50, decay=0.99, phantoms=120, size=96)
+
 NETWORKS = {
-    "default": Stage2Recipe(DEFAULT, STAGE_2, STAGE_2),
+    "default": Stage2Recipe(DEFAULT, STAGE_2, STAGE_2, FILMS),
     "paper": Stage2Recipe(PAPER, STAGE_2),
     "regression": Stage2Recipe(RegressionConfig(), STAGE_2),
     "diffusion-autoencoder": Stage2Recipe(DiffusionAutoencoderConfig(), STAGE_2),

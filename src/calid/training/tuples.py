@@ -7,9 +7,8 @@ beforehand, to many random crops and contrasts of each film; the results are kep
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,19 @@ from calid.data.bank import Film, window_units
 from calid.errors import DataError
 from calid.io.atomic import atomic
 from calid.models.interpolator import Neighbours
-from calid.models.motion import registered
+from calid.models.motion import STILL, Frames, registered
 
-__all__ = ["NARROW", "TupleConfig", "Tuples", "build_tuples", "size_on_disk", "validation_tuples"]
+__all__ = [
+    "NARROW",
+    "TupleConfig",
+    "Tuples",
+    "build_films",
+    "build_tuples",
+    "film_tuples",
+    "is_film",
+    "size_on_disk",
+    "validation_tuples",
+]
 
 VERSION = 1
 """Of what a cache holds; another version is built again."""
@@ -39,6 +48,15 @@ NARROW = (7.0, 13.0)
 
 TYPICAL = 18.0
 """Other gaps near this width in mm, that of the benchmark, are drawn most often."""
+
+FRAMES = 6
+"""Fewest frames of a film that tau_1 learns from as a film."""
+
+AT_ONCE = 32
+"""Most images that the autoencoder encodes together."""
+
+FILM_TARGETS = 4
+"""Most hidden slices of a film in a draw: in all of its frames they are many."""
 
 Encode = Callable[[Tensor], Tensor]
 """Images ``(batch, 1, height, width)`` to latents ``(batch, channels, height/4, width/4)``."""
@@ -88,12 +106,15 @@ class Tuples:
         ``(tuples, 5)``.
     distance
         Signed mm from the target to the last four; 0 where there is none. ``(tuples, 4)``.
+    frames
+        Of the film that they run over, frame by frame; `STILL` where each is by itself.
     """
 
     latents: Tensor
     moved: Tensor
     index: Tensor
     distance: Tensor
+    frames: Frames = STILL
 
     def __len__(self) -> int:
         return len(self.index)
@@ -119,7 +140,7 @@ class Tuples:
         return truth, Neighbours(*rest)
 
     def chosen(self, picks: Tensor) -> Tuples:
-        """Some of the tuples."""
+        """Some of the tuples, each by itself."""
         return Tuples(self.latents, self.moved[picks], self.index[picks], self.distance[picks])
 
     @classmethod
@@ -187,6 +208,52 @@ def build_tuples(
     return Tuples.joined(parts)
 
 
+def is_film(film: Film) -> bool:
+    """Whether it has frames to mix and slices to hide."""
+    return len(film.frames) >= FRAMES and len(film.positions) >= 3
+
+
+def build_films(
+    films: Sequence[Film],
+    encode: Encode,
+    encoder: str,
+    folder: Path,
+    config: TupleConfig,
+    on_draw: Callable[[int, bool], None] = lambda done, made: None,
+) -> list[Tuples]:
+    """As `build_tuples`, of whole films: one file, and one of the list, for a film and draw.
+
+    Parameters
+    ----------
+    films
+        Those of `is_film`.
+    """
+    key = _key(films, encoder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for draw in range(config.draws):
+        made = False
+        for number, film in enumerate(films):
+            path = folder / f"film-{draw:03}-{number:04}.safetensors"
+            if not path.exists():
+                made = True
+                generator = seeded(config.seed, draw, number, 12)
+                _write(path, _of_whole_film(film, encode, config.size, generator), key)
+            found.append(_read(path, key))
+        on_draw(draw + 1, made)
+    return [film for film in found if len(film)]
+
+
+def film_tuples(film: Film, encode: Encode, size: int) -> Tuples:
+    """Every slice that has both neighbours, hidden in all frames; a centre crop as it is."""
+    images = window_units(film.frames)
+    cut = crop(images.flatten(0, 1), size, torch.eye(2, 3), "nearest")
+    options = [(i, 1, 1) for i in range(1, images.shape[1] - 1)]
+    return _film(
+        cut.unflatten(0, images.shape[:2]), Frames.of(film.frames), film.positions, options, encode
+    )
+
+
 def size_on_disk(films: Sequence[Film], channels: int, config: TupleConfig) -> float:
     """Bytes that the tuples of all draws take at most, for latents of so many channels."""
     frames = [(min(len(f.frames), config.frames), len(f.positions)) for f in films]
@@ -241,6 +308,20 @@ def _of_film(
             yield _tuples(images, positions, options, encode)
 
 
+def _of_whole_film(film: Film, encode: Encode, size: int, generator: Generator) -> Tuples:
+    """All frames in one crop and one contrast, a few targets hidden in each."""
+    images = window_units(film.frames)
+    together = random_crop(images.flatten(0, 1), size, generator)
+    images = augment_intensity(together, generator).unflatten(0, images.shape[:2])
+    positions = film.positions
+    if int(torch.randint(2, (), generator=generator)):
+        images, positions = images.flip(1), positions[-1] - positions[::-1]
+    narrow = len(_options(positions, NARROW)) and int(torch.randint(2, (), generator=generator))
+    gaps = NARROW if narrow else GAPS
+    options = _choose(positions, gaps, FILM_TARGETS, generator)
+    return _film(images, Frames.of(film.frames), positions, options, encode)
+
+
 def _options(positions: NDArray[np.float64], gaps: tuple[float, float]) -> NDArray[np.int64]:
     """All ``(target, slices down, slices up)`` whose gap has an allowed width, ``(options, 3)``."""
     count = len(positions)
@@ -272,7 +353,6 @@ def _choose(
     return sorted(drawn[i] for i in picks)
 
 
-@torch.no_grad()
 def _tuples(
     images: Tensor,
     positions: NDArray[np.float64],
@@ -280,21 +360,42 @@ def _tuples(
     encode: Encode,
 ) -> Tuples:
     """Tuples of one frame ``(slices, size, size)``."""
-    target, down, up = torch.tensor(options).unbind(1)
+    return _film(images[None], STILL, positions, options, encode)
+
+
+@torch.no_grad()
+def _film(
+    images: Tensor,
+    frames: Frames,
+    positions: NDArray[np.float64],
+    options: Sequence[tuple[int, int, int]],
+    encode: Encode,
+) -> Tuples:
+    """Tuples of a film ``(frames, slices, size, size)``, frame by frame."""
+    slices = images.shape[1]
+    target, down, up = torch.tensor(options, dtype=torch.long).view(-1, 3).unbind(1)
     below, above = target - down, target + up
     # The next slices out lie as far from these as these lie apart.
     next_below, next_above = below - (down + up), above + (down + up)
-    next_above = torch.where(next_above < len(images), next_above, -1)
+    next_above = torch.where(next_above < slices, next_above, -1)
     index = torch.stack([target, below, above, next_below.clamp(min=-1), next_above], 1)
     place = torch.from_numpy(np.ascontiguousarray(positions))
     distance = (place[index[:, 1:].clamp(min=0)] - place[target, None]).float()
-    distance = distance * (index[:, 1:] >= 0)
-    latents = encode(images[:, None])
+    distance = (distance * (index[:, 1:] >= 0)).repeat(frames.count, 1)
+    offset = torch.arange(frames.count)[:, None, None] * slices
+    index = torch.where(index < 0, index, index + offset).flatten(0, 1)
+    pages = images.flatten(0, 1)
+    latents = _encoded(pages, encode)
     empty = latents.new_empty(len(index), 2, 0)
     gate = Neighbours(empty, distance, empty, empty).gate
-    moved = registered(images[index[:, 1:3]], distance[:, :2], gate)
-    carried = encode(moved.flatten(0, 1)[:, None]).unflatten(0, (-1, 2))
-    return Tuples(latents.half().cpu(), carried.half().cpu(), index, distance)
+    moved = registered(pages[index[:, 1:3]], distance[:, :2], gate, frames)
+    carried = _encoded(moved.flatten(0, 1), encode).unflatten(0, (-1, 2))
+    return Tuples(latents.half().cpu(), carried.half().cpu(), index, distance, frames)
+
+
+def _encoded(images: Tensor, encode: Encode) -> Tensor:
+    """Latents of images ``(images, size, size)``, not more at once than a cache holds."""
+    return torch.cat([encode(part[:, None]) for part in images.split(AT_ONCE)])
 
 
 def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
@@ -309,22 +410,31 @@ def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
     return digest.hexdigest()
 
 
+TENSORS = ("latents", "moved", "index", "distance")
+"""Of a cache file."""
+
+
 def _write(path: Path, tuples: Tuples, key: str) -> None:
-    tensors = {f.name: getattr(tuples, f.name).contiguous() for f in fields(Tuples)}
+    tensors = {name: getattr(tuples, name).contiguous() for name in TENSORS}
+    count, periodic = tuples.frames.count, tuples.frames.periodic
+    meta = {"key": key, "frames": str(count), "periodic": str(int(periodic))}
     with atomic(path) as file:
-        file.write(save(tensors, {"key": key, "tuples": json.dumps(len(tuples))}))
+        file.write(save(tensors, meta))
 
 
 def _read(path: Path, key: str) -> Tuples:
     try:
         with safe_open(path, "pt") as store:
-            if (store.metadata() or {}).get("key") != key:
+            meta = store.metadata() or {}
+            if meta.get("key") != key:
                 raise DataError(
                     path,
                     "These tuples were made of other data or weights, or in another way.",
                     "Remove the folder, or give another one.",
                 )
-            return Tuples(**{f.name: store.get_tensor(f.name) for f in fields(Tuples)})
+            tensors = {name: store.get_tensor(name) for name in TENSORS}
+            count, periodic = (int(meta.get(name, 1)) for name in ("frames", "periodic"))
+            return Tuples(**tensors, frames=Frames(count, bool(periodic)))
     except (SafetensorError, OSError) as error:
         raise DataError(
             path, f"The tuples cannot be read ({error}).", "Remove the file; it is made again."
