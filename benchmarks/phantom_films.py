@@ -1,6 +1,6 @@
 """Ejection fraction and volume curves of synthetic films, against the exact values.
 
-    python benchmarks/phantom_films.py OUT [--hearts 4] [--frames 10]
+    python benchmarks/phantom_films.py OUT [--hearts 12] [--frames 10]
 
 Every heart is scanned as a film of 8 mm slices, 10 mm apart, and reconstructed every 2 mm. The
 cavity of the left ventricle is known exactly. It is measured on the sparse film by Simpson's
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
 from calid.evaluation.methods import weights_sha256
-from calid.evaluation.tables import markdown_table
+from calid.evaluation.tables import bootstrap, markdown_table
 from calid.inference.model import Model, load_model
 from calid.inference.options import Generation
 from calid.inference.reconstruct import reconstruct
@@ -39,7 +39,7 @@ def main() -> None:
     """Scan, reconstruct, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--hearts", type=int, default=4)
+    parser.add_argument("--hearts", type=int, default=12)
     parser.add_argument("--frames", type=int, default=10)
     options = parser.parse_args()
     model, segmenter = load_model(), load_segmenter()
@@ -67,7 +67,7 @@ def heart(
     """LV volume in ml over the frames: exact, of the sparse, the dense and the true dense film."""
     phantom = HeartPhantom(seed)
     stack = phantom.acquire(phases=phases)
-    volume = reconstruct(stack, Generation(factor=FACTOR, region="whole"), model=model)
+    volume = reconstruct(stack, Generation(factor=FACTOR), model=model)
     gap, start = float(stack.gaps[0]), float(stack.affine[2, 3])
     truth = phantom.acquire(
         gap=gap / FACTOR, slices=len(volume.positions), start=start, phases=phases
@@ -102,7 +102,7 @@ def table(rows: list[dict[str, Curve]]) -> str:
     return "\n".join(
         [
             f"{len(rows)} synthetic hearts, {len(rows[0]['exact'])} frames each, every {FACTOR}th "
-            "dense slice acquired; mean absolute errors.",
+            "dense slice acquired; mean absolute errors with 95 % bootstrap intervals.",
             *errors(rows, "exact", "Against the exact values:"),
             *errors(rows, "true dense", "Against the true dense film, measured alike:"),
             "",
@@ -111,26 +111,34 @@ def table(rows: list[dict[str, Curve]]) -> str:
 
 
 def errors(rows: list[dict[str, Curve]], truth: str, title: str) -> list[str]:
-    """Lines of one table: all films but the one that is taken for the truth."""
-    cells = []
-    for name in ("sparse", "dense", "true dense"):
-        if name == truth:
-            continue
-        found = [
-            [
-                abs(row[name].max() - row[truth].max()),
-                abs(row[name].min() - row[truth].min()),
-                abs(ef(row[name]) - ef(row[truth])),
-                np.abs(row[name] - row[truth]).mean(),
-                np.abs(steps(row[name]) - steps(row[truth])).mean(),
-                abs(steps(row[name])[-1] - steps(row[truth])[-1]),
-            ]
-            for row in rows
-        ]
-        cells.append([f"{name} film", *(f"{error:.2f}" for error in np.mean(found, axis=0))])
+    """Lines of one table: all films but the one that is taken for the truth.
+
+    Intervals are over the hearts; the last line is paired.
+    """
+    films = [name for name in ("sparse", "dense", "true dense") if name != truth]
+    found = {name: np.array([off(row[name], row[truth]) for row in rows]) for name in films}
+    cells = [[f"{name} film", *map(cell, figures.T)] for name, figures in found.items()]
+    cells.append(["dense less sparse", *map(cell, (found["dense"] - found["sparse"]).T)])
     head = ["measured on", "EDV, ml", "ESV, ml", "EF, percentage points", "volume curve, ml"]
     head += ["change from frame to frame, ml", "last to first frame, ml"]
     return ["", title, "", *markdown_table(head, cells)]
+
+
+def off(found: Curve, truth: Curve) -> list[float]:
+    """Absolute errors of one heart, in the order of the table."""
+    return [
+        abs(found.max() - truth.max()),
+        abs(found.min() - truth.min()),
+        abs(ef(found) - ef(truth)),
+        np.abs(found - truth).mean(),
+        np.abs(steps(found) - steps(truth)).mean(),
+        abs(steps(found)[-1] - steps(truth)[-1]),
+    ]
+
+
+def cell(values: NDArray[np.float64]) -> str:
+    """Mean over hearts and its 95 % bootstrap interval."""
+    return "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**bootstrap(values))
 
 
 def steps(curve: Curve) -> Curve:
@@ -140,10 +148,11 @@ def steps(curve: Curve) -> Curve:
 
 def draw(rows: list[dict[str, Curve]], phases: tuple[float, ...], path: Path) -> None:
     """Volume curves of all hearts."""
-    figure, axes = plt.subplots(
-        1, len(rows), figsize=(3.2 * len(rows), 2.8), squeeze=False, layout="constrained"
-    )
-    for number, (axis, row) in enumerate(zip(axes[0], rows, strict=True)):
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    size = 3.2 * columns, 2.5 * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for number, (axis, row) in enumerate(zip(axes.flat, rows, strict=False)):
         for (name, curve), style in zip(row.items(), ("k-", "C1o--", "C0o-", "C2:"), strict=True):
             axis.plot(phases, curve, style, label=name, markersize=3)
         axis.set(xlabel="share of the cycle", title=f"heart {FIRST_HELD_OUT + number}")

@@ -21,6 +21,7 @@ from calid.report.figures import (
     cuts,
     encode,
     example_sheets,
+    m_mode_sheet,
     paired_differences,
     png,
     save_figure,
@@ -123,7 +124,7 @@ def test_only_what_is_too_large_loses_shades_and_nothing_is_dithered(coloured):
 
 def test_pixels_of_an_example_are_whole_pixels_of_its_sheet():
     truth = RNG.integers(0, 256, (60, 50)).astype(np.float32) / 255
-    images, errors = example_sheets(truth, {"a": truth, "b": 1 - truth})
+    images, errors = example_sheets({"truth": truth, "a": truth, "b": 1 - truth})
     found, of_errors = rgb(png(images)), rgb(png(errors))
     expected = np.rint(truth * 255).repeat(2, axis=0).repeat(2, axis=1)
     title = found.shape[0] - 120
@@ -133,13 +134,23 @@ def test_pixels_of_an_example_are_whole_pixels_of_its_sheet():
     assert not of_errors[:, :100].any()
 
 
+def test_an_m_mode_shows_the_middle_row_through_two_beats():
+    film = RNG.integers(0, 256, (5, 9, 40)).astype(np.float32) / 255
+    found = rgb(png(m_mode_sheet({"truth": film, "other": film[::-1]})))
+    # A pixel of the row is 3 pixels of the sheet; a frame is 4 columns, as wide as it is high.
+    shown = found[-120:, :120, 0]
+    beats = np.rint(255 * np.concatenate([film[:, 4], film[:, 4]]).T)
+    np.testing.assert_allclose(shown[1::3, 6::12], beats, atol=1)
+
+
 @pytest.mark.slow
 def test_a_sheet_of_every_method_is_light():
     """Hearts of the size that is evaluated, noisier than a scan."""
     heart = HeartPhantom(1).acquire(slices=2, start=30.0, field_of_view=192.0)
     truth = heart.data[0, 0] / heart.data.max()
     answers = {f"m{n}": truth + RNG.normal(0, 0.05, truth.shape) for n in range(15)}
-    for figure in example_sheets(truth, {k: v.astype(np.float32) for k, v in answers.items()}):
+    images = {"truth": truth, **{k: v.astype(np.float32) for k, v in answers.items()}}
+    for figure in example_sheets(images):
         content = png(figure, limit=LIGHT)
         assert len(content) <= LIGHT
         assert len(decoded(content).getcolors()) >= 32

@@ -100,7 +100,7 @@ class Evaluate:
         from calid.baselines.learned import LEARNED
         from calid.cli.console import say
         from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
-        from calid.report.figures import example_sheets, paired_differences
+        from calid.report.figures import example_sheets, m_mode_sheet, paired_differences
 
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
@@ -113,8 +113,11 @@ class Evaluate:
         differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
         pictures = {"differences.png": differences}
         for n, truth in enumerate(found.truths):
-            sheets = example_sheets(truth, {name: a[n] for name, a in found.answers.items()})
+            films = {"truth": truth, **{name: a[n] for name, a in found.answers.items()}}
+            sheets = example_sheets({name: film[0] for name, film in films.items()})
             pictures |= {f"examples-{n + 1}.png": sheets[0], f"errors-{n + 1}.png": sheets[1]}
+            if len(truth) > 1:
+                pictures[f"m-mode-{n + 1}.png"] = m_mode_sheet(films)
         self._write(results, summary, pictures)
         for name in (n for n in LEARNED if self.methods == "all" and n not in names):
             say(f"left out, no weights: {name} (calid train {name})")

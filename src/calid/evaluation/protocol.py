@@ -180,7 +180,7 @@ class Evaluation:
     targets
         Number of images that were compared.
     truths, answers
-        Middle targets of a few cases, and the answers of every method there.
+        Middle targets of a few cases, ``(frames, height, width)``, and every method's answers.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -249,11 +249,11 @@ def evaluate(
                 Row(case.subject, case.name, protocol.score(case, answer), case.groups)
             )
             if show:
-                answers[name].append(np.clip(answer[0, middle], 0, 1))
+                answers[name].append(np.clip(answer[:, middle], 0, 1))
             done += 1
             on_answer(done)
         if show:
-            truths.append(np.clip(case.truth[0, middle], 0, 1))
+            truths.append(np.clip(case.truth[:, middle], 0, 1))
         targets += case.truth.shape[0] * case.truth.shape[1]
     if not targets:
         raise DataError(

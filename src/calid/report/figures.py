@@ -32,6 +32,7 @@ __all__ = [
     "cuts",
     "encode",
     "example_sheets",
+    "m_mode_sheet",
     "midway",
     "paired_differences",
     "png",
@@ -262,9 +263,7 @@ def midway(volume: Volume) -> int:
     return int(sum(real[(len(real) - 1) // 2 :][:2])) // 2
 
 
-def example_sheets(
-    truth: NDArray[np.float32], answers: Mapping[str, NDArray[np.float32]]
-) -> tuple[Figure, Figure]:
+def example_sheets(images: Mapping[str, NDArray[np.float32]]) -> tuple[Figure, Figure]:
     """The truth and every method's answer, and the errors in the same places.
 
     Two sheets, because one is grey and the other is not: on one they would share a palette, and
@@ -272,16 +271,30 @@ def example_sheets(
 
     Parameters
     ----------
-    truth
-        Image in window units.
-    answers
-        Method to its image, of the same shape.
+    images
+        ``truth``, then each method, to its image in window units; all of one shape.
     """
-    errors = {name: image - truth for name, image in answers.items()}
+    errors = {n: image - images["truth"] for n, image in images.items() if n != "truth"}
     return (
-        sheet({"truth": truth, **answers}, cmap="gray", vmin=0, vmax=1),
+        sheet(images, cmap="gray", vmin=0, vmax=1),
         sheet({"": None, **errors}, cmap="RdBu_r", vmin=-ERROR, vmax=ERROR),
     )
+
+
+def m_mode_sheet(films: Mapping[str, NDArray[np.float32]]) -> Figure:
+    """The middle row of films against time, which runs to the right through two heartbeats.
+
+    Parameters
+    ----------
+    films
+        Name to ``(frames, height, width)`` in window units; all of one shape.
+    """
+    shown = {}
+    for name, film in films.items():
+        row = film[:, film.shape[1] // 2]
+        beats = np.concatenate([row, row])
+        shown[name] = np.repeat(beats.T, max(1, row.shape[1] // len(beats)), axis=1)
+    return sheet(shown, cmap="gray", vmin=0, vmax=1)
 
 
 def sheet(images: Mapping[str, NDArray[Any] | None], **look: Any) -> Figure:

@@ -148,7 +148,7 @@ def _hidden_slice(check: SelfCheck) -> tuple[Figure, Figure]:
     """The middle one of the hidden slices with the answers, and the errors of these."""
     middle = len(check.slices) // 2
     answers = {name: answer[middle].clip(0, 1) for name, answer in check.answers.items()}
-    return example_sheets(check.truth[middle].clip(0, 1), answers)
+    return example_sheets({"truth": check.truth[middle].clip(0, 1), **answers})
 
 
 def _measures(volumes: Volumes) -> list[list[str]]:
