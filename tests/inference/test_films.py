@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,11 @@ from tiny_model import reconstructed, tiny_model
 
 from calid.data.intensity import IntensityWindow
 from calid.data.phantom import HeartPhantom
+from calid.errors import CalidWarning
 from calid.inference.model import FEWEST_FRAMES, Model
 from calid.inference.options import Answer
+from calid.inference.reconstruct import heartbeat
+from calid.models.motion import Frames
 from calid.stack import SliceStack, Volume
 
 FRAMES = 6
@@ -69,6 +73,49 @@ def test_frames_are_registered_together_unless_they_are_not_to(
     apart = reconstructed(model, film, factor=2, frame_by_frame=True)
     assert (dense.frames_together, apart.frames_together) == (FRAMES, 1)
     assert far(dense.data, apart.data) > 5
+
+
+def half(slices: int = 3) -> SliceStack:
+    """From end-diastole to end-systole, in eight frames."""
+    phases = tuple(0.4 * np.arange(8) / 8)
+    return HeartPhantom(2).acquire(slices=slices, start=20.0, field_of_view=48.0, phases=phases)
+
+
+def test_the_last_frame_of_a_part_of_a_beat_is_not_followed_by_the_first(
+    model: Model, film: SliceStack, dense: Volume
+) -> None:
+    assert dense.provenance["settings"]["whole_heartbeat"] is True
+    with pytest.warns(CalidWarning, match="not a whole heartbeat: its last frame is far"):
+        part = reconstructed(model, half(), factor=2)
+    assert part.provenance["settings"]["whole_heartbeat"] is False
+    alone = reconstructed(model, half(), factor=2, frame_by_frame=True)
+    assert alone.provenance["settings"]["whole_heartbeat"] is None
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_the_last_frame_matters_to_the_first_around_the_beat_alone(
+    model: Model, periodic: bool
+) -> None:
+    film = np.random.default_rng(0).random((8, 3, 32, 32), np.float32)
+    other = film.copy()
+    other[-1] += 0.1
+    given = np.arange(3) * 10.0, np.array([4.0, 15.0]), (1.5, 1.5), Answer(dial=0)
+    one, two = (
+        np.concatenate([x for _, x in model.film(f, *given, frames=Frames(8, periodic))], 2)[0]
+        for f in (film, other)
+    )
+    change = np.abs(two - one).mean((1, 2, 3))
+    assert bool(change[0] > 0.5 * change[-2]) is periodic
+    assert change[3] < 0.3 * change[-2]
+
+
+@pytest.mark.parametrize(("cycle", "whole"), [(0.8, True), (1.0, True), (1.3, False)])
+def test_the_time_between_r_waves_decides_where_it_is_known(cycle: float, whole: bool) -> None:
+    stack = replace(half(), frame_times=np.arange(8) / 8, cycle=cycle)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert heartbeat(stack) == Frames(8, periodic=whole)
+    assert [str(w.message).count(f"1 s of {cycle:.2g} s") for w in said] == [1] * (not whole)
 
 
 @pytest.mark.parametrize("count", [1, FEWEST_FRAMES - 1])

@@ -234,6 +234,8 @@ def test_other_fields_tell_the_time(
         found = read_dicom(save(images, tmp_path, shuffle=2))
     assert found.report.time_from == clock
     np.testing.assert_allclose(found.stack.frame_times, np.arange(3) * step)
+    # Times that the cycle was cut into do not say how much of it the frames cover.
+    assert found.stack.cycle == (None if clock in ("temporal position", "instance number") else 0.8)
     np.testing.assert_array_equal(found.stack.data[1, 2], pixels(images[7]))
     notes = [str(w.message) for w in caught]
     assert len(notes) == (said is not None)
