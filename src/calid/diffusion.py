@@ -1,6 +1,7 @@
 """Diffusion without networks: paths, what a denoiser predicts, samplers. Pure functions.
 
-A path goes from data at ``t = 0`` to noise at ``t = 1``: ``x_t = alpha(t) x_0 + sigma(t) noise``.
+The path of a denoiser goes from data at ``t = 0`` to noise at ``t = 1``: ``x_t = alpha(t) x_0 +
+sigma(t) noise``. Only `euler` runs the other way, from a start at ``t = 0`` to data at ``t = 1``.
 
 With the exact denoiser of a Gaussian N(m, s^2) and ``alpha(1) = 0``, `ddim` gives its mean at any
 number of steps, and its standard deviation to first order in 1/steps (0 at one step, which returns
@@ -101,7 +102,7 @@ def data_from_velocity(speed: Tensor, x: Tensor, t: Tensor) -> Tensor:
     return x - _column(t, x) * speed
 
 
-def logit_normal(normal: Tensor, location: float = 0.0, scale: float = 1.0) -> Tensor:
+def logit_normal(normal: Tensor) -> Tensor:
     """Training times in (0, 1), dense in the middle (Esser et al., ICML 2024, eq. 19).
 
     Parameters
@@ -109,7 +110,7 @@ def logit_normal(normal: Tensor, location: float = 0.0, scale: float = 1.0) -> T
     normal
         Standard normal numbers, any shape.
     """
-    return torch.sigmoid(location + scale * normal)
+    return torch.sigmoid(normal)
 
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -121,7 +122,7 @@ Estimate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""``(x_t, t)`` to E[x_1 - x_0 | x_t] on the straight path from a start ``x_0`` to data ``x_1``."""
+"""``(x_t, t)`` to E[z - z_0 | x_t] on the straight path from a start ``z_0`` to data ``z``."""
 
 
 def euler(velocity: Velocity, x: Tensor, steps: int) -> Tensor:

@@ -47,6 +47,10 @@ def test_a_window_is_never_empty(data):
     np.testing.assert_array_equal(window.normalise(data), 0)
 
 
+def restored(window: IntensityWindow, scaled: np.ndarray) -> np.ndarray:
+    return scaled * (window.high - window.low) + window.low
+
+
 def test_the_window_is_restored_where_nothing_was_clipped() -> None:
     data = np.random.default_rng(0).normal(300, 80, (2, 3, 40, 40)).astype(np.int16)
     window = IntensityWindow.of(data)
@@ -56,15 +60,17 @@ def test_the_window_is_restored_where_nothing_was_clipped() -> None:
     assert scaled.dtype == np.float32
     inside = (scaled > 0) & (scaled < CEILING)
     assert inside.mean() > 0.99
-    np.testing.assert_allclose(window.restore(scaled)[inside], data[inside], atol=1e-3)
-    np.testing.assert_array_equal(np.rint(window.restore(scaled)[inside]), data[inside])
+    np.testing.assert_allclose(restored(window, scaled)[inside], data[inside], atol=1e-3)
+    np.testing.assert_array_equal(np.rint(restored(window, scaled)[inside]), data[inside])
 
 
 def test_the_window_clips_at_its_ceiling_and_at_zero() -> None:
     window = IntensityWindow(100.0, 300.0)
     data = np.array([0, 100, 200, 300, 400, 401, 32767], dtype=np.int16)
     np.testing.assert_allclose(window.normalise(data), [0, 0, 0.5, 1, 1.5, 1.5, 1.5])
-    np.testing.assert_allclose(window.restore(np.float32([-0.5, 0, 0.5, 1.5])), [0, 100, 200, 400])
+    np.testing.assert_allclose(
+        restored(window, np.float32([-0.5, 0, 0.5, 1.5])), [0, 100, 200, 400]
+    )
 
 
 @pytest.mark.parametrize("value", [0, -7, 1000])
@@ -73,4 +79,4 @@ def test_a_constant_image_becomes_zero_and_comes_back(value: int) -> None:
     window = IntensityWindow.of(data)
     scaled = window.normalise(data)
     assert not scaled.any()
-    np.testing.assert_array_equal(window.restore(scaled), data)
+    np.testing.assert_array_equal(restored(window, scaled), data)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from command_line import run
@@ -65,7 +66,8 @@ def test_a_preset_is_one_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(preset, stacks, small, tmp_path / "out") == 0
-    said = capsys.readouterr().out
+    caught = capsys.readouterr()
+    said = caught.out + caught.err
     assert "GB of disk" in said
     assert "draw 2 of 2" in said
     state, config = load_tensors(tmp_path / "out" / f"{preset}.safetensors", "interpolator")
@@ -73,9 +75,36 @@ def test_a_preset_is_one_command(
     model.load_state_dict(state)
     assert (model.transport is None) == (preset == "paper")
     stages = ["posterior", "transport"][: 1 if preset == "paper" else 2]
+    assert ("too few films" in said) == (preset == "default")
     for stage in stages:
         lines = (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()
         assert [json.loads(x)["step"] for x in lines] == [1, 2, 2]
+
+
+@pytest.mark.slow
+def test_films_among_the_data_teach_the_mixing_of_frames_last(
+    stacks: tuple[Path, Path], small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "films"
+    data.mkdir()
+    for seed in range(12):
+        phases = tuple(np.arange(6) / 6)
+        film = HeartPhantom(seed).acquire(slices=4, spacing=3.0, field_of_view=96, phases=phases)
+        image = nib.Nifti1Image(film.data.transpose(3, 2, 1, 0), film.affine)
+        image.header.set_zooms((*image.header.get_zooms()[:3], 0.15))
+        image.header.set_xyzt_units("mm", "sec")
+        nib.save(image, data / f"subject{seed}_cine.nii.gz")
+    out = tmp_path / "out"
+    given = "--data", data, "--validation", stacks[1], "--autoencoder", small, "--out", out
+    command = "train", "default", *given, "--device", "cpu", "--film-steps", 3
+    assert run(*command) == 0
+    assert "too few films" not in capsys.readouterr().err
+    lines = [json.loads(x) for x in (out / "films" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 3]
+    assert {"regression", "alone_regression"} <= lines[-1]["validation"].keys()
+    state = states(out / "default.safetensors")
+    assert any(w.any() for name, w in state.items() if name.endswith("weigh.weight"))
+    assert len(list((out / "tuples").glob("film-*"))) > 12
 
 
 @pytest.mark.slow

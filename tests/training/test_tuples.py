@@ -198,13 +198,13 @@ def test_films_are_tuples_of_all_frames_in_one_crop_that_know_each_other(tmp_pat
 
 def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Frames] = []
-    registered = tuples_module.registered
+    original = tuples_module.register
 
     def watched(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames) -> Tensor:
         seen.append(frames)
-        return registered(pair, distance, gate, frames)
+        return original(pair, distance, gate, frames)
 
-    monkeypatch.setattr(tuples_module, "registered", watched)
+    monkeypatch.setattr(tuples_module, "register", watched)
     film = film_tuples(BEATING[0], encode, 32)
     assert seen == [Frames(8)]
     assert len(film) == 8 * 4
@@ -214,13 +214,13 @@ def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatc
 
 def test_a_film_cut_short_is_taken_as_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Frames] = []
-    registered = tuples_module.registered
+    original = tuples_module.register
 
     def watched(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames) -> Tensor:
         seen.append(frames)
-        return registered(pair, distance, gate, frames)
+        return original(pair, distance, gate, frames)
 
-    monkeypatch.setattr(tuples_module, "registered", watched)
+    monkeypatch.setattr(tuples_module, "register", watched)
     half = dataclasses.replace(beating("z", 16, 4), frames=beating("z", 16, 4).frames[:8])
     assert film_tuples(half, encode, 32).frames == Frames(8, periodic=False)
     assert seen == [Frames(8, periodic=False)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from calid.baselines.latent_rules import slerp
 from calid.diffusion import ddim, invert, time_grid, variance_preserving
 from calid.errors import UsageError
-from calid.models.interpolator import FEATURES, PERIOD, Neighbours, believed
+from calid.models.interpolator import FEATURES, PERIOD, Neighbours, clipped_data
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, fourier_features
 from calid.models.store import load_network, save_tensors
 from calid.models.unet import UNet
@@ -164,12 +164,12 @@ class DiffusionAutoencoder(nn.Module):
     def invert(self, latents: Tensor, code: Tensor, steps: int) -> Tensor:
         """Stochastic codes: the noise that `render` turns into these latents."""
         predict, times = partial(self.noise, code=code), time_grid(steps, latents.device).flip(0)
-        return invert(predict, believed, latents, variance_preserving, times)
+        return invert(predict, clipped_data, latents, variance_preserving, times)
 
     def render(self, noise: Tensor, code: Tensor, steps: int) -> Tensor:
         """Latents ``(batch, channels, h, w)`` of stochastic and semantic codes."""
         predict, times = partial(self.noise, code=code), time_grid(steps, noise.device)
-        return ddim(predict, believed, noise, variance_preserving, times)
+        return ddim(predict, clipped_data, noise, variance_preserving, times)
 
     def forward(self, neighbours: Neighbours, steps: int = default_steps) -> Tensor:
         """Latents ``(targets, channels, h, w)``; see `LatentRule`.

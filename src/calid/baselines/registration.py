@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 from calid.errors import UsageError
 from calid.geometry.pixels import PixelGrid
 from calid.models.interpolator import Neighbours
-from calid.models.motion import registered
+from calid.models.motion import register
 
 __all__ = ["blend", "registration"]
 
@@ -105,7 +105,7 @@ def blend(
         apart = np.append(positions[upper - 1 : upper + 1] - target, [0.0, 0.0])
         distance = torch.from_numpy(apart).float()[None]
         known = Neighbours(pair, distance, pair, pair)
-        moved = registered(pair, distance[:, :2], known.gate)
+        moved = register(pair, distance[:, :2], known.gate)
         out.append(known.weighted(moved))
     answer: NDArray[np.float32] = grid.leave(torch.cat(out)).numpy()
     return answer

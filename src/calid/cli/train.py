@@ -113,7 +113,7 @@ class _RecipeTraining(_Training):
     """Options of the trainings that `calid.training.recipes` describes."""
 
     steps: int = 0
-    """Optimiser steps; 0 for the recipe's."""
+    """Optimiser steps; 0 for the recipe's. Of `default`: of each training but the last."""
     phantoms: int | None = None
     """Synthetic hearts beside the data. Without, the recipe's number."""
 
@@ -176,7 +176,6 @@ class _TupleTraining(_RecipeTraining):
     """Weights of stage 1. Without, those of the package."""
     draws: int = 0
     """Passes over the data when tuples are made; 0 for the recipe's."""
-    film_steps: ClassVar[int] = 0
 
     def run(self) -> None:
         """Train the network and then what builds on it, if any; leave OUT/NAME.safetensors."""
@@ -226,7 +225,11 @@ class _TupleTraining(_RecipeTraining):
                     return
                 batch, seed = self.batch(third), third.seed
                 task = film_task(model.eval(), films, held_out, weights, batch, seed, device)
-                self.follow(task, third, self.out / "films", device, self.film_steps)
+                self.follow(task, third, self.out / "films", device, self.steps_of_films())
+
+    def steps_of_films(self) -> int:
+        """Steps of the mixing of frames; 0 for the recipe's."""
+        return 0
 
     def cache(self, recipe: Recipe, config: TupleConfig, device: torch.device) -> _Cache:
         """Films, and what makes tuples of them in OUT/tuples, where every training finds them."""
@@ -323,8 +326,12 @@ class TrainDefault(_TupleTraining):
     """Stage 2: how one slice becomes the next, the `default` preset. No labels are needed."""
 
     network = "default"
-    film_steps: int = 0  # type: ignore[misc]
+    film_steps: int = 0
     """Optimiser steps of the mixing of frames, which comes last; 0 for the recipe's."""
+
+    def steps_of_films(self) -> int:
+        """As the option says."""
+        return self.film_steps
 
 
 @dataclass(frozen=True, kw_only=True)

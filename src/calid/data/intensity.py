@@ -66,7 +66,3 @@ class IntensityWindow:
         if not math.isnan(self.blank):
             images[np.asarray(data) == self.blank] = 0
         return images
-
-    def restore(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Window units back to stored units, not rounded."""
-        return np.asarray(data * (self.high - self.low) + self.low, np.float32)

@@ -248,7 +248,7 @@ class _Filling:
         self.data[:, place] = _stored(samples.mean(axis=0), window, stored)
 
     def volume(self) -> Volume:
-        """What has become of it."""
+        """The volume, when all targets have been put."""
         return Volume(
             data=self.data,
             affine=self.dense.affine,
@@ -282,7 +282,7 @@ def _stored(
     np.clip(values, *_bounds(like), out=values)
     if np.issubdtype(like.dtype, np.integer):
         np.rint(values, out=values)
-    # Between two neighbouring doubles, 64-bit integers have a range of their own.
+    # Doubles cannot hold every 64-bit integer: the cast can leave the range by rounding.
     return values.astype(like.dtype).clip(like.min(), like.max())
 
 

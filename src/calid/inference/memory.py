@@ -135,7 +135,7 @@ def fit_memory(demand: Demand, max_memory: float | None, device: torch.device) -
     at_once = AT_ONCE
     while True:
         networks = demand.networks(at_once)
-        total = LIBRARIES + demand.arrays + (networks if shared else 0.0)
+        total = demand.total(at_once) - (0.0 if shared else networks)
         if total <= limit and networks <= free:
             return at_once
         if at_once == 1:

@@ -26,14 +26,13 @@ from calid.inference.memory import AT_ONCE, Parts
 from calid.inference.options import Answer, Generation
 from calid.models.autoencoder import Autoencoder
 from calid.models.interpolator import (
-    Encoded,
     LatentInterpolator,
     Neighbours,
     depth_for,
     midpoints,
 )
 from calid.models.layers import channels_last
-from calid.models.motion import STILL, Frames, registered
+from calid.models.motion import ONE_FRAME, Frames, register
 from calid.models.store import check_latents, load_autoencoder, load_interpolator
 from calid.runtime import PrecisionName, Runtime, choose_runtime
 from calid.segmentation.segment import Segmenter
@@ -44,7 +43,7 @@ __all__ = ["FEWEST_FRAMES", "Film", "Model", "Preset", "load_model", "model_for"
 Preset = Literal["default", "paper"]
 
 FEWEST_FRAMES = 4
-"""Shorter films are no heartbeat (diastole and systole, say): their frames stand alone."""
+"""In shorter films (diastole and systole, say) every frame is processed by itself."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Film:
     images: Tensor
     latents: Tensor
     positions: NDArray[np.float64]
-    frames: Frames = STILL
+    frames: Frames = ONE_FRAME
     region: Region | None = None
 
     def cut(self, images: Tensor) -> Tensor:
@@ -157,7 +156,9 @@ class Model:
         NDArray
             ``(samples, targets, height, width)``, as `film`.
         """
-        parts = self.film(images[None], positions, targets, spacing, answer, at_once, STILL, region)
+        parts = self.film(
+            images[None], positions, targets, spacing, answer, at_once, ONE_FRAME, region
+        )
         return np.concatenate([drawn[:, 0] for _, drawn in parts], axis=1)
 
     @torch.no_grad()
@@ -188,8 +189,8 @@ class Model:
             Most images that go through a network together. A target is registered in all of its
             frames at once, however many they are.
         frames
-            How they follow each other, or `STILL` for each by itself; without, one heartbeat, whole
-            or in part as the images show.
+            How they follow each other, or `ONE_FRAME` for each by itself; without, one heartbeat,
+            whole or in part as the images show.
         region
             Where the networks generate; outside of it slices are registered and blended. Everywhere
             without.
@@ -217,15 +218,15 @@ class Model:
             noise = [self._noise(film, answer.seed, upper, number) for number in range(count)]
             if not net.config.registered:
                 drawn = [self._midpoints(film, targets[gap], upper, n, answer.steps) for n in noise]
-                yield gap, _left(grid, torch.stack(drawn), len(images))
+                yield gap, _on_own_pixels(grid, torch.stack(drawn), len(images))
                 continue
             for part in Parts(gap.stop - gap.start, most):
                 with part as few:
                     some = slice(gap.start + few.start, gap.start + few.stop)
-                    shown = self._drawn(film, targets[some], upper, noise, answer, at_once)
-                    yield some, _left(grid, shown, len(images))
+                    shown = self._generated(film, targets[some], upper, noise, answer, at_once)
+                    yield some, _on_own_pixels(grid, shown, len(images))
 
-    def _drawn(
+    def _generated(
         self,
         film: Film,
         targets: NDArray[np.float64],
@@ -248,8 +249,8 @@ class Model:
         for part in Parts(len(blend), at_once):
             with part as few:
                 around = known.part(few)
-                # g^2 x + (1 - g^2) b: near an acquired slice registered pixels know more than
-                # networks.
+                # g^2 x + (1 - g^2) b: near an acquired slice registered pixels are more accurate
+                # than generated ones.
                 weight = around.neighbours.gate[:, 0].square()
                 for number, one in enumerate(noise):
                     draw = one.expand(len(weight), -1, -1, -1)
@@ -257,13 +258,15 @@ class Model:
                         with self.runtime.autocast():
                             latents = net.sample(around, draw, answer.steps)
                         image = self.decode(latents)
-                    elif answer.dial == 0:
-                        assert around.mean is not None
-                        image = self.decode(around.mean)
                     else:
-                        with self.runtime.autocast():
-                            latents = net.crisp(around, draw, answer.steps)
-                        image = self._dialled(around, latents, answer.dial)
+                        assert around.mean is not None
+                        assert answer.dial is not None
+                        image = self.decode(around.mean)
+                        if answer.dial > 0:
+                            with self.runtime.autocast():
+                                latents = net.crisp(around, draw, answer.steps)
+                            # x = D(mu) + dial (D(z) - D(mu)), in pixels.
+                            image = torch.lerp(image, self.decode(latents), answer.dial)
                     shown[number, few] = weight * image + (1 - weight) * shown[number, few]
         if film.region is None:
             return shown
@@ -274,11 +277,11 @@ class Model:
     ) -> NDArray[np.float32]:
         """Images ``(slices, height, width)`` through the autoencoder and back.
 
-        The ceiling of everything that is generated in its latent space.
+        No image that is generated in its latent space can be closer to the truth.
         """
         grid = PixelGrid.of(images.shape, spacing)
         with torch.no_grad():
-            entered = _entered(grid, images[None])[0].to(self.device)
+            entered = _on_grid(grid, images[None])[0].to(self.device)
             shown = self.decode(self.encode(entered)).cpu()
         return grid.leave(shown).clamp(0, CEILING).numpy()
 
@@ -287,12 +290,12 @@ class Model:
         images: NDArray[np.float32],
         positions: NDArray[np.float64],
         grid: PixelGrid,
-        frames: Frames = STILL,
+        frames: Frames = ONE_FRAME,
         region: Region | None = None,
         at_once: int = AT_ONCE,
     ) -> Film:
         """Acquired slices ``(frames, slices, height, width)`` on the grid, and encoded."""
-        shown = _entered(grid, images).to(self.device)
+        shown = _on_grid(grid, images).to(self.device)
         film = Film(shown, shown, positions, frames, region)
         latents = self.encode(film.cut(shown).flatten(0, 1), at_once)
         return replace(film, latents=latents.unflatten(0, images.shape[:2]))
@@ -306,10 +309,10 @@ class Model:
                 latents.append(self.autoencoder.encode(batch).float())
         return torch.cat(latents)
 
-    def decode(self, latents: Tensor, at_once: int = AT_ONCE) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Images ``(slices, height, width)`` of latents ``(slices, channels, h, w)``, float32."""
         images = []
-        for part in Parts(len(latents), at_once):
+        for part in Parts(len(latents), AT_ONCE):
             with part as some, self.runtime.autocast():
                 batch = latents[some].contiguous(memory_format=torch.channels_last)
                 images.append(self.autoencoder.decode(batch)[:, 0].float())
@@ -335,14 +338,6 @@ class Model:
         generator = seeded(seed, upper, number)
         return torch.randn((1, *film.latents.shape[2:]), generator=generator).to(self.device)
 
-    def _dialled(self, known: Encoded, crisp: Tensor, dial: float | None) -> Tensor:
-        """Images at a position of the dial; the crisp answer without one."""
-        image = self.decode(crisp)
-        if dial in (None, 1) or known.mean is None:
-            return image
-        # x = D(mu) + dial (D(z) - D(mu)), in pixels.
-        return torch.lerp(self.decode(known.mean), image, dial)
-
     def _neighbours(
         self, film: Film, targets: NDArray[np.float64], upper: int, at_once: int
     ) -> tuple[Neighbours, Tensor]:
@@ -352,14 +347,14 @@ class Model:
         """
         known = self.around(film, targets, upper)
         pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
-        moved = registered(pair, known.distance[:, :2], known.gate, film.frames)
+        moved = register(pair, known.distance[:, :2], known.gate, film.frames)
         carried = self.encode(film.cut(moved).flatten(0, 1), at_once).unflatten(0, (-1, 2))
         return replace(known, moved=carried), known.weighted(moved)
 
     def _midpoints(
         self, film: Film, targets: NDArray[np.float64], upper: int, noise: Tensor, steps: int
     ) -> Tensor:
-        """The paper's way: midpoints until there are as many as targets; the nearest of them."""
+        """As in the paper: halve the gap until there are enough slices, take the nearest ones."""
         depth = depth_for(len(targets))
         low, high = film.positions[upper - 1], film.positions[upper]
         place = np.rint((targets - low) / (high - low) * 2**depth).astype(int)
@@ -393,7 +388,7 @@ def _gaps(
         yield upper, slice(begin, end)
 
 
-def _left(grid: PixelGrid, shown: Tensor, frames: int) -> NDArray[np.float32]:
+def _on_own_pixels(grid: PixelGrid, shown: Tensor, frames: int) -> NDArray[np.float32]:
     """Images ``(samples, frames * targets, ...)`` in the pixels that they came in.
 
     Their shape is ``(samples, frames, targets, height, width)``.
@@ -403,7 +398,7 @@ def _left(grid: PixelGrid, shown: Tensor, frames: int) -> NDArray[np.float32]:
     return images
 
 
-def _entered(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
+def _on_grid(grid: PixelGrid, images: NDArray[np.float32]) -> Tensor:
     """Images ``(frames, slices, height, width)`` on the padded grid."""
     flat = torch.from_numpy(images).flatten(0, 1)
     entered: Tensor = grid.enter(flat).clamp(0, CEILING).unflatten(0, images.shape[:2])

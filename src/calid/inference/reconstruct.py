@@ -16,7 +16,7 @@ from calid.inference.memory import Demand, fit_memory
 from calid.inference.model import FEWEST_FRAMES, Model, model_for
 from calid.inference.options import Generation
 from calid.inference.record import record
-from calid.models.motion import STILL, Frames
+from calid.models.motion import ONE_FRAME, Frames
 from calid.segmentation.heart import checked, heart_region
 from calid.stack import SliceStack, Volume
 
@@ -26,7 +26,7 @@ COVERED = 0.85
 """Share of the time between R waves from which a film counts as whole."""
 
 DEFAULTS = Generation()
-"""What is generated if nothing is said."""
+"""Default options."""
 
 
 def reconstruct(
@@ -84,11 +84,11 @@ def reconstruct(
     demand = Demand.of(stack, factor, answer.samples, uncertainty)
     at_once = fit_memory(demand, wanted.max_memory, model.device)
     stack, shifts = checked(stack, model.segmenter, wanted.fix_shifts)
-    # Samples differ everywhere: outside of a region they would agree, as if nothing were in doubt.
+    # Outside of a region all samples would be equal, and their standard deviation 0.
     whole = wanted.region == "whole" or answer.samples > 0
     region = None if whole else heart_region(stack, model.segmenter)
     together = stack.n_frames >= FEWEST_FRAMES and not wanted.frame_by_frame
-    frames = heartbeat(stack) if together else STILL
+    frames = heartbeat(stack) if together else ONE_FRAME
     method = partial(model.film, answer=answer, at_once=at_once, frames=frames, region=region)
     volume = fill(stack, method, plan(stack, factor), uncertainty, on_frame)
     grid = PixelGrid.of(stack.shape, stack.pixel_spacing)

@@ -36,10 +36,22 @@ from calid.diffusion import (
     variance_preserving,
 )
 from calid.models.layers import fourier_features
-from calid.models.motion import STILL, Frames
+from calid.models.motion import ONE_FRAME, Frames
 from calid.models.unet import Injection, UNet
 
-__all__ = ["DEFAULT", "PAPER", "Encoded", "InterpolatorConfig", "LatentInterpolator", "Neighbours"]
+__all__ = [
+    "DEFAULT",
+    "PAPER",
+    "Encoded",
+    "InterpolatorConfig",
+    "LatentInterpolator",
+    "Neighbours",
+    "clipped_data",
+    "depth_for",
+    "gate_at",
+    "midpoints",
+    "start",
+]
 
 
 @dataclass(frozen=True)
@@ -64,17 +76,16 @@ class InterpolatorConfig:
         Widths in time, as a share of the heartbeat, over which tau_1 mixes the frames of a film;
         without, it sees each frame by itself.
     residual
-        Standard deviation of latent minus mean in a wide gap; the denoiser sees residuals in this
-        unit.
+        ``S``, the standard deviation of latent minus mean in a wide gap: the denoiser's residuals
+        are divided by it.
     approach, start_noise
-        Where the transport starts: this far from the mean towards the blend of the registered
-        neighbours, and with noise of this standard deviation.
+        ``a`` and ``s`` of the transport's start ``z_0 = mu + a (b - mu) + s g eps`` in training.
     answer_noise
-        The same when an answer is drawn: less noise than the transport was trained with leaves
-        less grain where a slice is dark, and less crispness. Chosen on held-out slices.
+        ``s`` at inference. A smaller one leaves less grain where a slice is dark, and less
+        crispness; chosen on the validation set by ``benchmarks/tradeoff.py``.
     dial
         Position between the mean, 0, and the end of the transport, 1, that users get unless they
-        ask for another; chosen on held-out slices.
+        ask for another; chosen on the validation set by ``benchmarks/tradeoff.py``.
     transport_steps, sampler_steps
         Euler steps of the transport, and of DDIM for a posterior sample.
     """
@@ -146,14 +157,8 @@ class Neighbours:
 
     @property
     def gate(self) -> Tensor:
-        """``g``, ``(targets, 1, 1, 1)``: 0 on an acquired slice, towards 1 in a wide gap.
-
-        ``g = h / sqrt(h^2 + (5 mm)^2)`` with the harmonic mean ``h`` of both distances. Everything
-        that is not copied from a neighbour is in this unit.
-        """
-        below, above = self.distance[:, :2].abs().unbind(1)
-        mean = 2 * below * above / (below + above)
-        return (mean / (mean.square() + GATE**2).sqrt())[:, None, None, None]
+        """``g`` of every target, see `gate_at`."""
+        return gate_at(self.distance)
 
 
 GATE = 5.0
@@ -163,7 +168,23 @@ FEATURES, PERIOD = 32, 160.0
 """Fourier features of a distance and the longest wavelength among them in mm."""
 
 LATENT_RANGE = 4.0
-"""Standard deviations beyond which an estimate of a latent is not believed."""
+"""Standard deviations to which an estimate of a clean latent is clipped."""
+
+
+def gate_at(distance: Tensor) -> Tensor:
+    """``g``, ``(targets, 1, 1, 1)``: 0 on an acquired slice, towards 1 in a wide gap.
+
+    ``g = h / sqrt(h^2 + (5 mm)^2)`` with the harmonic mean ``h`` of the distances to both adjacent
+    slices. Corrections, residuals and noise are multiplied by it.
+
+    Parameters
+    ----------
+    distance
+        As `Neighbours.distance`; more than the first two columns are ignored.
+    """
+    below, above = distance[:, :2].abs().unbind(1)
+    mean = 2 * below * above / (below + above)
+    return (mean / (mean.square() + GATE**2).sqrt())[:, None, None, None]
 
 
 class LatentInterpolator(nn.Module):
@@ -188,7 +209,7 @@ class LatentInterpolator(nn.Module):
         """What mixes the frames of a film, in tau_1."""
         return nn.ModuleList([*self.tau_1.mix_down, *self.tau_1.mix_up])
 
-    def encode(self, neighbours: Neighbours, frames: Frames = STILL) -> Encoded:
+    def encode(self, neighbours: Neighbours, frames: Frames = ONE_FRAME) -> Encoded:
         """tau_1 and tau_2: all that does not change over a sampler's steps, and between samples.
 
         Parameters
@@ -234,8 +255,8 @@ class LatentInterpolator(nn.Module):
         state = state.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.denoiser(state, embedding, known.injected)[0]
         if known.mean is None:
-            # eps_theta = sigma x + alpha F: x itself is the answer where there is little but noise,
-            # and the estimate of the latent, alpha x - sigma F, divides by nothing small.
+            # eps_theta = sigma x + alpha F: the network predicts the velocity F (Salimans and Ho,
+            # ICLR 2022), from which the noise follows.
             alpha, sigma = (c[:, None, None, None] for c in variance_preserving(t))
             out = sigma * x + alpha * out
         return out
@@ -252,17 +273,17 @@ class LatentInterpolator(nn.Module):
         """
         predict, times = partial(self.predict, known=known), time_grid(steps, noise.device)
         if known.mean is None:
-            return ddim(predict, believed, noise, variance_preserving, times)
+            return ddim(predict, clipped_data, noise, variance_preserving, times)
         # z = mu + S g r
         scale = self.config.residual * known.neighbours.gate
         return known.mean + scale * ddim(predict, data_from_velocity, noise, rectified_flow, times)
 
     def crisp(self, known: Encoded, noise: Tensor, steps: int) -> Tensor:
-        """The answer as crisp as a real slice, ``(targets, channels, h, w)``; `DEFAULT` only.
+        """The end of the transport, ``(targets, channels, h, w)``; `DEFAULT` only.
 
-        Posterior-mean rectified flow (Ohayon et al., ICLR 2025) from a start that keeps the
-        neighbours' walls. The way from there is deterministic: targets and frames that share their
-        noise stay as coherent as their means are.
+        Posterior-mean rectified flow (Ohayon et al., ICLR 2025), started near the blend so that the
+        edges of the registered neighbours are kept. Given its start it is deterministic: targets
+        and frames that share their noise are as coherent as their means are.
 
         Parameters
         ----------
@@ -278,8 +299,8 @@ class LatentInterpolator(nn.Module):
         return euler(self.transport, first, steps)
 
 
-def believed(noise: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The latent that a prediction of the noise says, within what latents can be."""
+def clipped_data(noise: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The clean latent by a prediction of the noise, clipped to plausible values."""
     data = data_from_noise(noise, x, t, variance_preserving)
     # alpha(1) is 0.0066: dividing by it makes a large latent of a small error.
     return data.clamp(-LATENT_RANGE, LATENT_RANGE)
@@ -287,7 +308,7 @@ def believed(noise: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What tau_1 and tau_2 say about the targets.
+    """What tau_1 and tau_2 give for some targets.
 
     Parameters
     ----------
@@ -314,9 +335,10 @@ class Encoded:
 
 
 class Transport(nn.Module):
-    """``v(x_t, t)``: carries registered means to real latents, seeing its state and time alone.
+    """``v(x_t, t)``, from registered means to real latents; it sees its state and the time alone.
 
-    Conditioned on the neighbours it would sample the posterior, whose error is twice the mean's.
+    If it were conditioned on the neighbours it would sample the posterior, and a posterior sample
+    has twice the squared error of the mean.
     """
 
     def __init__(self, config: InterpolatorConfig) -> None:

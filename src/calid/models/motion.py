@@ -18,14 +18,13 @@ from calid.runtime import exact
 
 __all__ = [
     "GAP_UNIT",
-    "STILL",
+    "ONE_FRAME",
     "Frames",
     "box_means",
-    "carried",
     "enlarge",
     "partly_moved",
     "refined_motion",
-    "registered",
+    "register",
     "through_plane_motion",
     "warp",
 ]
@@ -41,8 +40,9 @@ DAMPING = 0.1
 BEAT = 0.1
 """Standard deviation of a window in time, as a share of the heartbeat."""
 CLOSING = 1.4
-"""Step from the last frame to the first, over the largest other one, from which a film is no whole
-heartbeat. 40 whole films of ACDC stay below, 31 of them are beyond when cut to half a beat."""
+"""Largest ratio of the step from the last frame to the first to the largest other step, in a film
+of a whole heartbeat. It is smaller in 40 whole films of ACDC, and larger in 31 of them when they
+are cut to half a beat."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Frames:
         return weights / weights.sum(1, keepdim=True)
 
 
-STILL = Frames()
+ONE_FRAME = Frames()
 """A single frame."""
 
 
@@ -123,8 +123,8 @@ def enlarge(displacement: Tensor, scale: int) -> Tensor:
     return scale * F.interpolate(displacement, scale_factor=float(scale), mode="bilinear")
 
 
-def carried(slices: Tensor, motion: Tensor, distance: Tensor) -> Tensor:
-    """Slices as a target sees them if anatomy moves like this through the gap.
+def warped_to_target(slices: Tensor, motion: Tensor, distance: Tensor) -> Tensor:
+    """Warp slices to a target, given the motion of the anatomy through the gap.
 
     Parameters
     ----------
@@ -141,12 +141,11 @@ def carried(slices: Tensor, motion: Tensor, distance: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def registered(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = STILL) -> Tensor:
-    """The slices below and above as a target between them sees them.
+def register(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = ONE_FRAME) -> Tensor:
+    """Register the slices below and above to a target between them.
 
-    In a narrow gap they also stay where they are, in part: thick slices overlap then, what both
-    show in one place is likely there between them, and the mean of two guesses errs less than
-    either. In a wide gap that would be a ghost.
+    In a narrow gap, unwarped slices are blended in: thick slices overlap then, and the mean of two
+    estimates has a smaller error than either. In a wide gap that would show two anatomies at once.
 
     Parameters
     ----------
@@ -174,20 +173,20 @@ def registered(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = ST
 def partly_moved(pair: Tensor, motion: Tensor, distance: Tensor, gate: Tensor) -> Tensor:
     """The slices of `registered` for a motion that is known, ``(targets, 2, height, width)``."""
     stay = (1 - gate.square()).square()
-    return stay * pair + (1 - stay) * carried(pair, motion, distance)
+    return stay * pair + (1 - stay) * warped_to_target(pair, motion, distance)
 
 
 @torch.no_grad()
 def through_plane_motion(
-    below: Tensor, above: Tensor, to_below: Tensor, to_above: Tensor, frames: Frames = STILL
+    below: Tensor, above: Tensor, to_below: Tensor, to_above: Tensor, frames: Frames = ONE_FRAME
 ) -> Tensor:
-    """Motion at a target between two slices, such that both agree when carried there.
+    """Motion at a target between two slices, such that both agree when warped to it.
 
     Coarse to fine, iterative Lucas-Kanade (Lucas and Kanade, 1981; the total flow is solved
     for in every window, as Le Besnerais and Champagnat, ICIP 2005), on both slices at once: the
     unknown is seen from the target, so that it is right at any position in the gap. In a film,
-    windows reach over neighbouring frames as well: what lies above what changes slowly, and noise
-    does not make it jump.
+    windows extend over neighbouring frames as well: the correspondence of two slices changes slowly
+    in time, and noise changes it less when frames are averaged.
 
     Parameters
     ----------
@@ -222,7 +221,7 @@ def refined_motion(
     motion: Tensor,
     to_below: Tensor,
     to_above: Tensor,
-    frames: Frames = STILL,
+    frames: Frames = ONE_FRAME,
 ) -> Tensor:
     """What `through_plane_motion` found, refined at the images' own resolution.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calid.models.layers import ChannelNorm, ResidualBlock, conv, zero_conv
-from calid.models.motion import STILL, Frames
+from calid.models.motion import ONE_FRAME, Frames
 
 __all__ = ["FrameMixing", "Injection", "UNet"]
 
@@ -47,7 +47,7 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(ResidualBlock(w, embedding) for w in widths)
         self.mix_down, self.mix_up = (
-            nn.ModuleList(FrameMixing(w, mixing) if mixing else Alone() for w in widths)
+            nn.ModuleList(FrameMixing(w, mixing) if mixing else NoMixing() for w in widths)
             for _ in range(2)
         )
         self.exit: nn.Module = nn.Identity()
@@ -61,7 +61,7 @@ class UNet(nn.Module):
         x: Tensor,
         embedding: Tensor,
         injected: Sequence[Tensor] = (),
-        frames: Frames = STILL,
+        frames: Frames = ONE_FRAME,
     ) -> tuple[Tensor, list[Tensor]]:
         """Output ``(batch, outputs, height, width)``, float32, and the features of every level.
 
@@ -102,7 +102,7 @@ class UNet(nn.Module):
 
 
 class FrameMixing(nn.Module):
-    """What the other frames of a film show: ``h + W [(N_s - 1) silu(norm(h))]`` over widths ``s``.
+    """What the other frames of a film show: ``h + W [(N_s - I) silu(norm(h))]`` over widths ``s``.
 
     ``N_s`` is a Gaussian mean over the frames (`Frames.nearness`). Its width is a share of the
     heartbeat, so one network serves films of any number of frames, periodic or not. A frame that
@@ -138,8 +138,8 @@ class FrameMixing(nn.Module):
         return out
 
 
-class Alone(nn.Module):
-    """Stands where a U-Net mixes no frames."""
+class NoMixing(nn.Module):
+    """The identity, in a U-Net that mixes no frames."""
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Unchanged."""

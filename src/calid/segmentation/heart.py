@@ -243,7 +243,7 @@ def told(shifts: Sequence[Shift]) -> str:
     if not shifts:
         return ""
     each = ", ".join(f"slice {s.slice} (counted from 0) by {s.size_mm:.1f} mm" for s in shifts)
-    return f"the heart lies off its neighbours in {each}. Were breath-holds different?"
+    return f"the heart lies off its neighbours in {each}. Breath-holds may have differed."
 
 
 def checked(

@@ -22,9 +22,16 @@ __all__ = ["AutoencoderObjective", "SliceBatch", "autoencoder_task"]
 
 @dataclass(frozen=True)
 class SliceBatch:
-    """Images ``(batch, 1, size, size)``, posterior noise, and a share or none.
+    """Some images and the random numbers of a step.
 
-    The share is by how much each image is mixed with the next one.
+    Parameters
+    ----------
+    images
+        ``(batch, 1, size, size)``.
+    noise
+        Standard normal, for the posterior.
+    share
+        Weight with which each image is mixed with the next one, if they are mixed.
     """
 
     images: Tensor

@@ -24,7 +24,7 @@ from calid.data.augment import seeded
 from calid.diffusion import diffuse, logit_normal, rectified_flow, variance_preserving, velocity
 from calid.models.interpolator import LatentInterpolator, Neighbours, start
 from calid.models.layers import channels_last
-from calid.models.motion import STILL, Frames
+from calid.models.motion import ONE_FRAME, Frames
 from calid.models.store import save_tensors
 from calid.runtime import choose_precision, computing
 from calid.training.loop import Task
@@ -69,15 +69,15 @@ class TupleBatch:
     noise: Tensor
     uniform: Tensor
     mean: Tensor | None = None
-    frames: Frames = STILL
+    frames: Frames = ONE_FRAME
 
 
 class NoiseObjective(nn.Module):
     """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2 / alpha^2``.
 
-    Without the weight this is the loss of Ho et al. (2020), which hardly counts times of little but
-    noise, where the neighbours matter most. With it errors count as errors of the velocity
-    ``alpha eps - sigma z`` do (Salimans and Ho, ICLR 2022), at all times alike.
+    The loss of Ho et al. (2020) without the weight gives almost no weight to times of nearly pure
+    noise, where the neighbours matter most. With it the loss is the squared error of the velocity
+    ``alpha eps - sigma z`` (Salimans and Ho, ICLR 2022): it is v-prediction, written in the noise.
     """
 
     def __init__(self, interpolator: LatentInterpolator) -> None:
@@ -116,7 +116,7 @@ class ResidualObjective(nn.Module):
         known = model.encode(batch.neighbours, batch.frames)
         assert known.mean is not None
         regression = ((known.mean - batch.truth) / gate).square().mean()
-        # The residual is the target of the denoiser, and no reason for the mean to move.
+        # The denoiser's target has no gradient: the second term must not change the mean.
         residual = (batch.truth - known.mean.detach()) / (model.config.residual * gate)
         t = logit_normal(torch.special.ndtri(batch.uniform.clamp(1e-4, 1 - 1e-4)))
         x = diffuse(residual, batch.noise, t, rectified_flow)
@@ -144,8 +144,9 @@ class TransportObjective(nn.Module):
         first = start(
             batch.neighbours, batch.mean, batch.noise, config.approach, config.start_noise
         )
-        x = diffuse(first, batch.truth, batch.uniform, rectified_flow)
-        error = self.transport(x, batch.uniform) - velocity(first, batch.truth)
+        t = batch.uniform[:, None, None, None]
+        x = (1 - t) * first + t * batch.truth
+        error = self.transport(x, batch.uniform) - (batch.truth - first)
         return {"loss": (error / batch.neighbours.gate).square().mean()}
 
 
@@ -289,7 +290,7 @@ def film_task(
             rows, sizes = [], []
             for film in held_out:
                 seen = part(film, torch.arange(len(film) // film.frames.count), seeded(seed, 10))
-                terms = objective(replace(seen, frames=STILL) if alone else seen)
+                terms = objective(replace(seen, frames=ONE_FRAME) if alone else seen)
                 rows.append(torch.stack([x.float() for x in terms.values()]).cpu() * len(film))
                 sizes.append(len(film))
             total = torch.stack(rows).sum(0) / sum(sizes)

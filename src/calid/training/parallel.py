@@ -73,7 +73,7 @@ def process_group(device: torch.device) -> Iterator[bool]:
 
 @contextmanager
 def first_process_first(device: torch.device) -> Iterator[None]:
-    """The first process does what the block says; the others do so after it."""
+    """Run the block in the first process, and then in the others."""
     with process_group(device) as parallel:
         if parallel and process_rank() > 0:
             dist.barrier()

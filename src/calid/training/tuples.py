@@ -22,8 +22,8 @@ from calid.data.augment import augment_intensity, crop, random_crop, seeded
 from calid.data.bank import Film, window_units
 from calid.errors import DataError
 from calid.io.atomic import atomic
-from calid.models.interpolator import Neighbours
-from calid.models.motion import STILL, Frames, registered
+from calid.models.interpolator import Neighbours, gate_at
+from calid.models.motion import ONE_FRAME, Frames, register
 
 __all__ = [
     "NARROW",
@@ -107,14 +107,14 @@ class Tuples:
     distance
         Signed mm from the target to the last four; 0 where there is none. ``(tuples, 4)``.
     frames
-        Of the film that they run over, frame by frame; `STILL` where each is by itself.
+        Of the film that they run over, frame by frame; `ONE_FRAME` where each is by itself.
     """
 
     latents: Tensor
     moved: Tensor
     index: Tensor
     distance: Tensor
-    frames: Frames = STILL
+    frames: Frames = ONE_FRAME
 
     def __len__(self) -> int:
         return len(self.index)
@@ -360,7 +360,7 @@ def _tuples(
     encode: Encode,
 ) -> Tuples:
     """Tuples of one frame ``(slices, size, size)``."""
-    return _film(images[None], STILL, positions, options, encode)
+    return _film(images[None], ONE_FRAME, positions, options, encode)
 
 
 @torch.no_grad()
@@ -386,15 +386,13 @@ def _film(
     index = torch.where(index < 0, index, index + offset).flatten(0, 1)
     pages = images.flatten(0, 1)
     latents = _encoded(pages, encode)
-    empty = latents.new_empty(len(index), 2, 0)
-    gate = Neighbours(empty, distance, empty, empty).gate
-    moved = registered(pages[index[:, 1:3]], distance[:, :2], gate, frames)
+    moved = register(pages[index[:, 1:3]], distance[:, :2], gate_at(distance), frames)
     carried = _encoded(moved.flatten(0, 1), encode).unflatten(0, (-1, 2))
     return Tuples(latents.half().cpu(), carried.half().cpu(), index, distance, frames)
 
 
 def _encoded(images: Tensor, encode: Encode) -> Tensor:
-    """Latents of images ``(images, size, size)``, not more at once than a cache holds."""
+    """Latents of images ``(images, size, size)``, encoded in parts."""
     return torch.cat([encode(part[:, None]) for part in images.split(AT_ONCE)])
 
 
