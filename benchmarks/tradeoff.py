@@ -39,9 +39,9 @@ LINES: dict[str, dict[float, Answer | str]] = {
         1: "calid-crisp",
     },
     "steps at dial 1": {
-        **{n: Answer(dial=1, steps=n) for n in (1, 3, 6)},
-        12: "calid-crisp",
-        24: Answer(dial=1, steps=24),
+        **{n: Answer(dial=1, steps=n) for n in (1, 2, 3)},
+        6: "calid-crisp",
+        **{n: Answer(dial=1, steps=n) for n in (12, 24)},
     },
     "samples averaged": {
         1: "calid-sample",

@@ -9,7 +9,6 @@ from torch import Tensor
 from calid.diffusion import (
     Schedule,
     data_from_noise,
-    data_from_velocity,
     diffuse,
     logit_normal,
     rectified_flow,
@@ -32,13 +31,6 @@ def test_data_comes_back_from_the_true_noise(schedule: Schedule) -> None:
     t = torch.tensor([0.001, 0.2, 0.5, 0.9, 0.99], dtype=torch.float64)
     x = diffuse(data, noise, t, schedule)
     torch.testing.assert_close(data_from_noise(noise, x, t, schedule), data)
-
-
-def test_data_comes_back_from_the_true_velocity() -> None:
-    data, noise = numbers(4, 2, 3), numbers(4, 2, 3, seed=1)
-    t = torch.tensor([0.0, 0.3, 0.7, 1.0], dtype=torch.float64)
-    x = diffuse(data, noise, t, rectified_flow)
-    torch.testing.assert_close(data_from_velocity(velocity(data, noise), x, t), data)
 
 
 def test_the_velocity_is_the_slope_of_the_straight_path() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from calid.diffusion import (
     Predict,
     Schedule,
+    adams_bashforth,
     ddim,
-    euler,
     invert,
     rectified_flow,
     time_grid,
@@ -168,22 +168,58 @@ def test_evaluations_are_at_the_stated_times(backwards: bool) -> None:
         torch.testing.assert_close(out, torch.zeros_like(x))
 
 
-@pytest.mark.parametrize("steps", COUNTS)
-def test_euler_goes_the_way_of_ddim_on_the_straight_path(steps: int) -> None:
-    denoise = oracle(MEAN, SD, rectified_flow)
+def solved(steps: int, m: float = MEAN, s: float = SD, rising: bool = False) -> Moments:
+    """As `sampled`, of `adams_bashforth` on the straight path, from either end of time."""
+    denoise = oracle(m, s, rectified_flow)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        # From noise at 0 to data at 1: ddim's time runs the other way.
-        return (denoise(x, 1 - t) - x) / (1 - t)[:, None].double()
+        back = 1 - t if rising else t
+        speed = (x - denoise(x, back)) / back[:, None]
+        return -speed if rising else speed
 
-    low, high = euler(velocity, column(0, 1), steps)[:, 0]
-    wanted = sampled(rectified_flow, steps)
-    assert (float(low), float(high - low)) == pytest.approx(wanted, abs=1e-6)
+    times = 1 - grid(steps) if rising else grid(steps)
+    low, high = adams_bashforth(velocity, column(0, 1), times)[:, 0].tolist()
+    return low, high - low
 
 
-def test_euler_takes_at_least_one_step() -> None:
-    with pytest.raises(ValueError, match="at least one step"):
-        euler(lambda x, t: x, torch.zeros(1, 1), 0)
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize("steps", COUNTS)
+def test_adams_bashforth_has_the_exact_mean(steps: int, rising: bool) -> None:
+    assert solved(steps, rising=rising)[0] == pytest.approx(MEAN, abs=1e-9)
+
+
+def test_adams_bashforth_is_of_second_order() -> None:
+    errors = [abs(SD - solved(n)[1]) for n in (50, 100, 200, 400)]
+    for coarse, fine in itertools.pairwise(errors):
+        assert coarse / fine == pytest.approx(4.0, abs=0.4)
+    assert SD - solved(1000)[1] < 1e-5
+    # With as many evaluations, far closer than the method of first order.
+    for steps in (20, 4):
+        assert abs(SD - solved(steps)[1]) < (SD - sampled(rectified_flow, steps)[1]) / 2
+
+
+def test_one_step_of_adams_bashforth_is_one_of_euler() -> None:
+    assert solved(1) == pytest.approx((MEAN, 0.0), abs=1e-9)
+    assert solved(1, s=2.0) == pytest.approx((MEAN, 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+def test_adams_bashforth_finds_a_point_mass_at_once(steps: int) -> None:
+    assert solved(steps, s=0.0) == pytest.approx((MEAN, 0), abs=1e-9)
+
+
+def test_steps_of_unequal_length_are_exact_where_the_velocity_changes_evenly() -> None:
+    times = torch.tensor([0.0, 0.1, 0.4, 0.5, 1.0], dtype=torch.float64)
+    seen: list[float] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return torch.full_like(x, 3.0) + 2 * t[:, None]
+
+    out = adams_bashforth(velocity, torch.zeros(2, 1, dtype=torch.float64), times)
+    # Its first step, Euler's, lacks 0.1^2.
+    torch.testing.assert_close(out, torch.full_like(out, 3.0 + 1.0 - 0.01))
+    assert seen == times[:-1].tolist(), "one evaluation a step"
 
 
 def inverted(schedule: Schedule, steps: int, m: float = MEAN, s: float = SD) -> Moments:
