@@ -18,7 +18,7 @@ from calid.evaluation.tables import markdown_table
 from calid.report.figures import LIGHT, save_figure
 from calid.training.recipes import STAGE_2
 
-GAPS = {"all gaps": "", "7-13 mm": "narrow_", "wider": "wide_"}
+LINES = {"all gaps": "", "7-13 mm": "narrow_", "wider": "wide_", "frames alone": "alone_"}
 """Curves of a figure to the beginnings of their names in the log."""
 
 
@@ -60,7 +60,7 @@ def draw(logs: dict[str, list[dict[str, float]]], path: Path) -> None:
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), squeeze=False)
     for axis, (name, what) in zip(axes[0], panels, strict=True):
-        for label, start in GAPS.items():
+        for label, start in LINES.items():
             rows = [row for row in logs[name] if start + what in row]
             seen = [row["thousand tuples"] for row in rows]
             axis.plot(seen, [row[start + what] for row in rows], marker=".", label=label)

@@ -107,7 +107,7 @@ def coarse(data: Path) -> None:
 
 
 ROWS = (
-    *("linear", "registration", "diffusion-autoencoder", "paper"),
+    *("linear", "registration", "blend", "diffusion-autoencoder", "paper"),
     *("calid", "calid-mean", "calid-crisp", "calid-sample", "real slice"),
 )
 COLUMNS = {

@@ -62,6 +62,7 @@ def test_the_page_is_complete_and_names_nothing(stack_file, tmp_path, capsys):
     assert verb.uncertainty == Path("UNCERTAINTY")
     settings = record["settings"]
     assert settings.pop("frames_together") == 1
+    assert settings.pop("whole_heartbeat") is None
     assert {name: getattr(verb, name) for name in settings} == settings
 
 

@@ -78,6 +78,7 @@ def again(
         "spacing": generation.spacing,
         **settings,
         "frames_together": None,
+        "whole_heartbeat": None,
         "weights": "WEIGHTS" if generation.weights else None,
         "uncertainty": "UNCERTAINTY" if uncertainty else None,
     }

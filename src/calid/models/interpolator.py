@@ -99,7 +99,7 @@ class InterpolatorConfig:
     approach: float = 0.7
     start_noise: float = 0.2
     answer_noise: float = 0.1
-    dial: float = 0.75
+    dial: float = 0.7
     transport_steps: int = 6
     sampler_steps: int = 12
 
