@@ -196,7 +196,9 @@ def test_films_are_tuples_of_all_frames_in_one_crop_that_know_each_other(tmp_pat
     assert all(same(a, b) for a, b in zip(films, again, strict=True))
 
 
-def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Frames]:
+    """The frames of every registration."""
     seen: list[Frames] = []
     original = tuples_module.register
 
@@ -205,6 +207,10 @@ def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatc
         return original(pair, distance, gate, frames)
 
     monkeypatch.setattr(tuples_module, "register", watched)
+    return seen
+
+
+def test_frames_of_a_film_are_registered_together(seen: list[Frames]) -> None:
     film = film_tuples(BEATING[0], encode, 32)
     assert seen == [Frames(8)]
     assert len(film) == 8 * 4
@@ -212,15 +218,7 @@ def test_frames_of_a_film_are_registered_together(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(film.latents[:6], first.latents)
 
 
-def test_a_film_cut_short_is_taken_as_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Frames] = []
-    original = tuples_module.register
-
-    def watched(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames) -> Tensor:
-        seen.append(frames)
-        return original(pair, distance, gate, frames)
-
-    monkeypatch.setattr(tuples_module, "register", watched)
+def test_a_film_cut_short_is_taken_as_cut_short(seen: list[Frames]) -> None:
     half = dataclasses.replace(beating("z", 16, 4), frames=beating("z", 16, 4).frames[:8])
     assert film_tuples(half, encode, 32).frames == Frames(8, periodic=False)
     assert seen == [Frames(8, periodic=False)]

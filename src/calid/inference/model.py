@@ -261,12 +261,14 @@ class Model:
                     else:
                         assert around.mean is not None
                         assert answer.dial is not None
-                        image = self.decode(around.mean)
+                        # x = D(mu) + dial (D(z) - D(mu)), in pixels; either end is decoded alone.
+                        latents = around.mean
                         if answer.dial > 0:
                             with self.runtime.autocast():
                                 latents = net.crisp(around, draw, answer.steps)
-                            # x = D(mu) + dial (D(z) - D(mu)), in pixels.
-                            image = torch.lerp(image, self.decode(latents), answer.dial)
+                        image = self.decode(latents)
+                        if 0 < answer.dial < 1:
+                            image = torch.lerp(self.decode(around.mean), image, answer.dial)
                     shown[number, few] = weight * image + (1 - weight) * shown[number, few]
         if film.region is None:
             return shown

@@ -111,13 +111,14 @@ def heartbeat(stack: SliceStack) -> Frames:
     CalidWarning
         If it is not.
     """
-    frames = Frames.of(stack.data)
-    seen = "its last frame is far from its first"
     if stack.cycle:
         times = stack.frame_times
         covered = float(times[-1] - times[0] + np.median(np.diff(times)))
-        frames = replace(frames, periodic=covered >= COVERED * stack.cycle)
+        frames = Frames(stack.n_frames, periodic=covered >= COVERED * stack.cycle)
         seen = f"its frames cover {covered:.2g} s of {stack.cycle:.2g} s"
+    else:
+        frames = Frames.of(stack.data)
+        seen = "its last frame is far from its first"
     if not frames.periodic:
         warnings.warn(
             f"{stack.source}: the film is not a whole heartbeat: {seen}. The last frame is not "

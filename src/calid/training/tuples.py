@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -200,11 +201,9 @@ def build_tuples(
     parts = []
     for draw in range(config.draws):
         path = folder / f"draw-{draw:03}.safetensors"
-        missing = not path.exists()
-        if missing:
-            _write(path, _draw(usable, encode, config, draw), key)
-        parts.append(_read(path, key))
-        on_draw(draw + 1, missing)
+        tuples, made = _kept(path, key, partial(_draw, usable, encode, config, draw))
+        parts.append(tuples)
+        on_draw(draw + 1, made)
     return Tuples.joined(parts)
 
 
@@ -232,15 +231,15 @@ def build_films(
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for draw in range(config.draws):
-        made = False
+        any_made = False
         for number, film in enumerate(films):
             path = folder / f"film-{draw:03}-{number:04}.safetensors"
-            if not path.exists():
-                made = True
-                generator = seeded(config.seed, draw, number, 12)
-                _write(path, _of_whole_film(film, encode, config.size, generator), key)
-            found.append(_read(path, key))
-        on_draw(draw + 1, made)
+            generator = seeded(config.seed, draw, number, 12)
+            make = partial(_of_whole_film, film, encode, config.size, generator)
+            tuples, made = _kept(path, key, make)
+            found.append(tuples)
+            any_made |= made
+        on_draw(draw + 1, any_made)
     return [film for film in found if len(film)]
 
 
@@ -406,6 +405,14 @@ def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
         digest.update(film.positions.tobytes())
         digest.update(np.ascontiguousarray(film.frames).data)
     return digest.hexdigest()
+
+
+def _kept(path: Path, key: str, make: Callable[[], Tuples]) -> tuple[Tuples, bool]:
+    """Tuples of a file, and whether they had to be made for it."""
+    missing = not path.exists()
+    if missing:
+        _write(path, make(), key)
+    return _read(path, key), missing
 
 
 TENSORS = ("latents", "moved", "index", "distance")
