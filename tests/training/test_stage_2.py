@@ -57,7 +57,8 @@ def test_the_transport_is_asked_for_the_way_from_its_start_to_the_truth() -> Non
     network = model("default")
     assert batch.mean is not None
     config = network.config
-    begin = start(batch.neighbours, batch.mean, batch.noise, config.approach, config.start_noise)
+    begin = start(batch.neighbours, batch.mean, config.approach)
+    begin += config.start_noise * batch.neighbours.gate * batch.noise
     wanted = ((batch.truth - begin) / batch.neighbours.gate).square().mean()
     loss = TransportObjective(network)(batch)["loss"]
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)

@@ -211,7 +211,7 @@ class Evaluate:
         reader, own = self.reading.read, self.grid == "own"
         labels = parse_label_map(self.label_map)
         if self.protocol == "uncertainty":
-            return uncertainty(reader, labels)
+            return uncertainty(reader, own, labels)
         if self.protocol in ("downstream", "dense"):
             label = load_segmenter(self.device).label_slices
             if self.protocol == "dense":

@@ -210,7 +210,8 @@ class _TupleTraining(_RecipeTraining):
                 fill(model, load_tensors(weights, "interpolator")[0], weights)
                 batch, seed = self.batch(second), second.seed
                 task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
-                self.follow(task, second, self.out / "transport", device, self.steps)
+                steps = self.steps_of_transport() or self.steps
+                self.follow(task, second, self.out / "transport", device, steps)
             if third is not None:
                 del tuples, task
                 fill(model, load_tensors(weights, "interpolator")[0], weights)
@@ -226,6 +227,10 @@ class _TupleTraining(_RecipeTraining):
                 batch, seed = self.batch(third), third.seed
                 task = film_task(model.eval(), films, held_out, weights, batch, seed, device)
                 self.follow(task, third, self.out / "films", device, self.steps_of_films())
+
+    def steps_of_transport(self) -> int:
+        """Steps of the transport; 0 for as many as `steps`."""
+        return 0
 
     def steps_of_films(self) -> int:
         """Steps of the mixing of frames; 0 for the recipe's."""
@@ -326,8 +331,14 @@ class TrainDefault(_TupleTraining):
     """Stage 2: how one slice becomes the next, the `default` preset. No labels are needed."""
 
     network = "default"
+    transport_steps: int = 0
+    """Optimiser steps of the transport; 0 for as many as --steps."""
     film_steps: int = 0
     """Optimiser steps of the mixing of frames, which comes last; 0 for the recipe's."""
+
+    def steps_of_transport(self) -> int:
+        """As the option says."""
+        return self.transport_steps
 
     def steps_of_films(self) -> int:
         """As the option says."""

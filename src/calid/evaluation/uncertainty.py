@@ -27,11 +27,13 @@ LEVELS = (50, 60, 70, 80, 90, 95)
 """Nominal percentages of the prediction intervals."""
 
 
-def uncertainty(reader: Reader = read, label_map: LabelMap | None = None) -> Protocol:
+def uncertainty(
+    reader: Reader = read, own_pixels: bool = False, label_map: LabelMap | None = None
+) -> Protocol:
     """The protocol of a `Sampler`; parameters as `calid.evaluation.hidden_slices.hidden_slices`."""
     return Protocol(
         name="uncertainty",
-        load=partial(load_case, reader=reader, label_map=label_map),
+        load=partial(load_case, reader=reader, own_pixels=own_pixels, label_map=label_map),
         score=_score,
         columns=("inside_50", "inside_90", "error", "spread", "error_over_spread", "rank"),
         headline=("inside_90",),

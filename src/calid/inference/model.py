@@ -1,8 +1,9 @@
 """From the acquired slices of a stack to the slices between them, by the networks of a preset.
 
 Images go to the interpolator's grid and are encoded once. Every gap is answered by itself, for all
-frames: they share their noise, so that its targets are one piece of anatomy and its frames one
-film. What is generated is decoded and, close to an acquired slice, gives way to registered pixels.
+frames: they share the noise of a sample, so that its targets are one piece of anatomy and its
+frames one film. What is generated is decoded and, close to an acquired slice, gives way to
+registered pixels.
 """
 
 from __future__ import annotations
@@ -249,27 +250,26 @@ class Model:
         for part in Parts(len(blend), at_once):
             with part as few:
                 around = known.part(few)
-                # g^2 x + (1 - g^2) b: near an acquired slice registered pixels are more accurate
+                assert around.mean is not None
+                mean, weight = self.decode(around.mean), around.neighbours.gate[:, 0].square()
+                # b + g^2 (D(mu) - b): near an acquired slice registered pixels are more accurate
                 # than generated ones.
-                weight = around.neighbours.gate[:, 0].square()
+                centre = torch.lerp(shown[0, few], mean, weight)
+                # A sample's deviation is not weighed: the truth varies around pasted pixels as it
+                # does around the mean.
+                amount = torch.ones_like(weight) if answer.dial is None else weight * answer.dial
                 for number, one in enumerate(noise):
-                    draw = one.expand(len(weight), -1, -1, -1)
-                    if answer.samples:
-                        with self.runtime.autocast():
+                    shown[number, few] = centre
+                    if answer.dial == 0:
+                        continue
+                    with self.runtime.autocast():
+                        if answer.dial is None:
+                            draw = one.expand(len(weight), -1, -1, -1)
                             latents = net.sample(around, draw, answer.steps)
-                        image = self.decode(latents)
-                    else:
-                        assert around.mean is not None
-                        assert answer.dial is not None
-                        # x = D(mu) + dial (D(z) - D(mu)), in pixels; either end is decoded alone.
-                        latents = around.mean
-                        if answer.dial > 0:
-                            with self.runtime.autocast():
-                                latents = net.crisp(around, draw, answer.steps)
-                        image = self.decode(latents)
-                        if 0 < answer.dial < 1:
-                            image = torch.lerp(self.decode(around.mean), image, answer.dial)
-                    shown[number, few] = weight * image + (1 - weight) * shown[number, few]
+                        else:
+                            latents = net.crisp(around, answer.steps)
+                    # x = centre + amount (D(z) - D(mu)), in pixels.
+                    shown[number, few] += amount * (self.decode(latents) - mean)
         if film.region is None:
             return shown
         return torch.stack([film.region.place(inside, blend) for inside in shown])

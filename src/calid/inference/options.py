@@ -36,7 +36,7 @@ class Answer:
         Of the transport, or of the sampler of every sample. None for those that the weights come
         with.
     seed
-        Of all noise.
+        Of the samples' noise.
 
     Raises
     ------
@@ -194,7 +194,7 @@ class Generation:
     answer at the dial. Without: none, or 8 for an
     uncertainty, or one sample of the paper preset."""
     seed: int = 0
-    """Same seed, same result."""
+    """Of the samples: same seed, same samples."""
     preset: Literal["default", "paper"] = "default"
     """Which released model."""
     weights: Path | None = None

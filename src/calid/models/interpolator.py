@@ -77,10 +77,8 @@ class InterpolatorConfig:
         ``S``, the standard deviation of latent minus mean in a wide gap: the denoiser's residuals
         are divided by it.
     approach, start_noise
-        ``a`` and ``s`` of the transport's start ``z_0 = mu + a (b - mu) + s g eps`` in training.
-    answer_noise
-        ``s`` at inference. A smaller one leaves less grain where a slice is dark, and less
-        crispness; chosen on the validation set by ``benchmarks/tradeoff.py``.
+        ``a`` of the transport's start ``z_0 = mu + a (b - mu)``, and ``s`` of the noise ``s g eps``
+        that is added to it in training alone.
     dial
         Position between the mean, 0, and the end of the transport, 1, that users get unless they
         ask for another; chosen on the validation set by ``benchmarks/tradeoff.py``.
@@ -97,9 +95,8 @@ class InterpolatorConfig:
     mixing: tuple[float, ...] = ()
     residual: float = 0.9
     approach: float = 0.7
-    start_noise: float = 0.2
-    answer_noise: float = 0.1
-    dial: float = 0.7
+    start_noise: float = 0.1
+    dial: float = 0.75
     transport_steps: int = 6
     sampler_steps: int = 12
 
@@ -277,24 +274,21 @@ class LatentInterpolator(nn.Module):
         residual = adams_bashforth(predict, noise, times)
         return known.mean + self.config.residual * known.neighbours.gate * residual
 
-    def crisp(self, known: Encoded, noise: Tensor, steps: int) -> Tensor:
+    def crisp(self, known: Encoded, steps: int) -> Tensor:
         """The end of the transport, ``(targets, channels, h, w)``; `DEFAULT` only.
 
         Posterior-mean rectified flow (Ohayon et al., ICLR 2025), started near the blend so that the
-        edges of the registered neighbours are kept. Given its start it is deterministic: targets
-        and frames that share their noise are as coherent as their means are.
+        edges of the registered neighbours are kept. It is deterministic: targets and frames are as
+        coherent as their means are.
 
         Parameters
         ----------
         known
             Of `encode`.
-        noise
-            Standard normal, ``(targets, channels, h, w)``.
         """
         if self.transport is None or known.mean is None:
             raise ValueError("an interpolator without registration has no mean to start from")
-        config = self.config
-        first = start(known.neighbours, known.mean, noise, config.approach, config.answer_noise)
+        first = start(known.neighbours, known.mean, self.config.approach)
         return adams_bashforth(self.transport, first, 1 - time_grid(steps, first.device))
 
 
@@ -353,12 +347,9 @@ class Transport(nn.Module):
         return out
 
 
-def start(
-    neighbours: Neighbours, mean: Tensor, noise: Tensor, approach: float, size: float
-) -> Tensor:
-    """``z_0 = mu + a (b - mu) + s g eps``, where the transport begins."""
-    towards = mean + approach * (neighbours.blend - mean)
-    return towards + size * neighbours.gate * noise
+def start(neighbours: Neighbours, mean: Tensor, approach: float) -> Tensor:
+    """``z_0 = mu + a (b - mu)``, where the transport begins."""
+    return torch.lerp(mean, neighbours.blend, approach)
 
 
 Between = Callable[[Tensor, Tensor, float], Tensor]

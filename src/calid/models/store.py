@@ -113,7 +113,9 @@ def _build(path: Path, make: Callable[[], Network]) -> Network:
         return make()
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            path, "The configuration is of another version of calid.", "Install calid again."
+            path,
+            "The configuration is of another version of calid.",
+            "Train them again, or use the version that they were trained with.",
         ) from error
 
 

@@ -141,9 +141,8 @@ class TransportObjective(nn.Module):
         """Loss terms of a batch."""
         assert batch.mean is not None
         config = self.config
-        first = start(
-            batch.neighbours, batch.mean, batch.noise, config.approach, config.start_noise
-        )
+        first = start(batch.neighbours, batch.mean, config.approach)
+        first = first + config.start_noise * batch.neighbours.gate * batch.noise
         t = batch.uniform[:, None, None, None]
         x = (1 - t) * first + t * batch.truth
         error = self.transport(x, batch.uniform) - (batch.truth - first)
