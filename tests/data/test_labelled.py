@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
+from nifti_files import save as save_nifti
 from numpy.typing import NDArray
 
 from calid.data.bank import LEVELS, label_file, load_labelled, to_film, to_network_grid
@@ -15,15 +15,8 @@ from calid.geometry.affine import from_spacing
 from calid.io import read
 
 
-def save(path: Path, data: NDArray[np.generic], pixel: tuple[float, float] = (1.5, 1.5)) -> Path:
-    affine = from_spacing((pixel[1], pixel[0], 8.0))
-    image = nib.Nifti1Image(data.T, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.to_filename(path)
-    return path
+def save(path: Path, data: NDArray[np.generic]) -> Path:
+    return save_nifti(path, data.T, from_spacing((1.5, 1.5, 8.0)))
 
 
 def random_images(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.int16]:

@@ -20,8 +20,9 @@ from faults.test_dicom_faults import ODD, two_stacks
 from faults.test_dicom_file_faults import evil_zip
 from faults.test_dicom_images import CLASSES, COPIES, PARTS, Change, changed, fields, resent
 from faults.test_nifti_faults import FAULTS, nifti
-from faults.test_odd_inputs import save, voxels
+from faults.test_odd_inputs import voxels
 from faults.test_weights_faults import trap
+from nifti_files import AFFINE, save
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "reference" / "faults.md"
@@ -53,7 +54,7 @@ def header(**fields: object) -> Input:
 
 
 def sound(data: np.ndarray, *steps: float, **fields: object) -> Input:
-    affine = np.diag([*steps, 1.0]) if steps else None
+    affine = np.diag([*steps, 1.0]) if steps else AFFINE
     return lambda folder: save(folder / "a.nii", data, affine, **fields)
 
 
@@ -170,12 +171,12 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             sound(voxels(6, 5, 4).astype("i8")),
             header(at112_f4=[0.25, -7.5]),
         ],
-        "time between frames": [sound(voxels(6, 5, 3, 4), frame_time=0.03)],
+        "time between frames": [sound(voxels(6, 5, 3, 4), dt=0.03)],
         "time between frames in another unit than the header's": [
-            sound(voxels(6, 5, 3, 20), frame_time=33.0)
+            sound(voxels(6, 5, 3, 20), dt=33.0)
         ],
         "padding or outliers far outside of the image": [sound(padded())],
-        "time between frames missing or absurd": [sound(voxels(6, 5, 3, 4), frame_time=0.0)],
+        "time between frames missing or absurd": [sound(voxels(6, 5, 3, 4), dt=0.0)],
         "long-axis series in the folder, shuffled instance numbers, one series a slice": [
             lambda folder: save_dicom(short_axis() + long_axis(), folder, shuffle=3)
         ],

@@ -144,11 +144,6 @@ def test_the_fault_writer_is_sound(tmp_path: Path) -> None:
         assert read(tmp_path / name).shape == (1, 4, 5, 6)
 
 
-def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no DICOM slice in 0 files"):
-        read(tmp_path)
-
-
 def test_folder_is_no_nifti(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder"):
         read_stack(tmp_path)

@@ -10,7 +10,8 @@ import pytest
 from command_line import run
 from faults.dicom_writer import late_enhancement, short_axis
 from faults.dicom_writer import save as save_dicom
-from faults.test_odd_inputs import save, voxels
+from faults.test_odd_inputs import voxels
+from nifti_files import save
 
 from calid.io import read
 from calid.io.dicom import read_dicom

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Header
+from scipy.spatial.transform import Rotation
 
 from calid.errors import GeometryError, UsageError
 from calid.geometry.affine import check, dense_affine, from_spacing, resolve, spacing
@@ -31,12 +32,7 @@ def header(
 
 def rotation(*angles: float) -> np.ndarray:
     turn = np.eye(4)
-    for axis, angle in enumerate(angles):
-        step = np.eye(4)
-        one, two = (axis + 1) % 3, (axis + 2) % 3
-        step[one, one] = step[two, two] = np.cos(angle)
-        step[one, two], step[two, one] = -np.sin(angle), np.sin(angle)
-        turn = turn @ step
+    turn[:3, :3] = Rotation.from_euler("xyz"[: len(angles)], angles).as_matrix()
     return turn
 
 

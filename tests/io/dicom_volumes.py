@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, generate_uid
+from scipy.spatial.transform import Rotation
 
 from calid.stack import Volume
 
@@ -94,15 +95,8 @@ def affine_of(images: list[Dataset]) -> np.ndarray:
 
 
 def oblique() -> np.ndarray:
-    angles = np.radians([33.0, -21.0, 57.0])
-    turn = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        step = np.eye(3)
-        step[[i, j], [i, j]] = np.cos(angle)
-        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ step
     affine = np.eye(4)
+    turn = Rotation.from_euler("xyz", [33.0, -21.0, 57.0], degrees=True).as_matrix()
     affine[:3, :3] = turn * [1.37, 1.52, 2.9]
     affine[:3, 3] = [-101.5, 33.25, -7.125]
     return affine

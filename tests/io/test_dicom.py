@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -186,49 +185,30 @@ def test_times_of_a_phase_are_the_median_over_slices(tmp_path):
     np.testing.assert_array_equal(found.stack.data[2, 3], pixels(images[11]))
 
 
-def temporal_offset(images: list[Dataset]) -> None:
-    for number, data in enumerate(images):
-        data.TemporalPositionTimeOffset = number % 3 * 0.05
-
-
-def temporal_position(images: list[Dataset]) -> None:
-    for number, data in enumerate(images):
-        data.TemporalPositionIdentifier = number % 3 + 1
-
-
-def heart_rate(images: list[Dataset]) -> None:
-    temporal_position(images)
-    for data in images:
-        del data.NominalInterval
-        data.HeartRate = 120
-
-
-def no_cycle(images: list[Dataset]) -> None:
-    temporal_position(images)
-    for data in images:
-        del data.NominalInterval
-
-
-def nothing(images: list[Dataset]) -> None:
-    """Only InstanceNumber is left."""
+def positions(phase: int) -> dict[str, object]:
+    return {"TemporalPositionIdentifier": phase + 1}
 
 
 @pytest.mark.parametrize(
-    ("prepare", "clock", "step", "said"),
+    ("fields", "absent", "clock", "step", "said"),
     [
-        (temporal_offset, "temporal position offset", 0.05, None),
-        (temporal_position, "temporal position", 0.8 / 3, None),
-        (heart_rate, "temporal position", 0.5 / 3, None),
-        (no_cycle, "temporal position", 1 / 3, "heart cycle is not known; 1 s is used"),
-        (nothing, "instance number", 0.8 / 3, "in the order of InstanceNumber"),
+        (lambda phase: {"TemporalPositionTimeOffset": phase * 0.05}, (),
+         "temporal position offset", 0.05, None),
+        (positions, (), "temporal position", 0.8 / 3, None),
+        (lambda phase: positions(phase) | {"HeartRate": 120}, ("NominalInterval",),
+         "temporal position", 0.5 / 3, None),
+        (positions, ("NominalInterval",),
+         "temporal position", 1 / 3, "heart cycle is not known; 1 s is used"),
+        (lambda phase: {}, (), "instance number", 0.8 / 3, "in the order of InstanceNumber"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("trigger", ["missing", "constant"])
-def test_other_fields_tell_the_time(
-    tmp_path, prepare: Callable[[list[Dataset]], None], clock, step, said, trigger
-):
-    images = without("TriggerTime") if trigger == "missing" else without(TriggerTime=0)
-    prepare(images)
+def test_other_fields_tell_the_time(tmp_path, fields, absent, clock, step, said, trigger):
+    more = {"TriggerTime": 0} if trigger == "constant" else {}
+    images = without(*absent, *(() if more else ("TriggerTime",)), **more)
+    for number, data in enumerate(images):
+        for keyword, value in fields(number % 3).items():
+            setattr(data, keyword, value)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = read_dicom(save(images, tmp_path, shuffle=2))

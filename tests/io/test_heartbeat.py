@@ -7,28 +7,11 @@ import numpy as np
 import pytest
 from faults.dicom_writer import save as save_dicom
 from faults.dicom_writer import short_axis
-from faults.test_odd_inputs import save as save_nifti
+from nifti_files import as_volume, save, values
 
 from calid.errors import CalidWarning
 from calid.io import read_stack, write_volume
 from calid.io.dicom import read_dicom
-from calid.stack import Volume
-
-
-def values(shape):
-    return np.random.default_rng(0).integers(0, 127, shape).astype(np.int16)
-
-
-def save(path, data, time="sec", dt=0.0, toffset=0.0):
-    codes = {"sec": 8, "msec": 16, "usec": 24, 0: 0}
-    return save_nifti(path, data, frame_time=dt, toffset=toffset, xyzt_units=2 + codes[time])
-
-
-def as_volume(stack):
-    marks = np.ones(stack.n_slices, dtype=bool)
-    fields = (stack.data, stack.affine, stack.positions, marks, stack.frame_times)
-    return Volume(*fields, rank=stack.rank)
-
 
 BEAT = {
     # said step and unit, frames: seconds of the step that makes sense
@@ -43,6 +26,7 @@ BEAT = {
     "several beats": (0.05, "sec", 200, 0.05),
     "1 s": (1.0, "sec", 30, 1 / 30),
     "zero": (0.0, "sec", 20, 1 / 20),
+    "zero, few frames": (0.0, "sec", 3, 1.0),
     "not a number": (np.nan, "sec", 10, 1 / 10),
 }
 

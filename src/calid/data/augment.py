@@ -46,23 +46,10 @@ def random_pose(generator: Generator, shift: float, zoom: float = 1.25) -> Tenso
 
 
 def crop(images: Tensor, size: int, pose: Tensor, mode: str = "bilinear") -> Tensor:
-    """Cut a posed square out of images in one resampling.
+    """Cut a posed square out of images ``(slices, height, width)`` in one resampling.
 
-    Parameters
-    ----------
-    images
-        Shape ``(slices, height, width)``.
-    size
-        Side of the square in pixels.
-    pose
-        Shape ``(2, 3)``, from `random_pose`; the identity gives the centre crop.
-    mode
-        ``bilinear``, ``bicubic`` (which keeps more detail and overshoots) or ``nearest``.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(slices, size, size)``. Beyond the edge the image is mirrored.
+    The pose is from `random_pose`; the identity gives the centre crop. Mode ``bicubic`` keeps more
+    detail than ``bilinear`` and overshoots. Beyond the edge the image is mirrored.
     """
     height, width = images.shape[-2:]
     # grid_sample counts from -1 to 1 over the input; poses count pixels.
@@ -75,22 +62,11 @@ def crop(images: Tensor, size: int, pose: Tensor, mode: str = "bilinear") -> Ten
 
 
 def random_crop(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """A random square of images, the same for all of them.
+    """A random square, the same of all ``images`` ``(slices, height, width)`` in window units.
 
     Most crops are only shifted by whole pixels, mirrored and turned by right angles: resampling
-    would take away the finest detail, which networks that see real pixels must know.
-
-    Parameters
-    ----------
-    images
-        Shape ``(slices, height, width)``, window units.
-    size
-        Side of the square in pixels. Beyond the edge of a smaller image it is mirrored.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(slices, size, size)``.
+    would take away the finest detail, which networks that see real pixels must know. Beyond the
+    edge of a smaller image it is mirrored.
     """
     spare = [max(0, n - size) for n in images.shape[-2:]]
     if uniform(0, 1, generator) < ZOOMED:
@@ -108,15 +84,7 @@ def random_crop(images: Tensor, size: int, generator: Generator) -> Tensor:
 def augment_intensity(images: Tensor, generator: Generator) -> Tensor:
     """Contrast, brightness, coil shading and noise of another scanner.
 
-    Parameters
-    ----------
-    images
-        Shape ``(slices, height, width)`` in window units, ``[0, 1.5]``.
-
-    Returns
-    -------
-    Tensor
-        Same shape, clipped to ``[0, 1.5]``.
+    Of images ``(slices, height, width)`` in window units; clipped to ``[0, 1.5]``.
     """
     height, width = images.shape[-2:]
     gamma = 1.4 ** uniform(-1, 1, generator)

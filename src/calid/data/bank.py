@@ -50,33 +50,18 @@ LEAST = 16
 
 @dataclass(frozen=True)
 class Film:
-    """One subject's stack over time, ready for training.
+    """One subject's stack over time, ready for training."""
 
-    Parameters
-    ----------
-    subject
-        Who it is; splits never separate the files of one subject.
-    frames
-        uint8, shape ``(frames, slices, height, width)``, 170 = window value 1.
-    positions
-        Shape ``(slices,)``, mm along the normal.
-    spacing
-        In-plane ``(row, column)`` spacing in mm.
-    """
-
-    subject: str
-    frames: NDArray[np.uint8]
-    positions: NDArray[np.float64]
-    spacing: tuple[float, float] = (PIXEL_SPACING, PIXEL_SPACING)
+    subject: str  # who it is; splits never separate the files of one subject
+    frames: NDArray[np.uint8]  # (frames, slices, height, width), `LEVELS` = window value 1
+    positions: NDArray[np.float64]  # (slices,), mm along the normal
+    spacing: tuple[float, float] = (PIXEL_SPACING, PIXEL_SPACING)  # row and column, mm
 
 
 def find_stacks(folder: Path) -> list[Path]:
-    """NIfTI files below ``folder``, sorted; see `calid.io.find` for what is left out.
+    """NIfTI files below ``folder``, sorted; a `DataError` if there is none.
 
-    Raises
-    ------
-    DataError
-        If there is none, or no such folder.
+    See `calid.io.find` for what is left out.
     """
     if not folder.is_dir():
         raise DataError(folder, "There is no such folder.", "Check the path.")
@@ -121,25 +106,6 @@ def window_units(codes: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(codes).float() / LEVELS
 
 
-def _usable(film: Film, path: Path) -> Film:
-    """The film, if it is large enough for the smallest crop that the networks take."""
-    height, width = film.frames.shape[-2:]
-    if min(height, width) < LEAST:
-        raise DataError(
-            path,
-            f"It is {height} x {width} pixels of {film.spacing[0]:.3g} x {film.spacing[1]:.3g} mm; "
-            f"training takes {LEAST} or more.",
-            "Leave it out.",
-        )
-    return film
-
-
-def _fingerprint(files: Sequence[Path], extra: str) -> str:
-    """Changes whenever a file is added, removed or rewritten."""
-    lines = [extra, *(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _read_cache(cache: Path, key: str) -> list[Film] | None:
     """Films of a cache that belongs to ``key``; a missing, foreign or damaged one is none."""
     try:
@@ -172,28 +138,35 @@ def load_bank(
 
     Parameters
     ----------
-    folders
-        Searched recursively.
     cache
         File (safetensors) that is read if it belongs to exactly these files, else rewritten.
-    extra
-        Films to add, phantoms for instance; only looked at when the cache is written.
-    extra_key
-        Names them, so that the cache is rewritten when they change.
+    extra, extra_key
+        Films to add, phantoms for instance, which are only looked at when the cache is written; and
+        their name, so that it is rewritten when they change.
     on_skip
         Told of every file that could not be used, and why.
-    own_pixels
-        As `to_film`.
     """
     files = [path for folder in folders for path in find_stacks(folder)]
-    key = _fingerprint(files, f"{extra_key} {own_pixels=}")
+    # Changes whenever a file is added, removed or rewritten.
+    lines = [f"{extra_key} {own_pixels=}"]
+    lines += [f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files]
+    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     cached = _read_cache(cache, key)
     if cached is not None:
         return cached
     films = []
     for path in files:
         try:
-            films.append(_usable(to_film(read(path), subject_of(path), own_pixels), path))
+            film = to_film(read(path), subject_of(path), own_pixels)
+            height, width = film.frames.shape[-2:]
+            if min(height, width) < LEAST:  # no crop fits
+                pixels = f"{film.spacing[0]:.3g} x {film.spacing[1]:.3g} mm"
+                raise DataError(
+                    path,
+                    f"It is {height} x {width} pixels of {pixels}; training takes {LEAST} or more.",
+                    "Leave it out.",
+                )
+            films.append(film)
         except CalidError as error:
             on_skip(path, error)
     if not films:  # said before any phantom is made, which can take long
@@ -215,22 +188,12 @@ def load_bank(
 
 @dataclass(frozen=True)
 class LabelledStack:
-    """One frame of one stack and its labels.
-
-    Parameters
-    ----------
-    subject, name
-        Who, and the file's name without suffix.
-    images
-        Shape ``(slices, height, width)``, window units, 1.5 mm pixels.
-    labels
-        uint8, same shape; 0 background, 1 RV cavity, 2 LV myocardium, 3 LV cavity.
-    """
+    """One frame of one stack and its labels."""
 
     subject: str
-    name: str
-    images: NDArray[np.float32]
-    labels: NDArray[np.uint8]
+    name: str  # of the file, without suffix
+    images: NDArray[np.float32]  # (slices, height, width), window units, 1.5 mm pixels
+    labels: NDArray[np.uint8]  # same shape; 0 background, 1 RV cavity, 2 LV myocardium, 3 LV cavity
 
 
 def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:
@@ -246,21 +209,11 @@ def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | Non
 
 
 def labels_on_grid(
-    beside: Path,
-    stack: SliceStack,
-    own_pixels: bool = False,
-    label_map: LabelMap | None = None,
+    beside: Path, stack: SliceStack, own_pixels: bool = False, label_map: LabelMap | None = None
 ) -> NDArray[np.uint8]:
     """Labels of the first frame of a stack, from their file, at 1.5 mm or in own pixels.
 
-    ``label_map`` is from `calid.io.labels.parse_label_map`.
-
-    Raises
-    ------
-    DataError
-        If they have another shape than the stack.
-    IntensityError
-        If a value is no label.
+    A `DataError` if they have another shape than the stack; else errors as those of `as_labels`.
     """
     mask = read_stack(beside)
     if mask.data.shape != stack.data.shape:
@@ -276,12 +229,7 @@ def labels_on_grid(
 def load_labelled(folder: Path, label_map: LabelMap | None = None) -> list[LabelledStack]:
     """All stacks below a folder that have a label file of the same shape beside them.
 
-    ``label_map`` is that of `calid.io.labels.parse_label_map`.
-
-    Raises
-    ------
-    DataError
-        If there is none, or if labels do not fit their stack.
+    A `DataError` if there is none, or if labels do not fit their stack.
     """
     found = []
     for path in find_stacks(folder):

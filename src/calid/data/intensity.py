@@ -22,15 +22,10 @@ UNSCALED = Intensity()
 
 @dataclass(frozen=True)
 class IntensityWindow:
-    """Linear map from stored intensities to ``[0, 1]`` by two percentiles.
+    """Linear map from stored intensities ``low`` to 0 and ``high`` to 1.
 
-    Parameters
-    ----------
-    low, high
-        Stored intensities that become 0 and 1; ``low`` is the larger one where a negative
-        slope makes bright of small stored values.
-    blank
-        Stored intensity that becomes 0 wherever it lies: padding. Not a number for none.
+    ``low`` is the larger one where a negative slope makes bright of small stored values. ``blank``
+    becomes 0 wherever it lies: padding; not a number for none.
     """
 
     low: float
@@ -41,15 +36,11 @@ class IntensityWindow:
     def of(cls, data: NDArray[np.generic], intensity: Intensity = UNSCALED) -> IntensityWindow:
         """Window of the 0.5 and 99.5 percentiles of ``data`` (any shape, stored units).
 
-        Padding and outliers are left out of them; see `calid.io.contrast`. A constant image has
-        no contrast to map; its window is one unit wide, so that it becomes 0 and comes back as
-        it was. So it is with one whose contrast is beyond double precision; where a unit is
-        beyond it too, the window is as narrow as it can be.
-
-        Parameters
-        ----------
-        intensity
-            The sign of its slope says which end is bright.
+        Padding and outliers are left out of them; see `calid.io.contrast`. The sign of the slope
+        says which end is bright. A constant image has no contrast to map; its window is one unit
+        wide, so that it becomes 0 and comes back as it was. So it is with one whose contrast is
+        beyond double precision; where a unit is beyond it too, the window is as narrow as it can
+        be.
         """
         found = contrast(data)
         low, high = found.low, found.high

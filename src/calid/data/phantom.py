@@ -25,6 +25,7 @@ FIRST_HELD_OUT = 1000
 """Hearts of this seed and above are for evaluation; networks are trained on those below."""
 
 _SUB_PLANES = 7
+_FIRST_PLANE = -6.0  # mm, just above the valve
 
 
 class HeartPhantom:
@@ -151,19 +152,14 @@ class HeartPhantom:
         Volume
             int16, shape ``(phases, depth / spacing + 1, n, n)``; no slice is acquired.
         """
-        first = self._first_plane if start is None else start
+        first = _FIRST_PLANE if start is None else start
         reach = self._last_plane - first if depth is None else depth
         if not reach >= 0:
             raise GeometryError("depth", f"{reach} mm is negative.", "Give a depth >= 0.")
         side = _grid(spacing, field_of_view)
         count = int(np.floor(reach / spacing + 1e-6)) + 1
         positions = np.arange(count, dtype=np.float64) * np.float64(spacing)
-        data = np.array(
-            [
-                [self._plane(side, first + float(p), beat) for p in positions]
-                for beat in self._beats(phases)
-            ]
-        )
+        data = self._film(side, first + positions, 0.0, np.zeros((count, 2)), phases)
         return Volume(
             data=self._stored(data),
             affine=_affine(side, spacing, first, spacing),
@@ -219,20 +215,12 @@ class HeartPhantom:
             raise UsageError(
                 "phantom", "A gap must be > 0 and a thickness >= 0.", "Give both in millimetres."
             )
-        first = self._first_plane if start is None else start
+        first = _FIRST_PLANE if start is None else start
         count = slices or int(np.floor((self._last_plane - first) / gap + 1e-6)) + 1
         side = _grid(spacing, field_of_view)
         positions = np.arange(count, dtype=np.float64) * np.float64(gap)
         shifts = np.random.default_rng([self.seed, 4]).standard_normal((count, 2))
-        data = np.array(
-            [
-                [
-                    self._slice(side, first + float(p), thickness, beat, shift)
-                    for p, shift in zip(positions, shifts * breath_hold_shift, strict=True)
-                ]
-                for beat in self._beats(phases)
-            ]
-        )
+        data = self._film(side, first + positions, thickness, shifts * breath_hold_shift, phases)
         if noise > 0:
             data = rician(data, noise, np.random.default_rng([self.seed, 3]))
         return SliceStack(
@@ -246,45 +234,32 @@ class HeartPhantom:
         )
 
     @property
-    def _first_plane(self) -> float:
-        return -6.0
-
-    @property
     def _last_plane(self) -> float:
         return self.apex + 3.0
-
-    def _beats(self, phases: Sequence[float]) -> list[Beat]:
-        return [self._ventricles.beat(float(p)) for p in phases]
 
     def _stored(self, signal: NDArray[np.float32]) -> NDArray[np.int16]:
         stored: NDArray[np.int16] = np.rint(signal * self.scale).astype(np.int16)
         return stored
 
-    def _slice(
+    def _film(
         self,
         side: Array,
-        z: float,
+        heights: NDArray[np.float64],
         thickness: float,
-        beat: Beat,
-        shift: NDArray[np.float64],
-    ) -> Array:
-        offsets, weights = slice_profile(thickness)
-        total = np.zeros((side.size, side.size), np.float32)
-        for offset, weight in zip(offsets, weights, strict=True):
-            plane = self._plane(side, z + float(offset), beat, float(shift[0]), float(shift[1]))
-            total += float(weight) * plane
-        return total
-
-    def _plane(
-        self,
-        side: Array,
-        z: float,
-        beat: Beat,
-        shift_x: float = 0.0,
-        shift_y: float = 0.0,
-    ) -> Array:
-        x, y = self._turn(side[None, :] - shift_x, side[:, None] - shift_y)
-        return self._scene.signal(x, y, np.full((1, 1), z, np.float32), beat)
+        shifts: NDArray[np.float64],
+        phases: Sequence[float],
+    ) -> NDArray[np.float32]:
+        """Signal ``(phases, heights, n, n)`` of slices that are shifted along x and y, in mm."""
+        data = np.zeros((len(phases), len(heights), side.size, side.size), np.float32)
+        profile = [*zip(*(part.tolist() for part in slice_profile(thickness)), strict=True)]
+        for frame, phase in zip(data, phases, strict=True):
+            beat = self._ventricles.beat(float(phase))
+            for image, z, (dx, dy) in zip(frame, heights.tolist(), shifts.tolist(), strict=True):
+                x, y = self._turn(side[None, :] - dx, side[:, None] - dy)
+                for offset, weight in profile:
+                    plane = np.full((1, 1), z + offset, np.float32)
+                    image += weight * self._scene.signal(x, y, plane, beat)
+        return data
 
     def _label(self, x: Array, y: Array, z: Array, beat: Beat) -> NDArray[np.uint8]:
         s = self._ventricles.surfaces(x, y, z, beat)

@@ -31,12 +31,9 @@ class Contrast:
     lung: float
     liver: float
     skeletal: float
-    coil_length: float
-    """Distance from the chest wall over which the coil's gain falls by e, mm."""
-    flow: float
-    """Strength of the mottling of blood."""
-    trabeculae: float
-    """How deeply trabeculae reach into the cavities, mm."""
+    coil_length: float  # distance from the chest wall over which the coil's gain falls by e, mm
+    flow: float  # strength of the mottling of blood
+    trabeculae: float  # how deeply trabeculae reach into the cavities, mm
 
 
 def draw_contrast(rng: np.random.Generator) -> Contrast:
@@ -136,17 +133,7 @@ class _Points(NamedTuple):
 
 
 class Scene:
-    """Everything that gives signal, for one anatomy and one contrast.
-
-    Parameters
-    ----------
-    ventricles
-        The heart's surfaces.
-    contrast
-        Tissue signals.
-    rng
-        Source of the textures.
-    """
+    """Everything that gives signal, for one anatomy and one contrast; ``rng`` draws textures."""
 
     def __init__(
         self, ventricles: Ventricles, contrast: Contrast, rng: np.random.Generator
@@ -157,20 +144,7 @@ class Scene:
         self._fine = NoiseField(rng, cells=40, smoothing=1.2)
 
     def signal(self, x: Array, y: Array, z: Array, beat: Beat) -> Array:
-        """Noise-free signal at points of the heart's frame.
-
-        Parameters
-        ----------
-        x, y, z
-            Millimetres, float32, broadcast against each other.
-        beat
-            Dimensions of the ventricles at the wanted phase.
-
-        Returns
-        -------
-        ndarray
-            float32, the broadcast shape, about 0 to 1.2.
-        """
+        """Noise-free signal, about 0 to 1.2, at points of the heart's frame (mm, broadcast)."""
         c = self.contrast
         s = self.ventricles.surfaces(x, y, z, beat)
         tissue, grain = self._coarse(x, y, z, 5.0), self._fine(x, y, z, 1.6)

@@ -64,13 +64,7 @@ class Surfaces(NamedTuple):
 
 
 class Ventricles:
-    """Left and right ventricle of one anatomy.
-
-    Parameters
-    ----------
-    anatomy
-        The person. The end-systolic cavity radius is solved for its ejection fraction.
-    """
+    """Both ventricles; the end-systolic cavity radius is solved for the ejection fraction."""
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
@@ -123,19 +117,9 @@ class Ventricles:
         return x, y
 
     def surfaces(self, x: Array, y: Array, z: Array, beat: Beat) -> Surfaces:
-        """Signed distances at points of the heart's frame.
+        """Signed distances at points of the heart's frame (mm, float32, broadcast).
 
-        Parameters
-        ----------
-        x, y, z
-            Millimetres, float32, broadcast against each other.
-        beat
-            Dimensions at the wanted phase.
-
-        Returns
-        -------
-        Surfaces
-            Exact in sign; in size close to a distance near each surface only.
+        Exact in sign; in size close to a distance near each surface only.
         """
         a = self.anatomy
         cx, cy = self.axis(z)
@@ -162,15 +146,7 @@ class Ventricles:
     def volumes(self, phases: tuple[float, ...]) -> VentricleVolumes:
         """Volumes by polar quadrature: analytic along the radius, midpoint rule otherwise.
 
-        Parameters
-        ----------
-        phases
-            Cycles.
-
-        Returns
-        -------
-        VentricleVolumes
-            Millilitres; papillary muscles count as cavity, as in manual contours.
+        Papillary muscles count as cavity, as in manual contours.
         """
         rows = np.array([self._volumes_of(self.beat(p)) for p in phases]).reshape(-1, 3)
         return VentricleVolumes(rows[:, 0], rows[:, 1], rows[:, 2])
@@ -219,12 +195,8 @@ class Ventricles:
         """Where rays from the axis leave the widest right-ventricular outline.
 
         The outline is an ellipse around a point between septum and free wall, bent by a
-        third harmonic; the axis lies inside it.
-
-        Returns
-        -------
-        reach, facing
-            Distance from the axis in mm, and the cosine between ray and outward normal.
+        third harmonic; the axis lies inside it. Returns the distance from the axis in mm, and the
+        cosine between ray and outward normal.
         """
         a = self.anatomy
         turn = a.rv_angle + a.rv_spiral * z / self.apex

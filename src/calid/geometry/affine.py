@@ -19,7 +19,7 @@ The rule for NIfTI headers, in full:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from nibabel.quaternions import quat2mat
@@ -54,35 +54,13 @@ _OPTION = "`spacing_from`"
 _HALF_TURN = 1e-7  # squared cosine of half the angle
 
 
-class Header(Protocol):
-    """What `resolve` needs of a NIfTI header: its raw fields by name."""
-
-    def __getitem__(self, item: str, /) -> Any: ...
-
-
 def from_spacing(
     steps: Sequence[float], origin: Sequence[float] = (0.0, 0.0, 0.0), source: object = "spacing"
 ) -> Affine:
-    """Affine of an untilted supine scan.
+    """Affine ``diag(-dx, -dy, dz)`` of an untilted supine scan.
 
-    Parameters
-    ----------
-    steps
-        Voxel size in mm as ``(column step, row step, slice step)``.
-    origin
-        RAS+ millimetres of the first voxel's centre.
-    source
-        What an error message is about.
-
-    Returns
-    -------
-    Affine
-        Shape ``(4, 4)``: ``diag(-dx, -dy, dz)`` with the origin.
-
-    Raises
-    ------
-    GeometryError
-        If a step is not a number from `SMALLEST` to `LARGEST`.
+    ``steps`` are ``(column step, row step, slice step)`` in mm, ``origin`` is the first voxel's
+    centre. A `GeometryError` about ``source`` if a step is not from `SMALLEST` to `LARGEST`.
     """
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, :3] *= _positive(steps, source)
@@ -97,21 +75,10 @@ def spacing(affine: ArrayLike) -> tuple[float, float, float]:
 
 
 def dense_affine(affine: ArrayLike, step: float, start: float = 0.0) -> Affine:
-    """Affine of a denser stack with the same planes.
+    """Affine of a denser stack with the same planes, ``step`` mm apart.
 
-    Parameters
-    ----------
-    affine
-        Shape ``(4, 4)``.
-    step
-        mm between its slices.
-    start
-        mm along the normal from the old first slice to the new one.
-
-    Raises
-    ------
-    GeometryError
-        If ``step`` is not a positive number.
+    Its first slice is ``start`` mm along the normal from the old one. A `GeometryError` if ``step``
+    is not a positive number.
     """
     if not (np.isfinite(step) and step > 0):
         raise GeometryError(
@@ -125,14 +92,7 @@ def dense_affine(affine: ArrayLike, step: float, start: float = 0.0) -> Affine:
 
 
 def check(affine: ArrayLike, source: object) -> Affine:
-    """Affine as float64, once it is known to be usable.
-
-    Parameters
-    ----------
-    affine
-        Shape ``(4, 4)``.
-    source
-        What the error message is about, for example the file.
+    """Affine as float64, once it is known to be usable; ``source`` is what an error is about.
 
     Raises
     ------
@@ -151,10 +111,10 @@ def check(affine: ArrayLike, source: object) -> Affine:
         raise GeometryError(source, f"The affine reaches beyond {LARGEST:g} mm.", remedy)
     lengths = np.asarray(spacing(matrix))
     with np.errstate(divide="ignore", invalid="ignore"):  # of axes that nearly vanish
-        share = abs(np.linalg.det(matrix[:3, :3] / lengths))
+        axes = matrix[:3, :3] / lengths
+        share = abs(np.linalg.det(axes))
     if not (np.all(lengths > 0) and share >= 1e-6):
         raise GeometryError(source, "The affine is singular: two axes coincide.", remedy)
-    axes = matrix[:3, :3] / lengths
     cosine = float(np.max(np.abs(axes.T @ axes - np.eye(3))))
     if cosine > SHEAR_TOLERANCE:
         off, allowed = np.degrees(np.arcsin([min(cosine, 1.0), SHEAR_TOLERANCE]))
@@ -168,7 +128,7 @@ def check(affine: ArrayLike, source: object) -> Affine:
 
 
 def resolve(
-    header: Header, source: object, spacing_from: SpacingFrom = "auto"
+    header: Any, source: object, spacing_from: SpacingFrom = "auto"
 ) -> tuple[Affine, list[str]]:
     """Choose one affine by the rule at the top of this module.
 
@@ -244,7 +204,7 @@ def resolve(
 
 
 def _compare(
-    sform: Affine, header: Header, pixdim: NDArray[np.float64], unit: float, source: object
+    sform: Affine, header: Any, pixdim: NDArray[np.float64], unit: float, source: object
 ) -> list[str]:
     """Say where the qform contradicts the sform; spacing is judged elsewhere."""
     try:
@@ -261,7 +221,7 @@ def _compare(
     ]
 
 
-def _qform(header: Header, pixdim: NDArray[np.float64], unit: float, source: object) -> Affine:
+def _qform(header: Any, pixdim: NDArray[np.float64], unit: float, source: object) -> Affine:
     steps = _positive(pixdim.tolist(), f"{source} (pixdim)")
     if float(header["pixdim"][0]) < 0:  # the qform's handedness flag
         steps[2] *= -1

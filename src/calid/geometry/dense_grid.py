@@ -30,19 +30,11 @@ _REACH = 2.0  # ratio to the wanted step within which a step is looked for
 
 @dataclass(frozen=True, eq=False)
 class DenseGrid:
-    """Planes at ``start + step * k``.
-
-    Parameters
-    ----------
-    start, step
-        mm on the stack's own axis.
-    index
-        Shape ``(slices,)``: the plane of every acquired slice, increasing, 0 first.
-    """
+    """Planes at ``start + step * k``, in mm on the stack's own axis."""
 
     start: float
     step: float
-    index: NDArray[np.intp]
+    index: NDArray[np.intp]  # (slices,), the plane of every acquired slice, increasing, 0 first
 
     @property
     def planes(self) -> NDArray[np.float64]:
@@ -59,19 +51,9 @@ def usual_gap(positions: NDArray[np.float64]) -> float:
 def dense_grid(positions: NDArray[np.float64], factor: int, source: object) -> DenseGrid:
     """Planes for slices at any distance.
 
-    Parameters
-    ----------
-    positions
-        Shape ``(slices,)``, mm, strictly increasing.
-    factor
-        Steps into which the usual gap is cut; with equal gaps that is what comes out.
-    source
-        What an error message is about.
-
-    Raises
-    ------
-    GeometryError
-        If no step between half and twice the wanted one fits.
+    ``positions`` are mm, strictly increasing; ``factor`` are the steps into which the usual gap is
+    cut, and with equal gaps that is what comes out. A `GeometryError` about ``source`` if no step
+    between half and twice the wanted one fits.
     """
     wanted = usual_gap(positions) / factor
     found = _search(positions, wanted, wanted / _REACH, wanted * _REACH)
@@ -93,12 +75,7 @@ def offsets(
 ) -> NDArray[np.float64]:
     """Distance in mm from the plane on which a volume's file shows a slice to its true place.
 
-    Parameters
-    ----------
-    positions
-        Shape ``(dense slices,)``, mm on the stack's axis.
-    volume_affine, stack_affine
-        Shape ``(4, 4)``.
+    ``positions`` of the volume's slices are mm on the stack's axis.
     """
     step = float(np.linalg.norm(volume_affine[:3, 2]))
     normal = volume_affine[:3, 2] / step
@@ -131,8 +108,8 @@ def _anchored(positions: NDArray[np.float64], step: float) -> DenseGrid:
 
 def _fitted(positions: NDArray[np.float64], step: float) -> DenseGrid:
     """Planes that come nearest to all slices, in the sense of least squares."""
-    index = _anchored(positions, step).index
-    if np.any(np.diff(index) <= 0):
-        return DenseGrid(float(positions[0]), step, index)
-    slope, start = np.polyfit(index.astype(np.float64), positions, 1)
-    return DenseGrid(float(start), float(slope), index)
+    grid = _anchored(positions, step)
+    if np.any(np.diff(grid.index) <= 0):
+        return grid
+    slope, start = np.polyfit(grid.index.astype(np.float64), positions, 1)
+    return DenseGrid(float(start), float(slope), grid.index)

@@ -46,28 +46,17 @@ TILE = 16
 
 @dataclass(frozen=True)
 class NetworkGrid:
-    """The native in-plane grid, the network's grid with the same centre, and its padding.
+    """The native in-plane grid, the network's grid with the same centre, and its padding."""
 
-    Parameters
-    ----------
-    native, network
-        ``(samples, spacing in mm)`` of rows and columns.
-    padding
-        Pixels on the left, right, top and bottom of the network's grid.
-    """
-
-    native: tuple[Grid, Grid]
+    native: tuple[Grid, Grid]  # rows and columns
     network: tuple[Grid, Grid]
-    padding: tuple[int, int, int, int]
+    padding: tuple[int, int, int, int]  # pixels on the left, right, top and bottom
 
     @classmethod
     def of(cls, shape: tuple[int, ...], spacing: tuple[float, float]) -> NetworkGrid:
         """Grid for images of a shape ``(height, width)`` and ``(row, column)`` spacing in mm.
 
-        Raises
-        ------
-        GeometryError
-            If pixels are finer than `FINEST` or a side is longer than `LONGEST_SIDE`.
+        A `GeometryError` if pixels are finer than `FINEST` or a side is longer than `LONGEST_SIDE`.
         """
         sides = [n * s for n, s in zip(shape, spacing, strict=True)]
         if not (np.min(spacing) >= FINEST and np.max(sides) <= LONGEST_SIDE):
@@ -104,19 +93,9 @@ def tile_padding(height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def resample(images: Tensor, source: tuple[Grid, Grid], target: tuple[Grid, Grid]) -> Tensor:
-    """Resample images from one centred in-plane grid to another.
+    """Resample images ``(..., height, width)`` from one centred in-plane grid to another.
 
-    Parameters
-    ----------
-    images
-        Shape ``(..., height, width)``, floating point.
-    source, target
-        Grids of the rows and of the columns.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(..., target height, target width)``; the input itself where grids agree.
+    Grids are those of the rows and of the columns; where they agree, nothing is done.
     """
     for axis, (old, new) in zip((-2, -1), zip(source, target, strict=True), strict=True):
         if old[0] == new[0] and np.isclose(old[1], new[1], rtol=1e-6):
@@ -129,11 +108,8 @@ def resample(images: Tensor, source: tuple[Grid, Grid], target: tuple[Grid, Grid
 def interpolation_matrix(source: Grid, target: Grid) -> NDArray[np.float32]:
     """Cubic interpolation from one centred grid to another, low-passed when it coarsens.
 
-    Returns
-    -------
-    NDArray
-        Shape ``(target samples, source samples)``. Rows sum to 1; beyond the source's edge
-        the edge value is repeated.
+    Shape ``(target samples, source samples)``. Rows sum to 1; beyond the source's edge the edge
+    value is repeated.
     """
     (n_in, step_in), (n_out, step_out) = source, target
     position = (np.arange(n_out) - (n_out - 1) / 2) * step_out / step_in + (n_in - 1) / 2

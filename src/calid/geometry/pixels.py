@@ -34,20 +34,12 @@ not see beyond the side; over the second it fades in."""
 class PixelGrid:
     """Own pixels of an image and the grid on which the networks see it.
 
-    Parameters
-    ----------
-    shape
-        Height and width of the image.
-    size
-        Height and width of the grid without its padding: those of the image, or a whole fraction
-        of them, rounded down.
-    spacing
-        Pixel size of the grid in mm, by rows and by columns.
+    Its ``size`` without padding is that of the image, or a whole fraction of it, rounded down.
     """
 
-    shape: tuple[int, int]
-    size: tuple[int, int]
-    spacing: tuple[float, float]
+    shape: tuple[int, int]  # height and width of the image
+    size: tuple[int, int]  # height and width of the grid
+    spacing: tuple[float, float]  # pixel size of the grid in mm, by rows and by columns
 
     @classmethod
     def of(cls, shape: tuple[int, ...], spacing: tuple[float, float]) -> PixelGrid:

@@ -17,13 +17,9 @@ from calid.stack import SliceStack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
-
-    from pydicom import Dataset
 
     from calid.io.dicom import OddSlices
-
-    Headers: TypeAlias = Sequence[Sequence[Dataset]]
+    from calid.io.dicom_write import Headers
 
 __all__ = [
     "Reader",
@@ -98,20 +94,20 @@ def read_with_headers(
 
     Headers hold everything that the files hold but pixels, the patient's name included.
     """
-    path, headers = Path(path), None
-    if not check_format(path, spacing_from, fill, series):
-        stack = read_stack(
-            path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
-        )
-    else:
+    path = Path(path)
+    if check_format(path, spacing_from, fill, series):
         from calid.io.dicom import read_dicom
 
         found = read_dicom(
             path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
         )
-        stack, headers = found.stack, found.headers
+        say_doubts(found.stack)
+        return found.stack, found.headers
+    stack = read_stack(
+        path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
+    )
     say_doubts(stack)
-    return stack, headers
+    return stack, None
 
 
 def say_doubts(stack: SliceStack) -> None:

@@ -46,56 +46,49 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If the folder or the disk refuses (`OSError` from anything in the block: keep only
         writing in it).
     """
-    target = Path(os.path.realpath(path))
-    # Not tempfile.mkstemp: its files are private to the user, ours follow the umask.
-    temporary = new_name(target.parent)
-    _remove_leftovers(target.parent)
     remedy = "Free some space or choose another folder; a file that was there is unchanged."
-    with OutputError.of_system(path, "It could not be written", remedy):
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+    with _temporary(path, "It could not be written", remedy) as (temporary, target):
+        _remove_leftovers(target.parent)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Fill a folder so that no reader ever sees half of it, as `atomic` does with a file.
+    """Fill a folder so that no reader ever sees half of it; errors as those of `atomic`.
 
     It must not exist yet, or be empty. Put files into the temporary folder that is yielded, no
     folders.
-
-    Raises
-    ------
-    OutputError
-        If the target holds files, or the disk refuses (`OSError` from anything in the block:
-        keep only writing in it).
     """
-    target = Path(os.path.realpath(path))
-    temporary = new_name(target.parent)
     remedy = "Free some space or choose another folder; nothing was written there."
-    with OutputError.of_system(path, "The folder could not be written", remedy):
+    with _temporary(path, "The folder could not be written", remedy) as (temporary, target):
+        temporary.mkdir()
+        yield temporary
+        for name in temporary.iterdir():
+            # Opened for writing: some systems flush nothing through a handle that only reads.
+            with name.open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(temporary)
+        # Not every system renames over an empty folder; none removes one that holds files.
+        with suppress(FileNotFoundError):
+            target.rmdir()
+        temporary.rename(target)
+
+
+@contextmanager
+def _temporary(path: str | os.PathLike[str], rule: str, remedy: str) -> Iterator[tuple[Path, Path]]:
+    """Name of something that the block makes and renames to the target; removed if it fails."""
+    target = Path(os.path.realpath(path))
+    # Not tempfile.mkstemp: its files are private to the user, ours follow the umask.
+    temporary = new_name(target.parent)
+    with OutputError.of_system(path, rule, remedy):
         try:
-            temporary.mkdir()
-            yield temporary
-            for name in temporary.iterdir():
-                # Opened for writing: some systems flush nothing through a handle that only reads.
-                with name.open("rb+") as file:
-                    os.fsync(file.fileno())
-            sync_folder(temporary)
-            # Not every system renames over an empty folder; none removes one that holds files.
-            with suppress(FileNotFoundError):
-                target.rmdir()
-            temporary.rename(target)
+            yield temporary, target
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
             raise
         sync_folder(target.parent)
 
@@ -105,22 +98,10 @@ def check_output(
     inputs: Iterable[str | os.PathLike[str]] = (),
     suffixes: Iterable[str] = (),
 ) -> None:
-    """Refuse an output that cannot or must not be written, before any work is done.
+    """Raise an `OutputError` of a file that cannot or must not be written, before any work is done.
 
-    Parameters
-    ----------
-    path
-        The output file. It may exist: it is then replaced.
-    inputs
-        Files that must survive; the output may be none of them, by whatever name.
-    suffixes
-        Allowed endings such as ``(".nii", ".nii.gz")``; any if empty. Case does not matter.
-
-    Raises
-    ------
-    OutputError
-        If the ending is another, the folder is missing or refuses new files, the path is a
-        folder, or it is one of the inputs.
+    It may exist: it is then replaced. It may be none of the ``inputs``, by whatever name, and ends
+    with one of the ``suffixes``, if there are any; case does not matter.
     """
     path, endings = Path(path), tuple(suffixes)
     if endings and not path.name.lower().endswith(endings):
@@ -152,14 +133,9 @@ def check_distinct(outputs: Iterable[Path]) -> None:
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder for outputs that cannot be used or made, before any work is done.
+    """Raise an `OutputError` of a folder for outputs that cannot be used or made.
 
     It may be missing, and so may the folders above it: nothing is made here.
-
-    Raises
-    ------
-    OutputError
-        If the path, or one above it, is a file, or it refuses new files.
     """
     path = Path(path)
     there = Path(os.path.realpath(path))
@@ -175,22 +151,10 @@ def check_new_folder(
     inputs: Iterable[str | os.PathLike[str]] = (),
     outputs: Iterable[str | os.PathLike[str]] = (),
 ) -> None:
-    """Refuse a folder that `atomic_folder` could not make, before any work is done.
+    """Raise an `OutputError` of a folder that `atomic_folder` could not make.
 
-    Parameters
-    ----------
-    path
-        The folder. It may exist if it is empty.
-    inputs
-        Files and folders that are read; the folder may not lie in one of them.
-    outputs
-        Other files that are written; none may lie in the folder.
-
-    Raises
-    ------
-    OutputError
-        If it is a file, holds files, is the root of a disk, lies in an input, or its parent is
-        missing or refuses new folders.
+    It may exist if it is empty. It may not lie in one of the ``inputs``, and none of the other
+    ``outputs`` may lie in it.
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
@@ -265,9 +229,13 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what killed runs have left behind, and leave that of runs that live."""
     for path in folder.glob(".calid-*"):
         with suppress(OSError):  # another run may be cleaning up as well
-            if time.time() - path.stat().st_mtime <= LEFTOVER_AGE:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -115,19 +115,20 @@ def _percentiles(data: NDArray[Any], percent: tuple[float, ...]) -> list[float]:
 
 def doubtful_images(stack: SliceStack) -> list[str]:
     """Sentences about images of one value, stacks that seem to be labels, and padding."""
-    found = contrast(stack.data)
+    data = stack.data
+    found = contrast(data)
     notes = []
     if found.outside:
         notes.append(
             f"{100 * found.outside:.2g} % of voxels are padding or outliers, far outside of all "
             f"others ({found.low:g} to {found.high:g}). The contrast is that of the others."
         )
-    data = stack.data
     flat = data.min(axis=(2, 3)) == data.max(axis=(2, 3))
     in_range = data.min() >= 0 and data.max() < MOST_LABELS
     if not flat.all() and in_range and (data == np.rint(data)).all():
-        few = f"all voxels are whole numbers below {MOST_LABELS}"
-        notes.append(f"{few}. Are these labels, not images?")
+        notes.append(
+            f"all voxels are whole numbers below {MOST_LABELS}. Are these labels, not images?"
+        )
     elif flat.any() and data.min() == data.max():
         notes.append("all voxels have the same value. Is this the right input?")
     elif flat.any():

@@ -23,7 +23,7 @@ from calid.geometry.dense_grid import usual_gap
 from calid.io.dicom_fields import number, text
 from calid.io.dicom_images import DicomReport, Image, LeftOut, Slice, of_series, scan
 from calid.io.dicom_phases import Film, best_takes, film
-from calid.io.dicom_pixels import check_budget, read_pixels
+from calid.io.dicom_pixels import read_pixels
 from calid.io.dicom_stack import TOLD, choose, in_words, numbers_of, unshifted
 from calid.io.find import Limits, members
 from calid.stack import SliceStack
@@ -56,16 +56,16 @@ class DicomStack:
     report: DicomReport
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Exam:
     """What was found in an input, before any pixel is decoded; ``error`` says why it cannot be."""
 
     path: Path
     report: DicomReport
-    error: CalidError | None
-    _film: Film | None
-    _thickness: float
-    _max_bytes: int
+    max_bytes: int
+    error: CalidError | None = None
+    film: Film | None = None
+    thickness: float = 0.0
 
     def read(self) -> DicomStack:
         """Decode the pixels of the stack.
@@ -77,10 +77,10 @@ class Exam:
         """
         if self.error is not None:
             raise self.error
-        assert self._film is not None
-        cine, slices = self._film, self._film.images
-        check_budget([image for frames in slices for image in frames], self.path, self._max_bytes)
-        data, intensity = read_pixels(slices, self.path)
+        cine = self.film
+        assert cine is not None
+        slices = cine.images
+        data, intensity = read_pixels(slices, self.path, self.max_bytes)
         for note in self.report.warnings:
             warnings.warn(f"{self.path}: {note}", CalidWarning, stacklevel=3)
         first = slices[0][0]
@@ -92,16 +92,14 @@ class Exam:
             data=data,
             affine=affine,
             positions=cine.heights - cine.heights[0],
-            thickness=self._thickness,
+            thickness=self.thickness,
             frame_times=cine.times,
             intensity=intensity,
             rank=4 if len(cine.times) > 1 else 3,
             source=str(self.path),
             cycle=cine.cycle,
         )
-        headers = tuple(
-            tuple(image.header for image in frame) for frame in zip(*slices, strict=True)
-        )
+        headers = tuple(tuple(i.header for i in frame) for frame in zip(*slices, strict=True))
         return DicomStack(stack, headers, self.report)
 
 
@@ -176,19 +174,32 @@ def open_dicom(
         raise UsageError(f"thickness {thickness}", "A slice has a positive thickness.", "Use mm.")
     with members(path, Limits(total=max_bytes)) as (files, walk):
         report = DicomReport(len(files))
+        exam = Exam(path, report, max_bytes)
         images = of_series(scan(files, path, walk, report), series, report, path)
-        yield _survey(images, report, path, odd_slices, thickness, max_bytes)
+        exam.film, exam.error = _find(images, report, path)
+        if report.odd and odd_slices == "leave-out":
+            report.left_out += report.odd
+            report.warnings += [f"left out: {odd.reason}" for odd in report.odd]
+        elif report.odd:
+            report.problems = [f"{odd.reason}." for odd in report.odd]
+            exam.error = exam.error or _odd_error(report.odd, path)
+        if exam.error is not None and not report.problems:
+            report.problems = [exam.error.rule]
+        cine = exam.film
+        if cine is not None and len(cine.heights):
+            exam.thickness = _thickness(cine, thickness, report.warnings)
+            report.warnings += _doubts(cine, exam.thickness)
+            report.kept = [
+                Slice(round(float(h - cine.heights[0]), 4), len(frames), numbers_of(frames))
+                for h, frames in zip(cine.heights, cine.images, strict=True)
+            ]
+        yield exam
 
 
-def _survey(
-    images: Sequence[Image],
-    report: DicomReport,
-    path: Path,
-    odd_slices: OddSlices,
-    thickness: float | None,
-    max_bytes: int,
-) -> Exam:
-    """Bring images into slices and frames, and complete the report."""
+def _find(
+    images: Sequence[Image], report: DicomReport, path: Path
+) -> tuple[Film | None, CalidError | None]:
+    """Bring images into slices and frames; why they are no stack, if they are not."""
     report.images = len(images)
     error = _no_stack(images, report, path)
     chosen, rivals = choose(images, report)
@@ -208,23 +219,7 @@ def _survey(
             "together here.",
             "Give the whole short-axis stack; calid inspect lists what was found.",
         )
-    if report.odd and odd_slices == "leave-out":
-        report.left_out += report.odd
-        report.warnings += [f"left out: {odd.reason}" for odd in report.odd]
-    elif report.odd:
-        report.problems = [f"{odd.reason}." for odd in report.odd]
-        error = error or _odd_error(report.odd, path)
-    if error is not None and not report.problems:
-        report.problems = [error.rule]
-    own = 0.0
-    if cine is not None and len(cine.heights):
-        own = _thickness(cine, thickness, report.warnings)
-        report.warnings += _doubts(cine, own)
-        report.kept = [
-            Slice(round(float(h - cine.heights[0]), 4), len(frames), numbers_of(frames))
-            for h, frames in zip(cine.heights, cine.images, strict=True)
-        ]
-    return Exam(path, report, error, cine, own, max_bytes)
+    return cine, error
 
 
 def _no_stack(images: Sequence[Image], report: DicomReport, path: Path) -> CalidError | None:
@@ -267,20 +262,20 @@ def _several(
 
 
 def _odd_error(odd: Sequence[LeftOut], path: Path) -> GeometryError:
-    first = ". ".join(o.reason for o in odd[:3])
     more = f" And {len(odd) - 3} more." if len(odd) > 3 else ""
     return GeometryError(
         path,
-        f"{first}.{more}",
+        f"{'. '.join(o.reason for o in odd[:3])}.{more}",
         "Take out what does not belong, or leave such slices out with --odd-slices leave-out; "
         "calid inspect lists everything.",
     )
 
 
 def _thickness(cine: Film, given: float | None, notes: list[str]) -> float:
-    usual = usual_gap(cine.heights) if len(cine.heights) > 1 else 1.0
+    """Of a slice in mm, and notes where headers do not tell it."""
     if given is not None:
         return given
+    usual = usual_gap(cine.heights) if len(cine.heights) > 1 else 1.0
     found = [number(images[0].header, "SliceThickness") for images in cine.images]
     known = [t for t in found if t is not None and t > 0]
     if len(known) < len(found):

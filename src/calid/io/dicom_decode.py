@@ -40,13 +40,7 @@ class Decoder:
             self._process.communicate()
 
     def decode(self, content: bytes, frame: int | None) -> NDArray[Any]:
-        """Stored values of one frame of a DICOM file.
-
-        Raises
-        ------
-        ValueError
-            If they cannot be decoded.
-        """
+        """Stored values of one frame of a DICOM file; a `ValueError` if they cannot be decoded."""
         if self._process is None:
             pipe = subprocess.PIPE
             # Without the script's folder on the path, where modules of other names lie.

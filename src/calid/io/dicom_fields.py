@@ -206,8 +206,8 @@ def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
         value = header[keyword].value
         return [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
 
-    found = _tried(read, None)
-    return found if found and len(found) == count and all(map(math.isfinite, found)) else None
+    found = _tried(read, [])
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
 
 
 def text(header: Dataset, keyword: str) -> str:

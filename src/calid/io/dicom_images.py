@@ -97,27 +97,21 @@ class DicomReport:
 
 
 _GROUPS = (
-    "PixelMeasuresSequence",
-    "PlanePositionSequence",
-    "PlaneOrientationSequence",
-    "PixelValueTransformationSequence",
-    "FrameContentSequence",
-    "CardiacSynchronizationSequence",
-    "TemporalPositionSequence",
-    "MRImageFrameTypeSequence",
-    "MRTimingAndRelatedParametersSequence",
-    "MREchoSequence",
-    "MRModifierSequence",
+    *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence"),
+    *("PixelValueTransformationSequence", "FrameContentSequence"),
+    *("CardiacSynchronizationSequence", "TemporalPositionSequence", "MRImageFrameTypeSequence"),
+    *("MRTimingAndRelatedParametersSequence", "MREchoSequence", "MRModifierSequence"),
 )
 """Functional groups whose content belongs to one frame of an enhanced file."""
 
-_NEEDED = (
-    ("Rows", 1),
-    ("Columns", 1),
-    ("PixelSpacing", 2),
-    ("ImageOrientationPatient", 6),
-    ("ImagePositionPatient", 3),
-)
+_NEEDED = {
+    "Rows": 1,
+    "Columns": 1,
+    "PixelSpacing": 2,
+    "ImageOrientationPatient": 6,
+    "ImagePositionPatient": 3,
+}
+"""Fields of every slice, and how many numbers they hold."""
 
 _MR = (MRImageStorage, EnhancedMRImageStorage, "1.2.840.10008.5.1.4.1.1.4.4")
 """SOP classes that are read; the last is that of classic images put into one enhanced file."""
@@ -156,7 +150,7 @@ class Image:
     axes: NDArray[np.float64]
     corner: NDArray[np.float64]
 
-    @property
+    @cached_property
     def series(self) -> int | None:
         """Number of the series, the only name of it that cannot name a person."""
         value = number(self.header, "SeriesNumber")
@@ -176,25 +170,15 @@ class Image:
     def identity(self) -> tuple[object, ...]:
         """What two copies of one image share, beside the UID: place, time, number."""
         fields = ("InstanceNumber", "TriggerTime", "TemporalPositionIdentifier", "EchoTime")
-        place = (*self.corner, *self.axes.ravel(), *self.spacing)
-        return (
-            self.processing,
-            *self.matrix,
-            *np.round(place, 3),
-            *(number(self.header, f) for f in fields),
-        )
+        place = np.round([*self.corner, *self.axes.ravel(), *self.spacing], 3)
+        found = (number(self.header, field) for field in fields)
+        return (self.processing, *self.matrix, *place, *found)
 
 
 def of_series(
     images: Sequence[Image], series: Sequence[int], report: DicomReport, path: Path
 ) -> Sequence[Image]:
-    """The images of some series, by number; all of them if no number is given.
-
-    Raises
-    ------
-    InputError
-        If there is no image of one of them.
-    """
+    """The images of some series, by number (an `InputError` if there is none); all by default."""
     if not series:
         return images
     there = {n for image in images if (n := image.series) is not None}
@@ -213,10 +197,7 @@ def of_series(
 def scan(files: Sequence[Member], path: Path, walk: Walk, report: DicomReport) -> list[Image]:
     """Images with a place in space; the report says why other files show no slice of a heart.
 
-    Raises
-    ------
-    InputError
-        If a DICOM file is damaged within its header or lacks a field that a slice needs.
+    An `InputError` if a DICOM file is damaged within its header or lacks a field of `_NEEDED`.
     """
     found: list[Image] = []
     reasons = Counter(walk.left_out)
@@ -229,7 +210,17 @@ def scan(files: Sequence[Member], path: Path, walk: Walk, report: DicomReport) -
         elif reason := _useless(dataset):
             reasons[reason] += 1
         else:
-            images = _images(dataset, member, path)
+            try:
+                with quiet():
+                    # Of what is not magnitude only its place in the file is kept.
+                    images = [
+                        None if part(header) else _image(member, frame, multiple, header, path)
+                        for frame, multiple, header in _frames(dataset, member, path)
+                    ]
+            except CalidError:
+                raise
+            except Exception as error:  # a value that cannot be converted is found out only now
+                raise _damaged(member, path) from error
             if not dataset.has_pixels:  # after its geometry, which tells a file that is cut off
                 reasons["an image without pixels"] += 1
                 continue
@@ -261,27 +252,10 @@ def _are(many: int, what: str) -> str:
     return f"{count(many, what)} {'is' if many == 1 else 'are'}"
 
 
-def _images(dataset: Dataset, member: Member, path: Path) -> list[Image | None]:
-    """Every frame of a file; none for one that is not magnitude."""
-    try:
-        with quiet():
-            return [
-                None if part(header) else _image(member, frame, multiple, header, path)
-                for frame, multiple, header in _frames(dataset, member, path)
-            ]
-    except CalidError:
-        raise
-    except Exception as error:  # a value that cannot be converted is found out only now
-        raise _damaged(member, path) from error
-
-
 def parse(member: Member, path: Path, pixels: bool = False) -> Dataset | None:
     """Header of a DICOM file, with its pixels if wanted; none if it is not DICOM.
 
-    Raises
-    ------
-    InputError
-        If it says that it is DICOM and cannot be read as such.
+    An `InputError` if it says that it is and cannot be read as such.
     """
     head = member.read(132)
     marked = head[128:132] == b"DICM"
@@ -330,17 +304,16 @@ def _useless(dataset: Dataset) -> str:
 
 def _frames(dataset: Dataset, member: Member, path: Path) -> Iterator[tuple[int, bool, Dataset]]:
     """Number of each frame, whether the file has a frame axis, and a flat header."""
-    count = number(dataset, "NumberOfFrames")
+    said = number(dataset, "NumberOfFrames")
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
-    if count is None and groups is None:
+    if said is None and groups is None:
         yield 0, False, dataset
         return
-    frames = int(count or 0)
-    if not 1 <= frames <= _MOST_FRAMES or (groups is not None and len(groups) != frames):
+    frames, described = int(said or 0), 0 if groups is None else len(groups)
+    if not 1 <= frames <= _MOST_FRAMES or (groups is not None and described != frames):
         raise InputError(
             path,
-            f"{member.label.capitalize()} claims {frames} frames and describes "
-            f"{0 if groups is None else len(groups)}.",
+            f"{member.label.capitalize()} claims {frames} frames and describes {described}.",
             _DAMAGED,
         )
     for frame in range(frames):
@@ -369,7 +342,7 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
 
 
 def _image(member: Member, frame: int, multiple: bool, header: Dataset, path: Path) -> Image:
-    values = {keyword: numbers(header, keyword, count) for keyword, count in _NEEDED}
+    values = {keyword: numbers(header, keyword, count) for keyword, count in _NEEDED.items()}
     label = member.label + (f", frame {frame + 1}" if multiple else "")
     absent = [keyword for keyword, value in values.items() if value is None]
     if absent:
@@ -392,10 +365,7 @@ def _image(member: Member, frame: int, multiple: bool, header: Dataset, path: Pa
     to_ras = np.array([-1.0, -1.0, 1.0])
     across, down = across / np.linalg.norm(across), down / np.linalg.norm(down)
     return Image(
-        member=member,
-        frame=frame,
-        multiple=multiple,
-        header=header,
+        *(member, frame, multiple, header),
         matrix=(int(rows[0]), int(columns[0])),
         spacing=(float(spacing[0]), float(spacing[1])),
         axes=np.stack([across, down, np.cross(across, down)], axis=1) * to_ras[:, None],

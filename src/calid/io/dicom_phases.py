@@ -1,15 +1,12 @@
 """Which images of a slice are one film, in which order, and when each phase is.
 
-Frames of a film are of one acquisition (a take), never of two. A slice may have been acquired
-again, because the first take was bad or under stress. Of several takes, what was acquired goes
-before what was processed, a complete take before one of another number of frames than other
-slices have, and the newest before others. If most of the stack was acquired again, the user has
-to say which one is meant.
+Frames of a film are of one acquisition (a take), never of two. Of several takes of a slice, what
+was acquired goes before what was processed, a complete take before one of another number of
+frames than other slices have, and the newest before others. If most of the stack was acquired
+again, the user has to say which one is meant.
 
-Fields that can tell the time, the best first: the trigger time; the offset of a temporal
-position; the frame time of a multi-frame file; then mere ranks, which need the length of the
-cycle: the temporal position, and last, with a warning, the instance number. A field is used
-if every image has it and it tells the images of most slices apart.
+`_CLOCKS` are the fields that can order frames, the best first; mere ranks need the length of the
+cycle. A field is used if every image has it and it tells the images of most slices apart.
 
 Slices are acquired in different heartbeats, so trigger times of the same phase differ a
 little between them: phases are matched by rank, and each gets the median of its times.
@@ -21,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +32,14 @@ from calid.words import count
 __all__ = ["Film", "best_takes", "film"]
 
 Reading = Callable[[Image], float | None]
+
+
+class Clock(NamedTuple):
+    """A field that orders frames."""
+
+    name: str
+    reading: Reading
+    ranks: bool = False  # whether it tells no time but mere ranks
 
 
 def _first(*keywords: str, scale: float = 1.0) -> Reading:
@@ -55,15 +61,15 @@ def _instance(image: Image) -> float | None:
 
 
 _TRIGGER = _first(*TRIGGERS, scale=1e-3)
-_TIMES: tuple[tuple[str, Reading], ...] = (
-    ("trigger time", _TRIGGER),
-    ("temporal position offset", _first("TemporalPositionTimeOffset")),
-    ("frame time", _frame_time),
+_POSITION = _first("TemporalPositionIndex", "TemporalPositionIdentifier")
+_CLOCKS = (
+    Clock("trigger time", _TRIGGER),
+    Clock("temporal position offset", _first("TemporalPositionTimeOffset")),
+    Clock("frame time", _frame_time),
+    Clock("temporal position", _POSITION, ranks=True),
+    Clock("instance number", _instance, ranks=True),
 )
-_RANKS: tuple[tuple[str, Reading], ...] = (
-    ("temporal position", _first("TemporalPositionIndex", "TemporalPositionIdentifier")),
-    ("instance number", _instance),
-)
+_NO_CLOCK = Clock("", lambda image: 0.0)
 _CYCLE = _first(
     "NominalInterval", "RRIntervalTimeNominal", "CardiacRRIntervalSpecified", scale=1e-3
 )
@@ -85,13 +91,14 @@ def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     Odd are: slices with several images at one time, slices whose images do not lie in one plane,
     and slices with another number of frames than most.
     """
-    clock, reading, ranks = _find_clock(planes)
+    clock = _find_clock(planes)
     usual = _usual(len(plane.images) for plane in planes)
     normal = planes[0].images[0].axes[:, 2]
     slices: list[tuple[float, list[Image]]] = []
     for plane in planes:
-        images = sorted(plane.images, key=lambda image: _moment_of(image, reading))
-        surplus = len(images) - len({_moment_of(image, reading) for image in images})
+        moments = {image: _moment_of(image, clock.reading) for image in plane.images}
+        images = sorted(plane.images, key=lambda image: moments[image])
+        surplus = len(images) - len(set(moments.values()))
         heights = [float(image.corner @ normal) for image in images]
         if surplus:
             others = "others" if surplus > 1 else "another"
@@ -108,10 +115,10 @@ def film(planes: Sequence[Plane], report: DicomReport) -> Film:
         name = f"The slice at {plane.height - planes[0].height:.1f} mm{named}"
         report.odd.append(LeftOut(f"{name} {what}", len(images)))
     chosen = [images for _, images in slices]
-    times, spread = _times(chosen, reading, ranks, clock, usual, report.warnings)
-    report.time_from, report.time_spread_s = clock, spread
+    times, report.time_spread_s = _times(chosen, clock, usual, report.warnings)
+    report.time_from = clock.name
     # Times that were computed from the cycle do not say how much of it the frames cover.
-    cycle = None if ranks else _cycle(chosen)
+    cycle = None if clock.ranks else _cycle(chosen)
     return Film(np.array([height for height, _ in slices]), chosen, times, cycle)
 
 
@@ -121,15 +128,12 @@ def _usual(sizes: Iterable[int]) -> int:
     return max(counts, key=lambda size: (counts[size], size), default=0)
 
 
-def _find_clock(planes: Sequence[Plane]) -> tuple[str, Reading, bool]:
-    """Name of the field to go by, how to read it, and whether it only ranks."""
+def _find_clock(planes: Sequence[Plane]) -> Clock:
+    """What to go by; `_NO_CLOCK` of stills."""
     sizes = sorted(len(plane.images) for plane in planes)
-    if sizes[len(sizes) // 2] > 1:
-        for ranks, fields in ((False, _TIMES), (True, _RANKS)):
-            for name, reading in fields:
-                if _tells(planes, reading):
-                    return name, reading, ranks
-    return "", lambda image: 0.0, False
+    if sizes[len(sizes) // 2] == 1:
+        return _NO_CLOCK
+    return next((clock for clock in _CLOCKS if _tells(planes, clock.reading)), _NO_CLOCK)
 
 
 def _tells(planes: Sequence[Plane], reading: Reading) -> bool:
@@ -151,21 +155,16 @@ def _moment_of(image: Image, reading: Reading) -> float:
 
 
 def _times(
-    slices: list[list[Image]],
-    reading: Reading,
-    ranks: bool,
-    clock: str,
-    frames: int,
-    notes: list[str],
+    slices: list[list[Image]], clock: Clock, frames: int, notes: list[str]
 ) -> tuple[NDArray[np.float64], float]:
     """Seconds of every phase and their spread; what the user has to know goes to the notes."""
     if not slices:
         return np.zeros(0), 0.0
-    if not clock:
+    if clock is _NO_CLOCK:
         known = [time for images in slices if (time := _TRIGGER(images[0])) is not None]
         return np.array([float(np.median(known or [0.0]))]), 0.0
-    if not ranks:
-        table = np.array([[reading(image) or 0.0 for image in images] for images in slices])
+    if not clock.ranks:
+        table = np.array([[clock.reading(image) or 0.0 for image in images] for images in slices])
         said = np.asarray(np.median(table, axis=0))
         times = _believable(said, notes)
         table *= np.ptp(times) / (np.ptp(said) or 1.0)
@@ -175,7 +174,7 @@ def _times(
                 f"frames are {steps.min():.3g} to {steps.max():.3g} s apart; is a frame missing?"
             )
         return times, float(np.ptp(table, axis=0).max())
-    if clock == "instance number":
+    if clock.reading is _instance:
         notes.append(
             "no field tells the time of the frames; they are in the order of InstanceNumber"
         )
@@ -212,19 +211,14 @@ APART = 3.0
 def best_takes(
     planes: Sequence[Plane], report: DicomReport
 ) -> tuple[list[Plane], tuple[tuple[int, ...], ...]]:
-    """Choose a take of every slice, and report the others.
+    """Planes with the images of one take each, and a report of the others.
 
-    Returns
-    -------
-    planes
-        With the images of that take.
-    twice
-        Series numbers of two takes of the whole stack, that of the better ones first; empty if
-        there is but one.
+    Beside them the series numbers of two takes of the whole stack, those of the better ones first;
+    empty if there is but one.
     """
-    clock, reading, _ = _find_clock(planes)
-    every = [_takes(plane.images, reading if clock else None) for plane in planes]
-    usual = _usual(size for takes in every for size in {len(take) for take in takes})
+    clock = _find_clock(planes)
+    every = [_takes(plane.images, clock) for plane in planes]
+    usual = _usual(size for takes in every for size in set(map(len, takes)))
     found: list[Plane] = []
     again: list[tuple[Plane, list[Image], list[Image]]] = []
     for plane, takes in zip(planes, every, strict=True):
@@ -247,7 +241,6 @@ def best_takes(
 def _supersede(
     best: list[Image], others: Sequence[list[Image]], where: str, report: DicomReport
 ) -> None:
-    """Leave out all takes of a slice but one, and say so."""
     for other in others:
         if _processed(other) > _processed(best):
             reason, why = "processed images (DERIVED) of a slice that is there as acquired", ""
@@ -291,7 +284,7 @@ def _processed(take: Sequence[Image]) -> int:
     return max(image.processing for image in take)
 
 
-def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]]:
+def _takes(images: Sequence[Image], clock: Clock) -> list[list[Image]]:
     """Images of one place by the acquisition that they are of.
 
     Series are different takes if their times overlap, or if they were acquired apart: a take may
@@ -299,12 +292,12 @@ def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]
     by acquisition time, or by instance numbers in whose order the time begins anew. A still has
     one image, so that every other is another take.
     """
-    if reading is None:
+    if clock is _NO_CLOCK:
         return [[image] for image in images]
     parts = _parts(images, lambda i: (text(i.header, "SeriesInstanceUID"), i.processing))
     takes: list[list[Image]] = []
     for part in sorted(parts, key=len, reverse=True):
-        same = (take for take in takes if _continue(take, part, reading))
+        same = (take for take in takes if _continue(take, part, clock.reading))
         if (take := next(same, None)) is not None:
             take += part
         else:
@@ -312,21 +305,21 @@ def _takes(images: Sequence[Image], reading: Reading | None) -> list[list[Image]
     if len(images) == 2 and len(parts) == 2 and len(takes) == 1:
         # Two phases, or one that was repeated: only the time of acquisition can tell.
         takes = takes if _span(images, _moment) else parts
-    return [part for take in takes for part in _within(take, reading)]
+    return [part for take in takes for part in _within(take, clock.reading)]
 
 
 def _continue(one: Sequence[Image], other: Sequence[Image], reading: Reading) -> bool:
     """Whether images of two series are phases of one take."""
     if _processed(one) != _processed(other) or _overlap(one, other, reading):
         return False
-    first, second = (_span(part, _moment) for part in (one, other))
+    first, second = _span(one, _moment), _span(other, _moment)
     if first is None or second is None:
         return True
     return max(first[0], second[0]) - min(first[1], second[1]) <= APART
 
 
 def _overlap(one: Sequence[Image], other: Sequence[Image], reading: Reading) -> bool:
-    first, second = (_span(part, reading) for part in (one, other))
+    first, second = _span(one, reading), _span(other, reading)
     return not (first and second) or (first[0] <= second[1] and second[0] <= first[1])
 
 
@@ -358,7 +351,7 @@ def _breath_holds(take: Sequence[Image]) -> Callable[[Image], Hashable]:
     """A key that numbers the acquisitions of a take that are apart in time."""
     known = sorted(m for image in take if (m := _moment(image)) is not None)
     starts = [b for a, b in pairwise(known) if b - a > APART] if len(known) == len(take) else []
-    return lambda image: sum((moment(image.header) or 0.0) >= start for start in starts)
+    return lambda image: sum((_moment(image) or 0.0) >= start for start in starts)
 
 
 def _rounds(take: Sequence[Image], reading: Reading) -> Callable[[Image], Hashable]:

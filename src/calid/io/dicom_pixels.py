@@ -29,12 +29,12 @@ from calid.io.dicom_fields import number, quiet, text
 from calid.io.dicom_images import Image, parse
 from calid.stack import Intensity
 
-__all__ = ["check_budget", "read_pixels"]
+__all__ = ["read_pixels"]
 
 _PHILIPS = "Philips MR Imaging DD 001"
 
 
-def check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
+def _check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
     """Refuse images of more than ``limit`` bytes, or of unknown size, before any is decoded."""
     total = 0
     for image in images:
@@ -55,20 +55,16 @@ def check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
 
 
 def read_pixels(
-    slices: Sequence[Sequence[Image]], path: Path
+    slices: Sequence[Sequence[Image]], path: Path, limit: int
 ) -> tuple[NDArray[np.generic], Intensity]:
     """Decode images ``[slice][frame]`` of one matrix and bring them to one scale.
 
     Returns data of shape ``(frames, slices, height, width)`` and what turns it into image units.
-
-    Raises
-    ------
-    InputError
-        If pixels are cut off or their encoding cannot be decoded here.
-    IntensityError
-        If they are not grey values, or a slope is 0.
+    An `InputError` if they take more than ``limit`` bytes or cannot be decoded, an `IntensityError`
+    if they are not grey values or a slope is 0.
     """
     images = [image for frames in slices for image in frames]
+    _check_budget(images, path, limit)
     scales = _scales(images, path)
     with quiet():
         arrays = _decode(images, path)
@@ -102,19 +98,15 @@ def _decode(images: Sequence[Image], path: Path) -> list[NDArray[Any]]:
                     "(MONOCHROME2).",
                     "Export magnitude images in grey values.",
                 )
-            _complete(dataset)
+            if "TransferSyntaxUID" not in getattr(dataset, "file_meta", ()):
+                # Without a preamble nothing names the encoding.
+                implicit = dataset.original_encoding[0]
+                dataset.file_meta = FileMetaDataset()
+                dataset.file_meta.TransferSyntaxUID = (
+                    ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                )
             arrays |= {image: _array(dataset, image, path, decoder) for image in wanted}
     return [arrays[image] for image in images]
-
-
-def _complete(dataset: Dataset) -> None:
-    """Name the encoding of a file that has no preamble to say it."""
-    if "TransferSyntaxUID" not in getattr(dataset, "file_meta", ()):
-        dataset.file_meta = FileMetaDataset()
-        implicit = dataset.original_encoding[0]
-        dataset.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        )
 
 
 def _array(dataset: Dataset, image: Image, path: Path, decoder: Decoder) -> NDArray[Any]:

@@ -1,29 +1,14 @@
 """Which images of an exam are the short-axis stack: parallel planes, not names.
 
 Images that share orientation, matrix, pixel spacing and contrast are a group. The stack is
-found among the groups of two planes or more, by one rule after the other; each keeps the groups
-that pass it, if any does:
+found among the groups of two planes or more, by one of `_RULES` after the other; each keeps the
+groups that pass it, if any does. If more than one is left, nothing in the images says which one is
+meant.
 
-1. A film of three planes or more goes before any still: scouts of the whole chest have more
-   planes than a heart.
-2. Of films, a cine goes before other contrasts (perfusion, flow, tagging).
-3. Three planes or more that are oblique go before those within `NEAR` degrees of the patient's
-   axial, coronal or sagittal planes.
-4. Less than half as many planes as the most yield to more.
-5. Plain images go before other contrasts, and acquired ones before processed ones.
-
-If more than one group is left, nothing in the images says which one is meant. Of the groups that
-are not the stack
-
-- those more than `NEAR` degrees away are other views (long-axis, scouts): left out;
-- those of another contrast (late enhancement, mapping, perfusion) are left out, wherever they lie;
-- nearly parallel ones that cover the same depth themselves are other stacks: left out;
-- nearly parallel ones are *odd* if the stack lacks a slice where they have one, and they
-  are films, or stills, as the stack is: slices that should have been in it, had they not been
-  turned or given another matrix. So are planes shifted in-plane;
-- the rest are other images of the same region: left out.
-
-Odd slices are for the user to decide about: without them the stack has a hole.
+Of the other groups, those that are nearly parallel and of the stack's kind are *odd* if the stack
+lacks a slice where they have one: slices that should have been in it, had they not been turned or
+given another matrix. So are planes shifted in-plane. Odd slices are for the user to decide about:
+without them the stack has a hole. All else is left out; `_reason` says why.
 """
 
 from __future__ import annotations
@@ -132,10 +117,6 @@ class Group:
         """How far its median image is from what was acquired."""
         return sorted(image.processing for image in self.images)[len(self.images) // 2]
 
-    def fits(self, other: Group) -> bool:
-        """Whether the contrast of both is the same, as far as headers tell."""
-        return self.images[0].contrast.fits(other.images[0].contrast)
-
     def __str__(self) -> str:
         """Name it by what names nobody."""
         angle, plane = self.tilt
@@ -145,17 +126,6 @@ class Group:
             f"{count(self.frames, 'frame')}, {angle:.0f} degrees off the {plane} plane"
             f"{''.join(f', {kind}' for kind in kinds)})"
         )
-
-
-def make_groups(images: Sequence[Image]) -> list[Group]:
-    """Put images together that are alike, in no order."""
-    groups: list[list[Image]] = []
-    for image in images:
-        group = next((group for group in groups if _alike(group[0], image)), None)
-        if group is None:
-            groups.append(group := [])
-        group.append(image)
-    return [Group(tuple(group), _planes(group)) for group in groups]
 
 
 def _alike(one: Image, other: Image) -> bool:
@@ -178,8 +148,7 @@ def _planes(group: Sequence[Image]) -> list[Plane]:
     Images that lie closer than a share of the slice thickness are at one place. The thickness is
     that of the header, or the usual gap if that is less: a header may hold that of a whole slab.
     """
-    normal = group[0].axes[:, 2]
-    heights = np.array([image.corner @ normal for image in group])
+    heights = np.array([image.corner @ group[0].axes[:, 2] for image in group])
     order = np.argsort(heights, kind="stable")
     steps = np.diff(heights[order])
     gaps = steps[steps > SAME_PLACE]
@@ -222,14 +191,17 @@ _NEVER = frozenset({"a map", "a localizer", "a projection"})
 def choose(images: Sequence[Image], report: DicomReport) -> tuple[list[Plane], list[Group]]:
     """Find the short-axis stack, and report what becomes of all other images.
 
-    Returns
-    -------
-    planes
-        Of the stack, in the order of height; empty if no two planes are parallel.
-    rivals
-        Groups of which each may be meant, the chosen one first; empty if one is.
+    Returns its planes in the order of height, none if no two are parallel; and the groups of which
+    each may be meant, the chosen one first, none if that is clear.
     """
-    groups = sorted(make_groups(images), key=lambda g: (len(g.planes), len(g.images)), reverse=True)
+    alike: list[list[Image]] = []
+    for image in images:
+        group = next((group for group in alike if _alike(group[0], image)), None)
+        if group is None:
+            alike.append(group := [])
+        group.append(image)
+    groups = [Group(tuple(group), _planes(group)) for group in alike]
+    groups.sort(key=lambda g: (len(g.planes), len(g.images)), reverse=True)
     candidates = [group for group in groups if len(group.planes) > 1]
     if not candidates:
         report.left_out += [_describe(group, "no plane is parallel to it") for group in groups]
@@ -271,9 +243,10 @@ def choose(images: Sequence[Image], report: DicomReport) -> tuple[list[Plane], l
 
 def _reason(stack: Group, other: Group) -> str:
     """Why a group is left out that is not the stack; empty if it is odd."""
+    own = stack.images[0]
     if _tilt(stack, other) > NEAR:
         return "another view"
-    if other.kind != stack.kind or not stack.fits(other):
+    if other.kind != stack.kind or not own.contrast.fits(other.images[0].contrast):
         return f"{_CONTRAST} ({other.kind})" if other.kind else _CONTRAST
     if other.processing > stack.processing:
         return "processed images (DERIVED)"
@@ -283,7 +256,7 @@ def _reason(stack: Group, other: Group) -> str:
 
 
 def _views(others: Sequence[LeftOut]) -> list[str]:
-    """How many groups are left out, in one sentence for views and one for contrasts."""
+    """One sentence for views that are left out and one for contrasts."""
     notes = []
     for what in ("view", "contrast"):
         part = [o for o in others if o.reason.startswith(_CONTRAST) == (what == "contrast")]
@@ -302,6 +275,7 @@ def _many(group: Group, others: Sequence[Group]) -> bool:
 
 
 _RULES: tuple[tuple[str, Callable[[Group, Sequence[Group]], bool]], ...] = (
+    # Scouts of the whole chest have more planes than a heart.
     ("a film of three slices or more goes before stills", lambda g, left: g.film),
     (
         "a cine goes before other contrasts",

@@ -11,8 +11,7 @@ import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -95,10 +94,9 @@ def _series_level(source: Dataset) -> Dataset:
 
 
 def _technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dataset:
-    """How one slice was acquired; an unknown sequence is marked as research.
+    """How one slice was acquired, or the one below; an unknown sequence is marked as research.
 
-    ``acquired`` tells the source itself from a slice generated above it. ``trigger_time`` is in
-    ms after the R wave; none if the scan was not gated.
+    ``trigger_time`` is in ms after the R wave; none if the scan was not gated.
     """
     image = Dataset()
     image.ScanningSequence, image.SequenceVariant = "RM", "NONE"
@@ -116,7 +114,7 @@ def _technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dat
 
 
 def _reference(sop_class: str, instance: str, frame: int | None = None) -> Dataset:
-    """One item of SourceImageSequence; the frame's number, from 1, if it has several."""
+    """One item of SourceImageSequence; frames count from 1."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
     if frame is not None:
@@ -167,14 +165,7 @@ class _Planes:
     orientation: NDArray[np.float64]  # (6,), unit vectors along a row and along a column
     corners: NDArray[np.float64]  # (slices, 3), the centre of the first pixel of every slice
     direction: NDArray[np.float64]  # (3,), unit vector from the first slice to the last
-    spacing: tuple[float, float]  # in-plane row step and column step
     step: float | None  # from slice to slice; none if steps differ
-
-    @property
-    def locations(self) -> NDArray[np.float64]:
-        """Distance of every slice from the origin along the normal, mm, shape ``(slices,)``."""
-        normal = np.cross(self.orientation[:3], self.orientation[3:])
-        return self.corners @ normal
 
 
 def _planes(volume: Volume) -> _Planes:
@@ -199,7 +190,6 @@ def _planes(volume: Volume) -> _Planes:
         orientation=np.concatenate([row, column]).round(12) + 0.0,
         corners=corners.round(9) + 0.0,
         direction=direction,
-        spacing=volume.pixel_spacing,
         step=float(steps.mean()) if equal else None,
     )
 
@@ -231,22 +221,12 @@ def _match_headers(headers: Headers, volume: Volume, places: _Planes) -> list[li
     return matched
 
 
-@dataclass(frozen=True, eq=False)
-class _Pixels:
-    """16-bit integers ``(frames, slices, height, width)`` and what they mean."""
+def _to_16_bit(volume: Volume) -> tuple[NDArray[np.integer[Any]], Intensity, str]:
+    """Stored values in 16 bits, what they mean, and what became of them in words.
 
-    data: NDArray[np.integer[Any]]
-    intensity: Intensity
-    window: tuple[float, float]  # centre and width for display, image units
-    kept: str = "unchanged"  # what became of the values, for the record
-
-
-def _to_16_bit(volume: Volume) -> _Pixels:
-    """Whole numbers that fit 16 bits stay as they are; all else is quantised.
-
-    Quantised values use the whole unsigned range, with slope and intercept to undo it. Whole
-    numbers that span no more than 65535 are shifted only, without loss. A warning tells the
-    largest change, in image units.
+    Whole numbers that fit stay as they are. Those that span no more than 65535 are shifted, without
+    loss. All else is quantised to the whole unsigned range, with slope and intercept to undo it,
+    and a warning tells the largest change in image units.
     """
     data: NDArray[Any] = volume.data
     if data.dtype.kind not in "iuf":
@@ -257,17 +237,16 @@ def _to_16_bit(volume: Volume) -> _Pixels:
     if not np.isfinite(high - low):
         raise IntensityError("volume", "Some values are NaN or infinite.", "Fill them first.")
     whole = data.dtype.kind in "iu" or all(np.array_equal(x, np.rint(x)) for x in data)
-    scale, window = volume.intensity, _window(volume)
+    scale, kept = volume.intensity, "unchanged"
     for dtype in (np.uint16, np.int16):
         if whole and np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return _Pixels(data.astype(dtype), scale, window)
+            return data.astype(dtype), scale, kept
     step = (high - low) / _LEVELS or 1.0
     if whole:
         step = float(np.ceil(step))
     levels = np.empty(data.shape, np.uint16)
     for frame, values in zip(levels, data, strict=True):
         frame[:] = np.rint((values.astype(np.float64) - low) / step).clip(0, _LEVELS)
-    kept = "unchanged"
     if not whole or step > 1:
         kept = "quantised to 16 bits"
         loss = step / 2 * abs(scale.slope)
@@ -277,8 +256,7 @@ def _to_16_bit(volume: Volume) -> _Pixels:
             CalidWarning,
             stacklevel=3,
         )
-    shifted = Intensity(step * scale.slope, low * scale.slope + scale.intercept)
-    return _Pixels(levels, shifted, window, kept)
+    return levels, Intensity(step * scale.slope, low * scale.slope + scale.intercept), kept
 
 
 def _window(volume: Volume) -> tuple[float, float]:
@@ -340,9 +318,11 @@ def write_dicom(
     check_new_folder(folder)
     places = _planes(volume)
     pixels = _to_16_bit(volume)
-    with _quiet():
+    # A source's values may break rules; they are carried over as they are.
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         sources = None if headers is None else _match_headers(headers, volume, places)
-        series = _Series.of(volume, places, pixels, sources, thickness)
+        series = _Series(volume, places, pixels, sources, thickness)
         frames, slices = volume.data.shape[:2]
         with atomic_folder(folder) as temporary:
             for frame, place in np.ndindex(frames, slices):
@@ -353,38 +333,25 @@ def write_dicom(
                 image.save_as(temporary / name, enforce_file_format=True)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No checks of values: a source's may break rules, and are carried over as they are."""
-    with config.disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@dataclass(frozen=True, eq=False)
 class _Series:
-    """All that the images of one series are made of."""
+    """All that the images of one series are made of.
 
-    volume: Volume
-    places: _Planes
-    pixels: _Pixels
-    sources: list[list[Dataset]] | None  # [frame][acquired slice]; none without DICOM input
-    shared: Dataset  # attributes that are equal in all images
-    identity: str  # hash of everything that the series depends on
+    ``sources`` are headers ``[frame][acquired slice]``; none without DICOM input.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         volume: Volume,
         places: _Planes,
-        pixels: _Pixels,
+        pixels: tuple[NDArray[np.integer[Any]], Intensity, str],
         sources: list[list[Dataset]] | None,
         thickness: float | None,
-    ) -> _Series:
-        """Gather what is equal in all images."""
+    ) -> None:
+        self._volume, self._places, self._sources = volume, places, sources
+        self._data, scale, self._kept = pixels
         known = [[str(source.SOPInstanceUID) for source in frame] for frame in sources or ()]
         grid = (volume.affine, volume.positions, volume.acquired, volume.frame_times)
-        identity = _hash(SOFTWARE, known, volume.intensity, thickness, *grid, volume.data)
+        self._identity = _hash(SOFTWARE, known, volume.intensity, thickness, *grid, volume.data)
         # What every reconstruction of the same slices has in common.
         acquired = volume.acquired
         scan = _hash(volume.affine[:, [0, 1, 3]], volume.positions[acquired])
@@ -399,39 +366,39 @@ class _Series:
         for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
             if not shared.get(keyword):
                 shared[keyword] = own[keyword]
-        shared.SeriesInstanceUID = _uid(identity, "series")
+        shared.SeriesInstanceUID = _uid(self._identity, "series")
         shared.SliceThickness = None if thickness is None else _ds(thickness)
         if places.step is not None:
             shared.SpacingBetweenSlices = _ds(places.step)
-        shared.PixelSpacing = [_ds(step) for step in places.spacing]
+        shared.PixelSpacing = [_ds(step) for step in volume.pixel_spacing]
         shared.ImageOrientationPatient = [_ds(value) for value in places.orientation]
-        _, _, shared.Rows, shared.Columns = pixels.data.shape
+        self._frames, self._slices, shared.Rows, shared.Columns = self._data.shape
         shared.SamplesPerPixel, shared.PhotometricInterpretation = 1, "MONOCHROME2"
         shared.BitsAllocated, shared.BitsStored, shared.HighBit = 16, 16, 15
-        shared.PixelRepresentation = int(pixels.data.dtype.kind == "i")
-        shared.RescaleSlope = _ds(pixels.intensity.slope)
-        shared.RescaleIntercept = _ds(pixels.intensity.intercept)
+        shared.PixelRepresentation = int(self._data.dtype.kind == "i")
+        shared.RescaleSlope, shared.RescaleIntercept = _ds(scale.slope), _ds(scale.intercept)
         shared.RescaleType = "US"
-        centre, width = pixels.window
+        centre, width = _window(volume)
         shared.WindowCenter, shared.WindowWidth = _ds(centre), _ds(width)
         # The default, LINEAR, has no windows narrower than 1.
         shared.VOILUTFunction = "LINEAR_EXACT"
-        return cls(volume, places, pixels, sources, shared, identity)
+        self._shared = shared
+        row, column = places.orientation[:3], places.orientation[3:]
+        self._locations = places.corners @ np.cross(row, column)
 
     def image(self, frame: int, place: int) -> Dataset:
         """One slice of one frame, ready to be saved."""
-        frames, slices = self.volume.data.shape[:2]
         image = Dataset()
-        image.update(self.shared)
+        image.update(self._shared)
         image.update(self._origin(frame, place))
         image.SOPInstanceUID = self._instance(frame, place)
-        image.InstanceNumber = frame * slices + place + 1
-        image.ImagePositionPatient = [_ds(value) for value in self.places.corners[place]]
-        image.SliceLocation = _ds(self.places.locations[place])
-        if frames > 1:
+        image.InstanceNumber = frame * self._slices + place + 1
+        image.ImagePositionPatient = [_ds(value) for value in self._places.corners[place]]
+        image.SliceLocation = _ds(self._locations[place])
+        if self._frames > 1:
             image.TemporalPositionIdentifier = frame + 1
-            image.NumberOfTemporalPositions = image.CardiacNumberOfImages = frames
-        pixels = self.pixels.data[frame, place]
+            image.NumberOfTemporalPositions = image.CardiacNumberOfImages = self._frames
+        pixels = self._data[frame, place]
         image.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         image["PixelData"].VR = "OW"
         image.file_meta = FileMetaDataset()
@@ -440,27 +407,30 @@ class _Series:
 
     def _origin(self, frame: int, place: int) -> Dataset:
         """What says where a slice comes from: the marks, the references, the technique."""
-        real = np.flatnonzero(self.volume.acquired)
+        real = np.flatnonzero(self._volume.acquired)
         above = int(np.searchsorted(real, place))
-        acquired = bool(self.volume.acquired[place])
+        acquired = bool(self._volume.acquired[place])
         parents = [above] if acquired else [above - 1, above]
-        if self.sources is None:
-            image = _technique(Dataset(), acquired, self._trigger_time(frame))
-            # Without source images, a generated slice refers to the acquired ones beside it.
-            found = [] if acquired else [self._instance(frame, int(real[i])) for i in parents]
-            references = [_reference(MRImageStorage, uid) for uid in found]
-        else:
-            headers = [self.sources[frame][index] for index in parents]
-            image = _technique(headers[0], acquired, self._trigger_time(frame))
+        known = self._sources[frame] if self._sources else []
+        headers = [known[index] for index in parents] if known else []
+        # Of films, and of single frames whose sources have one.
+        timed = self._frames > 1 or (bool(known) and "TriggerTime" in known[0])
+        time = _ds(self._volume.frame_times[frame] * 1000) if timed else None
+        if headers:
             references = [
                 _reference(h.SOPClassUID, h.SOPInstanceUID, h.get("ReferencedFrameNumber"))
                 for h in headers
             ]
+        else:
+            # Without source images, a generated slice refers to the acquired ones beside it.
+            found = [] if acquired else [self._instance(frame, int(real[i])) for i in parents]
+            references = [_reference(MRImageStorage, uid) for uid in found]
+        image = _technique(headers[0] if headers else Dataset(), acquired, time)
         if references:
             image.SourceImageSequence = references
         if acquired:
             mark = f"acquired slice {above + 1}"
-            how = f"Values of {mark} of {len(real)}, {self.pixels.kept}."
+            how = f"Values of {mark} of {len(real)}, {self._kept}."
         else:
             mark = f"generated by CaLID between slices {above} and {above + 1}"
             how = f"An estimate {mark} of {len(real)}. Not an observation; research use only."
@@ -469,15 +439,8 @@ class _Series:
         image.DerivationDescription = f"{SOFTWARE}: {how}"
         return image
 
-    def _trigger_time(self, frame: int) -> str | None:
-        """Of films, and of single frames whose sources have one."""
-        known = self.sources is not None and "TriggerTime" in self.sources[frame][0]
-        if self.volume.data.shape[0] == 1 and not known:
-            return None
-        return _ds(self.volume.frame_times[frame] * 1000)
-
     def _instance(self, frame: int, place: int) -> UID:
-        return _uid(self.identity, f"image {frame} {place}")
+        return _uid(self._identity, f"image {frame} {place}")
 
 
 def _ds(value: float) -> str:

@@ -34,7 +34,6 @@ __all__ = [
     "find_images",
     "find_inputs",
     "find_labels",
-    "is_label_map",
     "members",
     "plain_stem",
 ]
@@ -59,8 +58,8 @@ def plain_stem(name: str) -> str:
     return _ENDINGS.sub("", name)
 
 
-def is_label_map(path: Path, root: Path) -> bool:
-    """Whether a file below ``root`` is a label map by its name, or by that of a folder of it."""
+def _is_label_map(path: Path, root: Path) -> bool:
+    """By its name, or by that of a folder below ``root`` that it is in."""
     folders = path.relative_to(root).parts[:-1]
     named = _LABELS.fullmatch(plain_stem(path.name)) is not None
     return named or any(map(_LABEL_FOLDERS.fullmatch, folders))
@@ -68,7 +67,7 @@ def is_label_map(path: Path, root: Path) -> bool:
 
 def find_labels(folder: Path, out: Path | None = None) -> Iterator[Path]:
     """Label maps below a folder: the NIfTI files that `find_images` leaves out by their names."""
-    return (p for p in _files(folder, out, SUFFIXES) if is_label_map(p, folder))
+    return (p for p in _files(folder, out, SUFFIXES) if _is_label_map(p, folder))
 
 
 def find_inputs(folder: Path, out: Path | None = None) -> Iterator[Path]:
@@ -97,7 +96,7 @@ def find_images(
     folder: Path, out: Path | None = None, endings: tuple[str, ...] = SUFFIXES
 ) -> Iterator[Path]:
     """Files below a folder with one of the endings, as `find_inputs`."""
-    return (p for p in _files(folder, out, endings) if not is_label_map(p, folder))
+    return (p for p in _files(folder, out, endings) if not _is_label_map(p, folder))
 
 
 def _files(folder: Path, out: Path | None, endings: tuple[str, ...]) -> Iterator[Path]:
@@ -123,13 +122,15 @@ def _left_out(path: Path, out: Path | None) -> bool:
 
 
 def _holds_dicom(folder: Path) -> bool:
-    files = (p for p in files_below(folder).files if not p.name.startswith("."))
-    return any(p.suffix.lower() in _DICOM or _magic(p) == b"DICM" for p in files)
-
-
-def _magic(path: Path) -> bytes:
-    with InputError.of_system(path, *_UNSEARCHABLE), path.open("rb") as file:
-        return file.read(132)[128:]
+    for path in files_below(folder).files:
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in _DICOM:
+            return True
+        with InputError.of_system(path, *_UNSEARCHABLE), path.open("rb") as file:
+            if file.read(132)[128:] == b"DICM":
+                return True
+    return False
 
 
 T = TypeVar("T")
@@ -175,41 +176,34 @@ class Walk:
 def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], Walk]]:
     """Regular files of a folder (`files_below`), a zip or a path that is one file, sorted.
 
-    Yields
-    ------
-    list of Member, Walk
-        The files, which can be read within the block only, and what else a folder holds.
-
-    Raises
-    ------
-    InputError
-        If the path does not exist or a limit is broken; if a zip is damaged, encrypted, or
-        holds links or names that lead out of it.
+    They can be read within the block only. Beside them is what else a folder holds. An `InputError`
+    if the path does not exist or a limit is broken; if a zip is damaged, encrypted, or holds links
+    or names that lead out of it.
     """
-    if path.is_dir():
-        walk = files_below(path, limits.files)
-        yield [_on_disk(path, label, file, limits) for label, file in _labelled(walk.files)], walk
-    elif not path.is_file():
+    if not path.is_dir() and not path.is_file():
         raise InputError(path, "There is no such file or folder.", "Check the path.")
-    elif _starts_like_zip(path):
-        with _open_zip(path) as archive:
+    if path.is_file() and _starts_like_zip(path):
+        try:
+            archive = zipfile.ZipFile(path)
+        except DAMAGE as error:
+            raise InputError(
+                path, "The zip is damaged or cut off.", "Copy or download the file again."
+            ) from error
+        with archive:
             there = (info for info in archive.infolist() if not info.filename.endswith("/"))
             infos = sorted(there, key=lambda info: info.filename)
             _check_zip(infos, path, limits)
             yield [_in_zip(path, archive, label, info) for label, info in _labelled(infos)], Walk()
     else:
-        yield [_on_disk(path, label, file, limits) for label, file in _labelled([path])], Walk()
+        walk = files_below(path, limits.files) if path.is_dir() else Walk([path])
+        yield [_on_disk(path, label, file, limits) for label, file in _labelled(walk.files)], walk
 
 
 def files_below(folder: Path, most: float = math.inf) -> Walk:
     """Search a folder; links to files and folders are followed.
 
-    No folder is entered twice, by whatever way, so that links in a circle end.
-
-    Raises
-    ------
-    InputError
-        If a folder cannot be searched, or there are more than ``most`` files.
+    No folder is entered twice, by whatever way, so that links in a circle end. An `InputError` if
+    one cannot be searched, or there are more than ``most`` files.
     """
     files: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -240,11 +234,8 @@ def files_below(folder: Path, most: float = math.inf) -> Walk:
                 break
     except OSError as error:
         what = "It" if error.filename in (None, str(folder)) else "A folder in it"
-        raise InputError(
-            folder,
-            f"{what} cannot be searched: {error.strerror or error}.",
-            "Check the permissions.",
-        ) from error
+        rule = f"{what} cannot be searched: {error.strerror or error}."
+        raise InputError(folder, rule, "Check the permissions.") from error
     _check_count(len(files), folder, most)
     return Walk(sorted(files), left_out, links)
 
@@ -278,15 +269,6 @@ def _starts_like_zip(path: Path) -> bool:
     if path.suffix.lower() == ".zip" and not packed:
         raise InputError(path, "The content is not a zip.", "Copy or download the file again.")
     return packed
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except DAMAGE as error:
-        raise InputError(
-            path, "The zip is damaged or cut off.", "Copy or download the file again."
-        ) from error
 
 
 def _check_zip(infos: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
@@ -336,11 +318,8 @@ def _in_zip(path: Path, archive: zipfile.ZipFile, label: str, info: zipfile.ZipI
 
 def _check_count(count: int, path: Path, most: float) -> None:
     if count > most:
-        raise InputError(
-            path,
-            f"It holds {count} files; {most} are allowed.",
-            "Give the folder of one exam.",
-        )
+        rule = f"It holds {count} files; {most} are allowed."
+        raise InputError(path, rule, "Give the folder of one exam.")
 
 
 def _too_large(path: Path, what: str, size: int, limits: Limits) -> InputError:

@@ -36,18 +36,12 @@ _UNITS = (1e-3, 1e-6, 1e3, 1e6)
 
 
 def time_scale(step: float, frames: int) -> tuple[float | None, str]:
-    """What times have to be multiplied with so that a heart can have them.
+    """What times have to be multiplied with so that a heart can have them, and a note about it.
 
-    ``step`` is what the file says of the seconds between frames, whatever it is; ``frames`` is 2
-    or more.
-
-    Returns
-    -------
-    scale
-        1 if the file is believed, a power of 1000 if it means another unit, negative if its
-        times run backwards; none if no reading makes sense, and `assumed_step` holds.
-    note
-        A sentence about what was decided; empty if the file is believed without doubt.
+    ``step`` is what the file says of the seconds between frames, of which there are 2 or more. The
+    scale is 1 if the file is believed, a power of 1000 if it means another unit, negative if its
+    times run backwards; none if no reading makes sense, and `assumed_step` holds. The note is empty
+    if the file is believed without doubt.
     """
     size, cycle = abs(step), abs(step) * frames
     if step > 0 and _plausible(size, frames):
@@ -74,14 +68,6 @@ def assumed_step(frames: int) -> float:
     return ASSUMED / frames if frames >= FEWEST_FRAMES[0] else ASSUMED
 
 
-def _first_time(start: float) -> tuple[float, str]:
-    """Seconds of the first frame, no later than a cycle, and a note if the file says others."""
-    if abs(start) <= CYCLE[1]:
-        return start, ""
-    read = next((start * s for s in _UNITS[:2] if abs(start * s) <= CYCLE[1]), 0.0)
-    return read, f"the first frame is at {start:g} s in the header. {read:g} s is used."
-
-
 def header_times(
     header: Any, frames: int, axis: int, path: Path
 ) -> tuple[NDArray[np.float64], list[str]]:
@@ -106,10 +92,11 @@ def header_times(
         found, note = time_scale(step, frames)
         step, scale = (assumed_step(frames), 1.0) if found is None else (step * found, abs(found))
         notes += [note] * bool(note)
-    said = float(header["toffset"]) * unit * scale
-    start, note = _first_time(said)
-    if frames > 1 or math.isfinite(said):
-        notes += [note] * bool(note)
+    said = start = float(header["toffset"]) * unit * scale
+    if not abs(said) <= CYCLE[1]:
+        start = next((said * s for s in _UNITS[:2] if abs(said * s) <= CYCLE[1]), 0.0)
+        if frames > 1 or math.isfinite(said):
+            notes.append(f"the first frame is at {said:g} s in the header. {start:g} s is used.")
     times = start + np.arange(frames, dtype=np.float64) * step
     return times, [f"{path}: {note}" for note in notes]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,15 @@ _NIBABEL: Any = nib  # whose functions carry no types
 __all__ = ["Inspection", "inspect_input"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Inspection:
     """What was found."""
 
     format: str  # NIfTI or DICOM
-    stack: SliceStack | None  # as it would be read; none if it cannot be
-    report: DicomReport | None  # of DICOM: what was kept and left out
-    warnings: Sequence[str]  # what reading it would warn about
-    error: CalidError | None  # why it cannot be read
+    stack: SliceStack | None = None  # as it would be read; none if it cannot be
+    report: DicomReport | None = None  # of DICOM: what was kept and left out
+    warnings: list[str] = field(default_factory=list)  # what reading it would warn about
+    error: CalidError | None = None  # why it cannot be read
 
     def facts(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -43,7 +42,7 @@ class Inspection:
             "format": self.format,
             "stack": None if self.stack is None else _facts(self.stack),
             "dicom": None if self.report is None else self.report.facts(),
-            "warnings": list(self.warnings),
+            "warnings": self.warnings,
             "error": None if error is None else {"rule": error.rule, "remedy": error.remedy},
         }
 
@@ -68,37 +67,29 @@ def inspect_input(
         If nothing can be said about it: it is missing, damaged, or not safe to read.
     """
     path = Path(path)
-    with _kept_warnings(path) as notes:
-        if not check_format(path, spacing_from, fill, series):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalidWarning)
+        if check_format(path, spacing_from, fill, series):
+            found = Inspection("DICOM")
+            with open_dicom(
+                path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
+            ) as exam:
+                found.report = exam.report
+                try:
+                    found.stack = exam.read().stack
+                except CalidError as error:
+                    found.error, found.warnings = error, list(exam.report.warnings)
+        else:
             stack = read_stack(
                 path, spacing_from=spacing_from, thickness=thickness, fill=fill, max_bytes=max_bytes
             )
+            found = Inspection("NIfTI", stack)
             doubt_reconstruction(path)
-            say_doubts(stack)
-            return Inspection("NIfTI", stack, None, notes, None)
-        with open_dicom(
-            path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes
-        ) as exam:
-            try:
-                stack = exam.read().stack
-                say_doubts(stack)
-                return Inspection("DICOM", stack, exam.report, notes, None)
-            except CalidError as error:
-                notes.extend(exam.report.warnings)
-                return Inspection("DICOM", None, exam.report, notes, error)
-
-
-@contextmanager
-def _kept_warnings(path: Path) -> Iterator[list[str]]:
-    """The package's warnings about a path, in a list instead of on the screen."""
-    kept: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalidWarning)
-        try:
-            yield kept
-        finally:
-            texts = [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
-            kept += [text.removeprefix(f"{path}: ") for text in texts]
+        if found.stack is not None:
+            say_doubts(found.stack)
+    texts = [str(w.message) for w in caught if issubclass(w.category, CalidWarning)]
+    found.warnings += [text.removeprefix(f"{path}: ") for text in texts]
+    return found
 
 
 def _facts(stack: SliceStack) -> dict[str, Any]:

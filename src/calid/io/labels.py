@@ -17,7 +17,7 @@ from calid.errors import CalidWarning, GeometryError, IntensityError, UsageError
 from calid.geometry.affine import SpacingFrom
 from calid.geometry.dense_grid import TOLERANCE, offsets
 from calid.io.nifti import MAX_BYTES, read_stack, write_on_grid
-from calid.stack import Intensity, SliceStack, Volume
+from calid.stack import Intensity, SliceStack
 
 __all__ = [
     "CLASSES",
@@ -38,6 +38,8 @@ RV, MYOCARDIUM, LV = 1, 2, 3
 
 CLASSES = MappingProxyType({"RV": RV, "MYO": MYOCARDIUM, "LV": LV})
 """Names of tables to labels: RV cavity, LV myocardium, LV cavity; 0 is everything else."""
+
+_OWN = {label: label for label in CLASSES.values()}
 
 LabelMap = Mapping[int, int]
 """Values in a file to the package's labels."""
@@ -72,16 +74,9 @@ def write_labels(labels: NDArray[np.uint8], like: SliceStack, path: str | os.Pat
             f"NIfTI has equal gaps only; a slice would be {away:.3g} mm from its place.",
             "Reconstruct the stack first and label the result.",
         )
-    on_grid = Volume(
-        data=labels.astype(np.uint8, copy=False),
-        affine=like.affine,
-        positions=like.positions,
-        acquired=np.ones(like.n_slices, np.bool_),
-        frame_times=like.frame_times,
-        rank=like.rank,
-    )
     # In NIfTI a slope of 0 means that values are not scaled, so no reader makes them floats.
-    write_on_grid(on_grid.data, on_grid, Intensity(0.0, 0.0), "CaLID labels", path)
+    labels = labels.astype(np.uint8, copy=False)
+    write_on_grid(labels, like, Intensity(0.0, 0.0), "CaLID labels", path)
 
 
 def read_labels(
@@ -142,7 +137,7 @@ def as_labels(
     scale = found.intensity
     values = found.data.astype(np.float64) * scale.slope + scale.intercept
     numbers = np.rint(values)
-    known = {0: 0} | dict(label_map or {c: c for c in CLASSES.values()})
+    known = {0: 0} | dict(label_map or _OWN)
     bad = np.abs(values - numbers) > ROUNDING
     unknown = ~np.isin(numbers, list(known))
     if label_map is None:
@@ -180,9 +175,9 @@ def parse_label_map(text: str | None) -> LabelMap | None:
         return None
     pairs = re.findall(r"(\w+)=(\d+)", text)
     names = {name.upper() for name, _ in pairs}
-    values = [int(value) for _, value in pairs]
+    values = {int(value) for _, value in pairs}
     whole = ",".join(f"{name}={value}" for name, value in pairs) == text.replace(" ", "")
-    if not whole or "LV" not in names or names - set(CLASSES) or len(set(values)) < len(values):
+    if not whole or "LV" not in names or names - set(CLASSES) or len(values) < len(pairs):
         raise UsageError(
             f"--label-map {text}",
             "A map gives LV, MYO and RV the values that they have in the file, each its own.",
@@ -237,12 +232,9 @@ def doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None = None)
     usual = shares["MYO", "LV"]
     if shares[ring, core] <= usual + SURROUNDED:
         return []
-    value = {label: v for v, label in (label_map or {c: c for c in CLASSES.values()}).items()}
+    value = _OWN | {label: v for v, label in (label_map or _OWN).items()}
     third = ({*CLASSES} - {ring, core}).pop()
-    better = ",".join(
-        f"{name}={value.get(CLASSES[now], CLASSES[now])}"
-        for name, now in (("LV", core), ("MYO", ring), ("RV", third))
-    )
+    better = f"LV={value[CLASSES[core]]},MYO={value[CLASSES[ring]]},RV={value[CLASSES[third]]}"
     return [
         f"what is labelled {ring} covers {shares[ring, core]:.0%} of the outline of {core}, and "
         f"MYO {usual:.0%} of that of LV. Myocardium surrounds the left ventricle: are the labels "

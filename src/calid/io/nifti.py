@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 import zlib
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -137,12 +137,8 @@ def read_stack(
             intensity = _intensity(header, path)
             affine, notes = resolve(header, path, spacing_from)
             times, time_notes = header_times(header, shape[0], axis, path)
-            if axis > 4:
-                time_notes.append(
-                    f"{path}: time is axis {axis}; those before it have length 1 and are dropped."
-                )
             data = _read_voxels(stream, header, shape, dtype, path)
-            data, fill_notes = _finite(data, fill, path)
+            fill_notes = _fill(data, fill, path)
             _check_range(data, intensity, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, f"The file cannot be read ({error}).", _DAMAGED) from error
@@ -152,6 +148,9 @@ def read_stack(
             f"There is not enough memory for its {size / 2**30:.2g} GiB of voxels.",
             "Crop the scan, split it by frames, or use a machine with more memory.",
         ) from error
+    if axis > 4:
+        note = f"{path}: time is axis {axis}; those before it have length 1 and are dropped."
+        time_notes.append(note)
     notes += _oblong(affine, path) + time_notes + fill_notes
     for note in notes:
         warnings.warn(note, CalidWarning, stacklevel=2)
@@ -187,6 +186,9 @@ def _check_file(path: Path) -> None:
         raise InputError(path, "The file is empty (0 bytes).", _DAMAGED)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MAX_TRAILING))
+        padded = zipped and size > MAX_TRAILING and not any(file.read())
     if zipped != _is_gz(path):
         inside, name = ("gzip", ".nii.gz") if zipped else ("not gzip", ".nii")
         raise InputError(
@@ -194,18 +196,8 @@ def _check_file(path: Path) -> None:
             f"The content is {inside}, which the name denies.",
             f"If it is NIfTI, name it {name}; other formats are not read.",
         )
-    if zipped and _padded(path):
-        # Python's gzip would skip the padding byte by byte.
+    if padded:  # Python's gzip would skip the padding byte by byte.
         raise InputError(path, "The file ends with more than 1 MiB of zeros.", _DAMAGED)
-
-
-def _padded(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size <= MAX_TRAILING:
-            return False
-        file.seek(size - MAX_TRAILING)
-        return not any(file.read(MAX_TRAILING))
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -216,13 +208,13 @@ def _open_file(path: Path) -> BinaryIO:
 def _read_header(stream: BinaryIO, path: Path) -> Any:
     """Parse a NIfTI-1 or NIfTI-2 header in either byte order, without repairs."""
     block = stream.read(348)
-    sizes = {order: int.from_bytes(block[:4], order) for order in ("little", "big")}
-    for order, code in (("little", "<"), ("big", ">")):
-        if sizes[order] not in (348, 540):
+    start = block[:4]
+    for code, size in (("<", int.from_bytes(start, "little")), (">", int.from_bytes(start, "big"))):
+        if size not in (348, 540):
             continue
-        kind: Any = nib.Nifti1Header if sizes[order] == 348 else nib.Nifti2Header
-        block += stream.read(sizes[order] - len(block))
-        if len(block) < sizes[order]:
+        kind: Any = nib.Nifti1Header if size == 348 else nib.Nifti2Header
+        block += stream.read(size - len(block))
+        if len(block) < size:
             break
         header = kind(block, endianness=code, check=False)
         magic = bytes(header["magic"].item())[:3]
@@ -239,8 +231,7 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int, int
     sizes = dim[1 : dim[0] + 1]
     if not 1 <= dim[0] <= 7 or min(sizes) < 1:
         raise GeometryError(path, f"An axis is empty: the shape is {tuple(sizes)}.", _DAMAGED)
-    long = [size for size in sizes[3:] if size > 1]
-    if len(long) > 1:
+    if sum(size > 1 for size in sizes[3:]) > 1:
         raise GeometryError(
             path,
             f"The file has {dim[0]} axes, {tuple(sizes)}; a stack has x, y, slices and time.",
@@ -252,10 +243,10 @@ def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int, int], int, int
             f"Interpolation needs at least 2 slices and this file has 1: {tuple(sizes)}.",
             "Give the whole short-axis stack in one file.",
         )
-    width, height, slices = sizes[:3]
-    rank = 4 if sizes[3:4] == [1] and long else dim[0]
-    axis = next((n for n, size in enumerate(sizes[3:], 4) if size > 1), 4)
-    return (long[0] if long else 1, slices, height, width), rank, axis
+    width, height, slices, *others = sizes
+    frames = max(others, default=1)
+    axis = 4 + others.index(frames) if frames > 1 else 4
+    return (frames, slices, height, width), 4 if axis > 4 else dim[0], axis
 
 
 def _oblong(affine: NDArray[np.float64], path: Path) -> list[str]:
@@ -347,14 +338,14 @@ def _read_voxels(
     return raw.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray[Any], list[str]]:
+def _fill(data: NDArray[Any], fill: float | None, path: Path) -> list[str]:
     """Refuse voxels that are not finite, or fill them in place and say so."""
     if data.dtype.kind != "f":
-        return data, []
+        return []
     bad = ~np.isfinite(data)
     count = int(np.count_nonzero(bad))
     if count == 0:
-        return data, []
+        return []
     if fill is None:
         frame, slice_, row, column = np.unravel_index(int(np.argmax(bad)), bad.shape)
         raise IntensityError(
@@ -368,7 +359,7 @@ def _finite(data: NDArray[Any], fill: float | None, path: Path) -> tuple[NDArray
             f"--fill {fill}", f"Voxels of {data.dtype} cannot hold it.", "Use 0, for example."
         )
     data[bad] = fill
-    return data, [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
+    return [f"{path}: {count} voxels were NaN or infinite and are now {fill:g}."]
 
 
 def _check_range(data: NDArray[Any], intensity: Intensity, path: Path) -> None:
@@ -428,48 +419,45 @@ def write_uncertainty(volume: Volume, path: str | os.PathLike[str]) -> None:
 
 def write_on_grid(
     data: NDArray[Any],
-    volume: Volume,
+    grid: SliceStack | Volume,
     intensity: Intensity,
     text: str,
     path: str | os.PathLike[str],
 ) -> None:
-    """Write ``data`` of the volume's shape on the volume's grid, complete or not at all.
+    """Write ``data`` of a stack's or volume's shape on its grid, complete or not at all.
 
     ``text`` describes it in the header, in at most 80 characters. A slope of 0 in ``intensity``
     says that values are not scaled.
     """
     target = Path(path)
     check_output(target, suffixes=SUFFIXES)
-    header = _new_header(data, volume, intensity, text, target)
+    header = _new_header(data, grid, intensity, text, target)
     little = data.dtype.newbyteorder("<")
-    with atomic(target) as file, _packed(file, target) as stream:
-        stream.write(header.binaryblock + bytes(4))
-        for frame in data:
-            stream.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
+    with atomic(target) as file:
+        stream: Any = nullcontext(file)
+        if _is_gz(target):
+            # No name and no time in the gzip header: equal volumes give equal bytes.
+            stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+        with stream as out:
+            out.write(header.binaryblock + bytes(4))
+            for frame in data:
+                out.write(np.ascontiguousarray(frame, dtype=little).data.cast("B"))
 
 
 def _is_gz(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def _packed(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
-    if not _is_gz(path):
-        return nullcontext(file)
-    # No name and no time in the gzip header: equal volumes give equal bytes.
-    stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
-    return cast(AbstractContextManager[BinaryIO], stream)
-
-
 def _new_header(
-    data: NDArray[Any], volume: Volume, intensity: Intensity, text: str, path: Path
+    data: NDArray[Any], grid: SliceStack | Volume, intensity: Intensity, text: str, path: Path
 ) -> Any:
     """Build a header from nothing, so that no text of the input's can be in it."""
-    affine = check(volume.affine, path)
+    affine = check(grid.affine, path)
     new_header: Any = nib.Nifti1Header  # nibabel's constructors carry no types
     header = new_header(endianness="<")
     frames = data.shape[0]
-    film = frames > 1 or volume.rank > 3
-    shape = data.shape[::-1] + (1,) * (volume.rank - 4) if film else data.shape[:0:-1]
+    film = frames > 1 or grid.rank > 3
+    shape = data.shape[::-1] + (1,) * (grid.rank - 4) if film else data.shape[:0:-1]
     if max(shape) > np.iinfo(np.int16).max:
         raise GeometryError(path, f"NIfTI-1 cannot hold an axis of {max(shape)}.", "Crop it.")
     try:
@@ -482,7 +470,7 @@ def _new_header(
     header.set_qform(affine, code=1)
     header.set_sform(affine, code=1)
     header.set_xyzt_units("mm", "sec")
-    times = volume.frame_times
+    times = grid.frame_times
     header["pixdim"][4] = (times[-1] - times[0]) / (frames - 1) if frames > 1 else 1.0
     header["toffset"] = times[0]
     header["scl_slope"], header["scl_inter"] = intensity.slope, intensity.intercept
