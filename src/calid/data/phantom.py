@@ -238,8 +238,7 @@ class HeartPhantom:
         return self.apex + 3.0
 
     def _stored(self, signal: NDArray[np.float32]) -> NDArray[np.int16]:
-        stored: NDArray[np.int16] = np.rint(signal * self.scale).astype(np.int16)
-        return stored
+        return np.asarray(np.rint(signal * self.scale).astype(np.int16))
 
     def _film(
         self,

@@ -155,8 +155,7 @@ class Scene:
         image = self._chest_wall(image, points)
         gain = np.exp((depth + self.ventricles.anatomy.chest_distance) * (1 / c.coil_length))
         gain *= 1 + 0.04 * tissue
-        seen: Array = np.maximum(image * np.minimum(gain, 1.3), 0)
-        return seen
+        return np.asarray(np.maximum(image * np.minimum(gain, 1.3), 0))
 
     def _chest_depth(self, x: Array, y: Array, z: Array) -> Array:
         """Millimetres outwards from the inner chest wall; negative in the chest."""
@@ -164,8 +163,7 @@ class Scene:
         nx, ny = unit(a.chest_angle)
         across = y * nx - x * ny
         inner = a.chest_distance - a.chest_slope * z
-        depth: Array = x * nx + y * ny - inner + across * across * (1 / 420)
-        return depth
+        return x * nx + y * ny - inner + across * across * (1 / 420)
 
     def _background(self, points: _Points) -> Array:
         x, y, z, tissue, grain, _ = points
@@ -274,13 +272,11 @@ class Scene:
             rise = np.where(up < h, np.float32(0.6), np.float32(1)) * (up - h) / rh
             ro, rt = np.float32(ro * swell), np.float32(rt * swell)
             q = np.sqrt(((out - o) / ro) ** 2 + ((side - t) / rt) ** 2 + rise * rise)
-            distance: Array = (q - 1) * min(ro, rt) + 1.2 * tissue
-            return distance
+            return (q - 1) * min(ro, rt) + 1.2 * tissue
 
         def tube(row: int) -> Array:
             o, t, lean, radius = (np.float32(v) for v in a.great_vessels[row])
-            distance: Array = np.sqrt((out - o - lean * up) ** 2 + (side - t) ** 2) - radius
-            return distance
+            return np.sqrt((out - o - lean * up) ** 2 + (side - t) ** 2) - radius
 
         left, right, root, trunk = blob(0), blob(1), tube(0), tube(1)
         chambers = np.maximum(np.minimum(left, right), -up - 1)
@@ -339,8 +335,7 @@ class Scene:
 
 def _over(below: Array, colour: Array | float, share: Array) -> Array:
     """Paint ``colour`` over ``below`` with the given coverage."""
-    painted: Array = below + (colour - below) * share
-    return painted
+    return below + (colour - below) * share
 
 
 def cover(distance: Array, width: float = 0.8) -> Array:
@@ -349,13 +344,11 @@ def cover(distance: Array, width: float = 0.8) -> Array:
     ``distance`` is signed, in mm, negative inside; ``width`` is half the edge's width in mm.
     """
     t = np.clip(0.5 - distance * np.float32(0.5 / width), 0, 1)
-    smooth: Array = t * t * (3 - 2 * t)
-    return smooth
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def rician(signal: Array, sigma: float, rng: np.random.Generator) -> Array:
     """Magnitude of a complex signal with Gaussian noise of standard deviation ``sigma``."""
     real = signal + np.float32(sigma) * rng.standard_normal(signal.shape, dtype=np.float32)
     imaginary = np.float32(sigma) * rng.standard_normal(signal.shape, dtype=np.float32)
-    magnitude: Array = np.sqrt(real * real + imaginary * imaginary)
-    return magnitude
+    return np.asarray(np.sqrt(real * real + imaginary * imaginary))

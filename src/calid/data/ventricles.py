@@ -233,14 +233,12 @@ def _one_plus(cos: Array, sin: Array, waves: NDArray[np.float64]) -> Array:
 
 
 def _power(z: Array, waist: float, half: float, taper: float) -> Array:
-    power: Array = np.abs((z - waist) / half) ** taper
-    return power
+    return np.abs((z - waist) / half) ** taper
 
 
 def _profile(z: Array, waist: float, half: float, taper: float) -> Array:
     """Radius along the long axis as a share of the widest, 0 past the apex."""
-    share: Array = np.sqrt(np.maximum(1 - _power(z, waist, half, taper), 0))
-    return share
+    return np.asarray(np.sqrt(np.maximum(1 - _power(z, waist, half, taper), 0)))
 
 
 def _shell(
@@ -252,5 +250,4 @@ def _shell(
     value = share * share + power
     axial = taper * power / (np.abs(z - waist) + 1e-3)
     slope = np.sqrt((2 * share / widest) ** 2 + axial * axial)
-    distance: Array = (value - 1) / (slope + 2e-3)
-    return distance
+    return (value - 1) / (slope + 2e-3)
