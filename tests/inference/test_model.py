@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_model import reconstructed, tiny_model
 
 from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError, WeightsError
-from calid.inference.model import load_model
+from calid.inference.model import Model, load_model
 from calid.inference.options import Answer
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
+from calid.models.interpolator import Encoded
 from calid.models.store import save_autoencoder
 from calid.runtime import choose_device
 
@@ -105,6 +107,23 @@ def test_what_is_not_asked_for_is_as_the_weights_say() -> None:
     assert model.resolved(Answer(dial=0.2, steps=5)) == Answer(dial=0.2, steps=5)
     with pytest.raises(UsageError, match="only draws samples"):
         tiny_model("paper").resolved(Answer())
+
+
+def test_samples_differ_beside_an_acquired_slice_as_they_did_before_its_pixels_were_pasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def sample(known: Encoded, noise: torch.Tensor, steps: int) -> torch.Tensor:
+        return known.mean + noise.mean()
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        return 0.75 + 0.1 * F.interpolate(latents[:, :1].tanh(), scale_factor=4.0)[:, 0]
+
+    monkeypatch.setattr(tiny_model().interpolator, "sample", sample)
+    monkeypatch.setattr(Model, "decode", lambda self, latents: decode(latents))
+    one, other = drawn([0.5, 5.0], Answer(samples=2, steps=1))
+    near, middle = np.abs(one - other).mean((1, 2))
+    assert near == pytest.approx(middle, rel=0.3)
+    assert near > 1e-3
 
 
 @pytest.mark.parametrize(
