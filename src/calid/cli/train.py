@@ -210,7 +210,7 @@ class _TupleTraining(_RecipeTraining):
                 fill(model, load_tensors(weights, "interpolator")[0], weights)
                 batch, seed = self.batch(second), second.seed
                 task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
-                steps = self.steps_of_transport() or self.steps
+                steps = self.later_steps()[0] or self.steps
                 self.follow(task, second, self.out / "transport", device, steps)
             if third is not None:
                 del tuples, task
@@ -226,15 +226,11 @@ class _TupleTraining(_RecipeTraining):
                     return
                 batch, seed = self.batch(third), third.seed
                 task = film_task(model.eval(), films, held_out, weights, batch, seed, device)
-                self.follow(task, third, self.out / "films", device, self.steps_of_films())
+                self.follow(task, third, self.out / "films", device, self.later_steps()[1])
 
-    def steps_of_transport(self) -> int:
-        """Steps of the transport; 0 for as many as `steps`."""
-        return 0
-
-    def steps_of_films(self) -> int:
-        """Steps of the mixing of frames; 0 for the recipe's."""
-        return 0
+    def later_steps(self) -> tuple[int, int]:
+        """Of the transport, 0 for as many as `steps`; of the mixing, 0 for the recipe's."""
+        return 0, 0
 
     def cache(self, recipe: Recipe, config: TupleConfig, device: torch.device) -> _Cache:
         """Films, and what makes tuples of them in OUT/tuples, where every training finds them."""
@@ -336,13 +332,9 @@ class TrainDefault(_TupleTraining):
     film_steps: int = 0
     """Optimiser steps of the mixing of frames, which comes last; 0 for the recipe's."""
 
-    def steps_of_transport(self) -> int:
-        """As the option says."""
-        return self.transport_steps
-
-    def steps_of_films(self) -> int:
-        """As the option says."""
-        return self.film_steps
+    def later_steps(self) -> tuple[int, int]:
+        """As the options say."""
+        return self.transport_steps, self.film_steps
 
 
 @dataclass(frozen=True, kw_only=True)
