@@ -27,6 +27,7 @@ from calid.cohort.ray_engine import RayEngine
 from calid.cohort.subject import Engine
 from calid.cohort.walk import walk
 from calid.data.phantom import HeartPhantom
+from calid.evaluation.tables import markdown_table
 from calid.inference.machine import available_cpus
 from calid.inference.options import Generation, Reading
 from calid.io import write_volume
@@ -83,15 +84,14 @@ def page(
         "after every worker's first subject. `pace` and `whole run` are ratios to one worker of",
         "one thread; a whole run begins with the start of the engine and its workers.",
         "",
-        "| engine | workers | threads of each | seconds | subjects an hour | pace | whole run |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for (engine, workers, threads), (whole, pace) in found.items():
-        one_whole, one_pace = found[engine, 1, 1]
-        lines.append(
-            f"| {engine} | {workers} | {threads} | {whole:.1f} | {pace:.0f} "
-            f"| {pace / one_pace:.2f} | {one_whole / whole:.2f} |"
-        )
+    head = ["engine", "workers", "threads of each", "seconds", "subjects an hour", "pace"]
+    cells = []
+    for split, (whole, pace) in found.items():
+        one_whole, one_pace = found[split[0], 1, 1]
+        ratios = f"{pace / one_pace:.2f}", f"{one_whole / whole:.2f}"
+        cells.append([*map(str, split), f"{whole:.1f}", f"{pace:.0f}", *ratios])
+    lines += markdown_table([*head, "whole run"], cells)
     hours = LARGE / found["local", 2, 1][1]
     lines += [
         "",

@@ -55,21 +55,28 @@ def main() -> None:
     splits, only = ("val", "test") if options.publish else ("val",), options.only
     folders = [options.data / "acdc" / split for split in splits]
     for folder in folders:
+        name = f"{folder.parent.name}-{folder.name}"
         if "slices" in only:
-            evaluate(folder)
-        if "coarse" in only:
-            coarse(folder)
+            for protocol in PROTOCOLS:
+                pictures = protocol != "downstream"  # whose answers are those of hidden-slices
+                given = ("--protocol", protocol, *SHARED)
+                evaluate(folder, f"{protocol}-{name}", *given, pictures=pictures)
+        if "coarse" in only:  # to compare with figures of earlier versions
+            evaluate(
+                folder, f"{PROTOCOLS[0]}-{name}-1.5mm", "--grid", "1.5mm", *SHARED, pictures=False
+            )
     if "tradeoff" in only:
         out = str(RESULTS / "tradeoff")
         script("tradeoff.py", "--baselines", str(BASELINES), str(folders[0]), out)
         mark(RESULTS / "tradeoff" / "table.md")
     if "films" in only:
-        films(options.data / "acdc_cine" / "val")
+        methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
+        given = ("--protocol", "film", "--methods", methods, *KEPT)
+        evaluate(options.data / "acdc_cine" / "val", "film-acdc_cine-val", *given)
     if "dense" in only:
         dense_truth(options.data / "isotropic")
     if "cost" in only:
-        cost = ("--protocol", "cost", "--out", str(RESULTS / "cost-heart"))
-        calid("evaluate", "phantoms", *cost)
+        evaluate(Path("phantoms"), "cost-heart", "--protocol", "cost", notice=False)
     if "papers" in only:
         papers(folders)
 
@@ -89,21 +96,21 @@ KEPT = ("--predictions", str(ROOT / "runs" / "predictions"))
 SHARED = ("--baselines", str(BASELINES), *KEPT)
 
 
-def evaluate(data: Path) -> None:
-    """All protocols of hidden slices on one folder."""
-    for protocol in PROTOCOLS:
-        out = RESULTS / f"{protocol}-{data.parent.name}-{data.name}"
-        calid("evaluate", str(data), "--out", str(out), "--protocol", protocol, *SHARED)
+def evaluate(
+    data: Path, name: str, *options: str, notice: bool = True, pictures: bool = True
+) -> None:
+    """Run `calid evaluate` into a folder of the results.
+
+    ``notice`` puts the notice of ACDC below the table's first line; without ``pictures``, those
+    of single slices are removed.
+    """
+    out = RESULTS / name
+    calid("evaluate", str(data), "--out", str(out), *options)
+    if notice:
         mark(out / "table.md")
-    leave_out(RESULTS / f"downstream-{data.parent.name}-{data.name}")  # the same answers again
-
-
-def coarse(data: Path) -> None:
-    """Hidden slices in pixels of 1.5 mm, to compare with figures of earlier versions."""
-    out = RESULTS / f"{PROTOCOLS[0]}-{data.parent.name}-{data.name}-1.5mm"
-    calid("evaluate", str(data), "--out", str(out), "--grid", "1.5mm", *SHARED)
-    mark(out / "table.md")
-    leave_out(out)
+    if not pictures:
+        for picture in (*out.glob("examples-*.png"), *out.glob("errors-*.png")):
+            picture.unlink()
 
 
 ROWS = (
@@ -140,23 +147,13 @@ def headline(data: Path) -> str:
     return table([first, *(label for _, label, _ in COLUMNS.values())], rows)
 
 
-def films(data: Path) -> None:
-    """Hidden slices of whole films, without the slowest methods."""
-    out = RESULTS / f"film-{data.parent.name}-{data.name}"
-    methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
-    given = ("--protocol", "film", "--methods", methods, *KEPT)
-    calid("evaluate", str(data), "--out", str(out), *given)
-    mark(out / "table.md")
-
-
 def dense_truth(scanned: Path) -> None:
     """Hearts that are known everywhere, synthetic ones and a real one."""
     methods = "nearest,linear,cubic,registration,blend,calid,calid-mean,calid-crisp"
     dense = ("--protocol", "dense", "--max-subjects", "10", "--methods", methods, *KEPT)
-    calid("evaluate", "phantoms", *dense, "--out", str(RESULTS / "dense-phantoms"))
-    real = RESULTS / "dense-isotropic"
-    calid("evaluate", str(scanned), *dense, "--out", str(real))
-    leave_out(real)  # the scan is for measuring, not for showing
+    evaluate(Path("phantoms"), "dense-phantoms", *dense, notice=False)
+    # The scan is for measuring, not for showing.
+    evaluate(scanned, "dense-isotropic", *dense, notice=False, pictures=False)
     script("phantom_films.py", str(RESULTS / "phantom-films"))
 
 
@@ -174,13 +171,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def noted(text: str) -> str:
     """A table with the notice of the data above it."""
     return f"{NOTICE}\n\n{text}"
-
-
-def leave_out(folder: Path) -> None:
-    """Remove the pictures of single slices."""
-    for name in ("examples-*.png", "errors-*.png"):
-        for picture in folder.glob(name):
-            picture.unlink()
 
 
 def segmentation(folders: list[Path]) -> str:

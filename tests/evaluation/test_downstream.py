@@ -6,10 +6,10 @@ import json
 import math
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from command_line import run as calid
+from command_line import write_nifti
 from numpy.typing import NDArray
 
 from calid.baselines.rules import linear
@@ -38,12 +38,7 @@ def painted(size: int) -> NDArray[np.uint8]:
 
 
 def save(path: Path, data: NDArray[np.generic]) -> None:
-    affine = from_spacing((PIXEL, PIXEL, GAP))
-    image = nib.Nifti1Image(data.T, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    image.to_filename(path)
+    write_nifti(path, data.T, from_spacing((PIXEL, PIXEL, GAP)))
 
 
 def heart(folder: Path, name: str, size: int, labelled: bool = True) -> Path:

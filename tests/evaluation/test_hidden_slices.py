@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from command_line import write_nifti
 from numpy.typing import NDArray
 
 from calid.baselines.rules import linear
@@ -36,13 +36,7 @@ GAP = 8.0
 
 def save(path: Path, data: NDArray[np.generic], pixel: tuple[float, float] = (1.5, 1.5)) -> Path:
     """``(slices, height, width)`` or with frames in front, as NIfTI."""
-    affine = from_spacing((pixel[1], pixel[0], GAP))
-    image = nib.Nifti1Image(data.T, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    image.to_filename(path)
-    return path
+    return write_nifti(path, data.T, from_spacing((pixel[1], pixel[0], GAP)))
 
 
 def random_stack(slices: int, shape: tuple[int, int] = (20, 24), seed: int = 0) -> np.ndarray:

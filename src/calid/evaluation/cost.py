@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from calid.errors import CalidError, UsageError
+from calid.errors import CalidError
 from calid.inference.machine import available_cpus, cpu_model
 
 if TYPE_CHECKING:
@@ -66,14 +66,6 @@ class Workload:
     slices: int = 10
     factor: int = 7
     side: int = 256
-
-    def __post_init__(self) -> None:
-        if self.slices < 2 or self.factor < 2 or self.side % 32 or self.side < 32:
-            raise UsageError(
-                "workload",
-                f"{self.slices} slices of {self.side} pixels, times {self.factor}, are no heart.",
-                "Use 2 slices and a factor of 2 or more, and a side that is a multiple of 32.",
-            )
 
     @property
     def dense_slices(self) -> int:
@@ -122,11 +114,11 @@ METHODS = (
 
 def measure_cost(
     methods: Sequence[Costed] = METHODS,
-    workloads: Sequence[Workload] = (HEART,),
+    workload: Workload = HEART,
     device: str = "auto",
     on_result: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Measure every method on every workload, one after the other.
+    """Measure methods one after the other.
 
     Parameters
     ----------
@@ -138,7 +130,7 @@ def measure_cost(
     Returns
     -------
     dict
-        Ready for JSON: ``machine``, ``workloads``, and ``results``, each with ``method``,
+        Ready for JSON: ``machine``, ``workloads`` (one), and ``results``, each with ``method``,
         ``workload``, ``settings``, and what `measure` found.
 
     Raises
@@ -147,28 +139,27 @@ def measure_cost(
         If a measurement fails.
     """
     results: list[dict[str, Any]] = []
-    for workload in workloads:
-        for method in methods:
-            settings = asdict(method)
-            job = {"method": settings, "workload": asdict(workload), "device": device}
-            command = [sys.executable, "-m", "calid.evaluation.cost", json.dumps(job)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise CalidError(
-                    method.name, f"Its cost could not be measured: {last}", "Leave it out."
-                )
-            found = json.loads(done.stdout.splitlines()[-1])
-            facts = {"method": method.name, "kind": method.kind, "workload": workload.name}
-            results.append(facts | {"settings": settings} | found)
-            on_result(len(results))
+    for method in methods:
+        settings = asdict(method)
+        job = {"method": settings, "workload": asdict(workload), "device": device}
+        command = [sys.executable, "-m", "calid.evaluation.cost", json.dumps(job)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise CalidError(
+                method.name, f"Its cost could not be measured: {last}", "Leave it out."
+            )
+        found = json.loads(done.stdout.splitlines()[-1])
+        facts = {"method": method.name, "kind": method.kind, "workload": workload.name}
+        results.append(facts | {"settings": settings} | found)
+        on_result(len(results))
     return {
         "machine": {
             "processor": cpu_model(),
             "cores": available_cpus(),
             "system": platform.system(),
         },
-        "workloads": [asdict(w) | {"dense_slices": w.dense_slices} for w in workloads],
+        "workloads": [asdict(workload) | {"dense_slices": workload.dense_slices}],
         "results": results,
     }
 
@@ -180,44 +171,41 @@ def cost_table(costs: Mapping[str, Any]) -> str:
     """
     from calid.evaluation.tables import markdown_table
 
-    machine, lines = costs["machine"], []
-    for work in costs["workloads"]:
-        rows = [r for r in costs["results"] if r["workload"] == work["name"]]
-        slow, fast = (
-            next((r for r in rows if r["kind"] == kind), None)
-            for kind in ("pixel-diffusion", "linear")
-        )
-        gpus = sorted({r["gpu"] for r in rows if r["gpu"]})
-        place = ", ".join([machine["processor"], f"{machine['cores']} core(s)", *gpus])
-        head = [
-            *("method", "speed, pixel diffusion = 1", "operations, pixel diffusion = 1"),
-            *("memory, pixel diffusion = 1", "time, linear = 1", "time s", "10^12 operations"),
-            *("loading s", "peak MB", "GPU peak MB"),
+    (work,), machine, rows = costs["workloads"], costs["machine"], costs["results"]
+    slow, fast = (
+        next((r for r in rows if r["kind"] == kind), None) for kind in ("pixel-diffusion", "linear")
+    )
+    gpus = sorted({r["gpu"] for r in rows if r["gpu"]})
+    place = ", ".join([machine["processor"], f"{machine['cores']} core(s)", *gpus])
+    head = [
+        *("method", "speed, pixel diffusion = 1", "operations, pixel diffusion = 1"),
+        *("memory, pixel diffusion = 1", "time, linear = 1", "time s", "10^12 operations"),
+        *("loading s", "peak MB", "GPU peak MB"),
+    ]
+    cells = [
+        [
+            row["method"],
+            _ratio(slow, row, "seconds"),
+            _ratio(row, slow, "operations"),
+            _ratio(row, slow, "peak_mb"),
+            _ratio(row, fast, "seconds"),
+            f"{row['seconds']:.3g}{' *' if row['extrapolated'] else ''}",
+            "" if row["operations"] is None else f"{row['operations'] / 1e12:.3g}",
+            f"{row['load_seconds']:.3g}",
+            f"{row['peak_mb']:.0f}",
+            "" if row["gpu_peak_mb"] is None else f"{row['gpu_peak_mb']:.0f}",
         ]
-        cells = [
-            [
-                row["method"],
-                _ratio(slow, row, "seconds"),
-                _ratio(row, slow, "operations"),
-                _ratio(row, slow, "peak_mb"),
-                _ratio(row, fast, "seconds"),
-                f"{row['seconds']:.3g}{' *' if row['extrapolated'] else ''}",
-                "" if row["operations"] is None else f"{row['operations'] / 1e12:.3g}",
-                f"{row['load_seconds']:.3g}",
-                f"{row['peak_mb']:.0f}",
-                "" if row["gpu_peak_mb"] is None else f"{row['gpu_peak_mb']:.0f}",
-            ]
-            for row in rows
-        ]
-        lines += [
-            f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, "
-            f"{work['side']} x {work['side']} pixels, on {place}.",
-            "",
-            *markdown_table(head, cells),
-        ]
-        notes = [f"\\* {r['method']}: {r['basis']}" for r in rows if r["extrapolated"]]
-        lines += ["", *notes, ""] if notes else [""]
-    return "\n".join(lines)
+        for row in rows
+    ]
+    notes = [f"\\* {r['method']}: {r['basis']}" for r in rows if r["extrapolated"]]
+    lines = [
+        f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, "
+        f"{work['side']} x {work['side']} pixels, on {place}.",
+        "",
+        *markdown_table(head, cells),
+        "",
+    ]
+    return "\n".join([*lines, *notes, ""] if notes else lines)
 
 
 def _ratio(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, key: str) -> str:
@@ -234,20 +222,17 @@ class _Ready:
     Parameters
     ----------
     run
-        What is timed; the median of ``timed`` runs counts.
-    runs
-        How many of these the work consists of.
+        What is timed.
     counted
         A run whose floating-point operations are counted; none without a network.
     parts
-        How many of these the work consists of.
+        How many of the latter the work consists of.
     basis
-        From which part of the work the time is extrapolated, if it is.
+        If the time is extrapolated, from which part of the work: then ``parts`` of ``run`` are
+        the work.
     """
 
     run: Run
-    timed: int = 1
-    runs: int = 1
     counted: Run | None = None
     parts: int = 1
     basis: str = ""
@@ -272,18 +257,25 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
     ready = _load(method, workload, device)
     ready.run(tiny)
     load_seconds, loaded = time.perf_counter() - start, peak_memory()
-    stack = _heart(workload.slices, workload.side)
-    once = statistics.median(_seconds(ready.run, stack) for _ in range(ready.timed))
+    stack, times = _heart(workload.slices, workload.side), []
+    for _ in range(TIMED_STEPS if ready.basis else 1):
+        start = time.perf_counter()
+        ready.run(stack)
+        times.append(time.perf_counter() - start)
     peak, gpu, gpu_peak = peak_memory(), None, None
     torch = sys.modules.get("torch")  # not imported for this: linear has no use for it
     if torch is not None and torch.cuda.is_initialized():
         gpu, gpu_peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e6
     operations = None
     if ready.counted is not None:
-        operations = _operations(ready.counted, stack) * ready.parts
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:  # of one more run, which is not timed
+            ready.counted(stack)
+        operations = float(counter.get_total_flops()) * ready.parts
     return {
         "load_seconds": load_seconds,
-        "seconds": once * ready.runs,
+        "seconds": statistics.median(times) * (ready.parts if ready.basis else 1),
         "loaded_mb": loaded,
         "peak_mb": peak,
         "operations": operations,
@@ -292,21 +284,6 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
         "extrapolated": bool(ready.basis),
         "basis": ready.basis,
     }
-
-
-def _seconds(run: Run, stack: SliceStack) -> float:
-    start = time.perf_counter()
-    run(stack)
-    return time.perf_counter() - start
-
-
-def _operations(run: Run, stack: SliceStack) -> float:
-    """Floating-point operations of one more run, which is not timed."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run(stack)
-    return float(counter.get_total_flops())
 
 
 def peak_memory() -> float:
@@ -404,7 +381,7 @@ def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Ready:
         f"{TIMED_STEPS} of {evaluations} evaluations of an untrained U-Net were made "
         f"({workload.slices} x {STEPS} to encode, {generated} x {STEPS} to render)."
     )
-    return _Ready(evaluate, TIMED_STEPS, evaluations, evaluate, evaluations, basis)
+    return _Ready(evaluate, evaluate, evaluations, basis)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 A dense heart is integrated over slice profiles of 8 mm every 10 mm. Methods answer every
 2 mm between the outermost slices. The truth there is what the scanner would have given: the
-heart integrated over the same profile; see `Scan.truth_thickness` for thin truth. There is no
-noise. Images are clipped to [0, 1].
+heart integrated over the same profile. There is no noise. Images are clipped to [0, 1].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from calid.data.bank import find_stacks, subject_of
 from calid.data.intensity import UNSCALED, IntensityWindow
 from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
-from calid.errors import DataError, UsageError
+from calid.errors import DataError
 from calid.evaluation.downstream import Labeller
 from calid.evaluation.hidden_slices import image_figures, recoded
 from calid.evaluation.metrics import psnr, ssim
 from calid.evaluation.protocol import Case, Figures, Protocol
-from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis, short_axis
+from calid.evaluation.reslice import LANDMARKS, Reslicer, own_axis
 from calid.geometry.grid import PIXEL_SPACING
 from calid.inference.model import Model
 from calid.io import Reader, read_stack
@@ -37,7 +37,6 @@ from calid.stack import Intensity
 
 __all__ = [
     "DenseCase",
-    "Scan",
     "dense",
     "dense_case",
     "first_slice",
@@ -50,6 +49,14 @@ __all__ = [
 
 PHANTOMS = "phantoms"
 
+GAP, THICKNESS, STEP = 10.0, 8.0, 2.0
+"""In mm: between acquired slices, of slices and of the truth, and between places of the truth."""
+
+FACTOR = round(GAP / STEP)
+
+FIELD_OF_VIEW = 192.0
+"""Largest side of the images in mm."""
+
 ABOVE_VALVE = -14.0
 """Largest z in mm of a phantom's first slice: all of both cavities lies beyond it."""
 
@@ -61,92 +68,24 @@ MOST_OUTSIDE = 0.02
 
 
 @dataclass(frozen=True)
-class Scan:
-    """How a dense heart is made sparse, in mm.
-
-    Parameters
-    ----------
-    gap
-        Between acquired slices.
-    thickness
-        Of acquired slices; see `calid.data.phantom.slice_profile`.
-    step
-        Between the positions where the truth is known; divides the gap.
-    truth_thickness
-        Of the truth. As thick as the slices, the truth is what the scanner would give at every
-        position, as in `calid demo`. With 0 it is the dense volume itself; then the thickness of
-        the slices alone makes every method wrong.
-    spacing, field_of_view
-        Pixel size and largest side of the images.
-    """
-
-    gap: float = 10.0
-    thickness: float = 8.0
-    step: float = 2.0
-    truth_thickness: float = 8.0
-    spacing: float = PIXEL_SPACING
-    field_of_view: float = 192.0
-
-    def __post_init__(self) -> None:
-        if self.factor < 2 or not math.isclose(self.factor * self.step, self.gap):
-            raise UsageError(
-                "scan",
-                f"Steps of {self.step:g} mm do not divide gaps of {self.gap:g} mm.",
-                "Give a gap that is two steps or more.",
-            )
-
-    @property
-    def factor(self) -> int:
-        """Steps in a gap."""
-        return round(self.gap / self.step)
-
-    def positions(self, gaps: int) -> NDArray[np.float64]:
-        """Where the truth is known, from the first slice to the last, mm."""
-        return np.arange(gaps * self.factor + 1, dtype=np.float64) * np.float64(self.step)
-
-
-@dataclass(frozen=True)
 class DenseCase(Case):
-    """A case that knows more than the truth at its targets.
+    """A case that knows exact volumes of ``lv`` and ``rv`` in ml; or none, of a scan."""
 
-    Parameters
-    ----------
-    reference
-        Truth at all positions, those of slices and targets together, in increasing order,
-        ``(frames, slices + targets, height, width)``, window units. It differs from
-        ``images`` at the slices if the truth is thinner than they are.
-    millilitres
-        Exact volumes of ``lv`` and ``rv``; empty if they are not known.
-    """
-
-    reference: NDArray[np.float32] = field(kw_only=True)
     millilitres: Mapping[str, float] = field(kw_only=True)
 
 
 def dense(
-    label: Labeller | None,
-    autoencoder: Model | None,
-    scan: Scan | None = None,
-    reader: Reader = read_stack,
+    label: Labeller | None, autoencoder: Model | None, reader: Reader = read_stack
 ) -> Protocol:
     """The protocol.
 
-    Parameters
-    ----------
-    label
-        Segmentation of images ``(slices, height, width)`` of a spacing; none leaves the
-        errors of volumes out.
-    autoencoder
-        Model whose autoencoder gives the ceiling row; none leaves it out.
-    scan
-        How hearts are made sparse.
-    reader
-        Reads the volumes.
+    Without ``label``, the segmentation network, the errors of volumes are left out; without
+    ``autoencoder`` the ceiling row. ``reader`` reads the volumes.
     """
     errors = ("lv_error", "rv_error") if label else ()
     return Protocol(
         name="dense",
-        load=lambda path: dense_case(path, scan, reader),
+        load=partial(dense_case, reader=reader),
         score=lambda case, answer: _score(cast(DenseCase, case), answer, label),
         columns=("psnr", "ssim", "sharpness", "psnr_long", "ssim_long", "smoothness", *errors),
         headline=("psnr", "ssim", "ssim_long"),
@@ -171,7 +110,7 @@ def sources(data: Path, count: int = 20) -> list[Path]:
     return [data] if data.is_file() else find_stacks(data)
 
 
-def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
+def dense_case(path: Path, reader: Reader = read_stack) -> DenseCase:
     """A phantom if the path is a number in ``phantoms``, else the volume in that file.
 
     Raises
@@ -180,21 +119,21 @@ def dense_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack
         If a phantom was trained on, or a volume is not dense or too short.
     """
     if path.parent.name == PHANTOMS and path.name.isdecimal():
-        return phantom_case(int(path.name), scan)
-    return volume_case(path, scan, reader)
+        return phantom_case(int(path.name))
+    return volume_case(path, reader)
 
 
-def first_slice(seed: int, gap: float) -> float:
+def first_slice(seed: int) -> float:
     """Z in mm of a phantom's first slice, up to one gap further out than needed.
 
     Scans are not planned to the millimetre. If slices had the same distance to the valve in all
     hearts, the error of a sum of few discs would be the same in all of them.
     """
-    return ABOVE_VALVE - gap * (GOLDEN * seed % 1.0)
+    return ABOVE_VALVE - GAP * (GOLDEN * seed % 1.0)
 
 
-def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
-    """The end-diastolic phantom of a seed, without noise or breath-hold shifts.
+def phantom_case(seed: int, spacing: float = PIXEL_SPACING) -> DenseCase:
+    """The end-diastolic phantom of a seed in pixels of ``spacing`` mm, without noise.
 
     Raises
     ------
@@ -205,25 +144,18 @@ def phantom_case(seed: int, scan: Scan | None = None) -> DenseCase:
         raise DataError(
             f"phantom {seed}", "Networks are trained on it.", f"Use seeds from {FIRST_HELD_OUT}."
         )
-    scan = scan or Scan()
-    phantom = HeartPhantom(seed)
-    start = first_slice(seed, scan.gap)
-
-    def acquire(positions: NDArray[np.float64], thickness: float) -> NDArray[np.generic]:
-        gap, slices = float(positions[1] - positions[0]), len(positions)
-        stack = phantom.acquire(
-            gap, thickness, scan.spacing, scan.field_of_view, slices, noise=0.0, start=start
-        )
-        return np.asarray(stack.data[0])
-
+    phantom, start = HeartPhantom(seed), first_slice(seed)
+    positions = _places(math.ceil((phantom.apex - start) / GAP))
+    stack = phantom.acquire(
+        STEP, THICKNESS, spacing, FIELD_OF_VIEW, len(positions), noise=0.0, start=start
+    )
     exact = phantom.volumes((0.0,))
     millilitres = {"lv": float(exact.lv[0]), "rv": float(exact.rv[0])}
-    positions = scan.positions(math.ceil((phantom.apex - start) / scan.gap))
     name = f"phantom-{seed}"
-    return _case((name, name, "phantom"), positions, acquire, scan, millilitres)
+    return _case((name, name, "phantom"), positions, stack.data[0], spacing, millilitres)
 
 
-def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read_stack) -> DenseCase:
+def volume_case(path: Path, reader: Reader = read_stack) -> DenseCase:
     """A dense volume, resliced across the heart's long axis.
 
     The long axis is that of `LANDMARKS` for the files named there, otherwise the volume's
@@ -235,66 +167,61 @@ def volume_case(path: Path, scan: Scan | None = None, reader: Reader = read_stac
         If voxels are larger than the step of the truth, fewer than three slices fit, or slices
         reach beyond the volume.
     """
-    scan = scan or Scan()
     volume, name = reader(path), plain_stem(path.name)
     largest = float(np.linalg.norm(volume.affine[:3, :3], axis=0).max())
-    if largest > scan.step:
+    if largest > STEP:
         raise DataError(
             path,
-            f"Voxels of {largest:.3g} mm are no dense truth at steps of {scan.step:g} mm.",
+            f"Voxels of {largest:.3g} mm are no dense truth at steps of {STEP:g} mm.",
             "Give a volume of small voxels.",
         )
-    margin = 0.625 * max(scan.thickness, scan.truth_thickness)  # where `slice_profile` ends
-    axis = short_axis(LANDMARKS[name]) if name in LANDMARKS else own_axis(volume, margin)
-    gaps = math.floor(axis.length / scan.gap)
+    # A slice ends where its profile does, see `slice_profile`.
+    axis = LANDMARKS[name] if name in LANDMARKS else own_axis(volume, 0.625 * THICKNESS)
+    gaps = math.floor(axis.length / GAP)
     if gaps < 2:
         raise DataError(path, "Fewer than three slices fit into it.", "Give a whole heart.")
-    reslicer = Reslicer(volume, axis, scan.spacing, scan.field_of_view)
-    positions = scan.positions(gaps)
+    reslicer, positions = Reslicer(volume, axis, PIXEL_SPACING, FIELD_OF_VIEW), _places(gaps)
     outside = reslicer.outside(positions)
     if outside > MOST_OUTSIDE:
         raise DataError(
             path, f"{outside:.0%} of the slices is beyond its edge.", "Give a larger volume."
         )
+    truth = reslicer.slices(positions, THICKNESS)
     names = subject_of(path), name, "volume"
-    return _case(names, positions, reslicer.slices, scan, {}, volume.intensity)
+    return _case(names, positions, truth, PIXEL_SPACING, {}, volume.intensity)
+
+
+def _places(gaps: int) -> NDArray[np.float64]:
+    """Where the truth is known, from the first slice to the last, mm."""
+    return np.arange(gaps * FACTOR + 1, dtype=np.float64) * np.float64(STEP)
 
 
 def _case(
     names: tuple[str, str, str],
     positions: NDArray[np.float64],
-    acquire: Callable[[NDArray[np.float64], float], NDArray[np.generic]],
-    scan: Scan,
+    truth: NDArray[np.generic],
+    spacing: float,
     millilitres: Mapping[str, float],
     intensity: Intensity = UNSCALED,
 ) -> DenseCase:
-    """A case of subject, name and kind.
-
-    ``acquire`` gives slices ``(positions, height, width)`` of a thickness, in stored units.
-    """
-    truth = acquire(positions, scan.truth_thickness)
-    hidden = np.arange(len(positions)) % scan.factor != 0
+    """A case of subject, name and kind, of the truth at all positions in stored units."""
+    hidden = np.arange(len(positions)) % FACTOR != 0
     targets, acquired = positions[hidden], positions[~hidden]
-    slices = truth[~hidden]
-    if scan.thickness != scan.truth_thickness:
-        slices = acquire(acquired, scan.thickness)
-    window = IntensityWindow.of(slices, intensity)
-    reference = window.normalise(truth)[None]
+    images = IntensityWindow.of(truth[~hidden], intensity).normalise(truth)[None]
     distance = np.abs(targets[:, None] - acquired).min(1)
     subject, name, kind = names
     return DenseCase(
         subject=subject,
         name=name,
-        images=window.normalise(slices)[None],
+        images=images[:, ~hidden],
         positions=acquired,
         targets=targets,
-        truth=reference[:, hidden],
-        spacing=(scan.spacing, scan.spacing),
+        truth=images[:, hidden],
+        spacing=(spacing, spacing),
         groups={
             "source": (kind,) * len(targets),
             "distance to a slice": tuple(f"{d:.3g} mm" for d in distance),
         },
-        reference=reference,
         millilitres=millilitres,
     )
 
@@ -359,8 +286,10 @@ def _score(case: DenseCase, answer: NDArray[np.float32], label: Labeller | None)
     """
     positions = np.concatenate([case.positions, case.targets])
     order = np.argsort(positions)
-    volume = np.concatenate([case.images, answer], 1)[:, order].clip(0, 1)
-    truth = case.reference.clip(0, 1)
+    volume, truth = (
+        np.concatenate([case.images, between], 1)[:, order].clip(0, 1)
+        for between in (answer, case.truth)
+    )
     figures = image_figures(answer, case.truth) | long_axis_figures(volume, truth)
     figures["smoothness"] = np.array([smoothness(volume, truth)])
     if label:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calid.errors import DataError
-from calid.evaluation.hidden_slices import load_case, recoded
+from calid.evaluation.hidden_slices import hidden_slices
 from calid.evaluation.metrics import dice, hausdorff95
 from calid.evaluation.protocol import Case, Figures, Protocol
 from calid.inference.model import Model
@@ -37,28 +37,17 @@ def downstream(
     slice. Volumes are those of kept and reconstructed slices together, segmented, against
     Simpson's rule on the manual labels of the same slices.
 
-    Parameters
-    ----------
-    label
-        Segmentation network, trained on real slices of other people.
-    autoencoder
-        Model whose autoencoder gives a ceiling row; none leaves it out.
-    reader
-        Reads the stacks.
-    own_pixels, label_map
-        As `calid.evaluation.hidden_slices.hidden_slices`.
+    ``label`` is the segmentation network, trained on real slices of other people; the other
+    parameters are those of `calid.evaluation.hidden_slices.hidden_slices`.
     """
-    ceilings: dict[str, Callable[[Case], NDArray[np.float32]]] = {}
-    if autoencoder:
-        ceilings["autoencoder"] = recoded(autoencoder)
-    ceilings["real slice"] = lambda case: case.truth
+    plain = hidden_slices(autoencoder, reader, own_pixels, label_map)
     overlaps = [f"dice_{name}" for name in CLASSES]
     distances = [f"hd95_{name}" for name in CLASSES]
     errors = ["lv_error_ml", "rv_error_ml", "lv_ef_error", "rv_ef_error"]
     latest: list[tuple[Case, NDArray[np.uint8]]] = []
 
     def load(path: Path) -> Case:
-        case = load_case(path, reader, own_pixels, label_map)
+        case = plain.load(path)
         if case.truth_labels is None:
             raise DataError(path, "No manual labels are beside the stack.", "Add X_label.nii.gz.")
         return case
@@ -76,7 +65,7 @@ def downstream(
         columns=("dice", *overlaps, "hd95", *distances, *errors),
         headline=("dice", "hd95"),
         lower_is_better=frozenset({"hd95", *distances, *errors}),
-        ceilings=ceilings,
+        ceilings={**plain.ceilings, "real slice": lambda case: case.truth},
         goal="real slice",
         combine=_ejection,
     )

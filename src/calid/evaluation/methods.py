@@ -55,6 +55,10 @@ CLASSICAL: Mapping[str, Method] = MappingProxyType(
     }
 )
 
+RULES: Mapping[str, LatentRule] = MappingProxyType(
+    {"latent-linear": LatentLinear(), "latent-spherical": LatentSpherical()}
+)
+
 FRAMEWISE, AVERAGE = "calid-2d", "calid-average"
 
 ANSWERS = {
@@ -71,7 +75,7 @@ ANSWERS = {
 only), as `calid reconstruct` gives it, at both ends of its dial, as one posterior sample, and as
 the average of eight."""
 
-NAMES = (*CLASSICAL, "latent-linear", "latent-spherical", *LEARNED, *ANSWERS)
+NAMES = (*CLASSICAL, *RULES, *LEARNED, *ANSWERS)
 """In the order of the tables."""
 
 
@@ -138,14 +142,10 @@ class Roster:
             return self._latent(name)
         model, answer, identity, settings = self._preset(name)
 
-        def film(
-            images: NDArray[np.float32],
-            positions: NDArray[np.float64],
-            targets: NDArray[np.float64],
-            spacing: tuple[float, float],
-        ) -> NDArray[np.float32]:
-            parts = model.film(images, positions, targets, spacing, answer)
-            return np.concatenate([samples.mean(axis=0) for _, samples in parts], axis=1)
+        draw = partial(model.film, answer=answer)
+
+        def film(*asked: Any) -> NDArray[np.float32]:
+            return np.concatenate([samples.mean(axis=0) for _, samples in draw(*asked)], axis=1)
 
         alone = name in (FRAMEWISE, "paper", "paper-average")
         return Contender(name, averaged(model, answer), identity, settings, None if alone else film)
@@ -161,11 +161,8 @@ class Roster:
     def _latent(self, name: str) -> Contender:
         """A baseline in the latent space of the default preset's autoencoder."""
         model, files = self.load("default"), [self._files("default")["autoencoder"]]
-        rule: LatentRule
-        if name == "latent-linear":
-            rule = LatentLinear()
-        elif name == "latent-spherical":
-            rule = LatentSpherical()
+        if name in RULES:
+            rule = RULES[name]
         else:
             path = self._weights(name)
             if path is None:
@@ -233,14 +230,9 @@ def _code() -> str:
 def record(
     contenders: Sequence[Contender], *own: Path | None, device: str = "auto"
 ) -> dict[str, Any]:
-    """Weights' hashes, what was sampled how, and where; nothing that names the machine.
+    """Weights' hashes, what was sampled how, and on which device; nothing names the machine.
 
-    Parameters
-    ----------
-    device
-        That the contenders were asked to compute on.
-    own
-        As `weights_sha256`.
+    ``own`` is that of `weights_sha256`.
     """
     place = choose_device(device)
     gpu = place.type == "cuda"
@@ -259,10 +251,7 @@ def record(
 def weights_sha256(*own: Path | None) -> dict[str, str]:
     """Hashes of all weights that could take part, by name.
 
-    Parameters
-    ----------
-    own
-        Folders with weights that stand in for those of the package, or beside them.
+    ``own`` are folders with weights that stand in for those of the package, or beside them.
     """
     folders = [FOLDER, *(folder for folder in own if folder)]
     files = {p.stem: p for folder in folders for p in folder.glob("*.safetensors")}

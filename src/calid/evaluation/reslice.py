@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,35 +13,7 @@ from calid.data.phantom import slice_profile
 from calid.errors import GeometryError
 from calid.stack import SliceStack
 
-__all__ = ["LANDMARKS", "Landmarks", "Reslicer", "SliceAxis", "own_axis", "short_axis"]
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """Where the heart of a volume lies.
-
-    Parameters
-    ----------
-    base, apex
-        Points on the long axis where the slices begin and end, RAS millimetres.
-    height, width
-        Size in mm of a field of view about the axis that the volume fills.
-    """
-
-    base: tuple[float, float, float]
-    apex: tuple[float, float, float]
-    height: float
-    width: float
-
-
-LANDMARKS = MappingProxyType(
-    {
-        # Read off the images: the ventricles lie side by side, to the left and right of a
-        # septum near the midline, and point forwards and 32 degrees down.
-        "hvsmr_pat4": Landmarks((-2.9, -23.4, 29.6), (-2.9, 10.5, 8.2), 54.0, 72.0)
-    }
-)
-"""Of dense volumes whose own axes are not the heart's, by file name without suffix."""
+__all__ = ["LANDMARKS", "Reslicer", "SliceAxis", "own_axis", "short_axis"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +41,20 @@ class SliceAxis:
     width: float
 
 
-def short_axis(marks: Landmarks) -> SliceAxis:
-    """Slices across the line from base to apex; columns run as far to the left as they can."""
-    base = np.array(marks.base)
-    line = np.array(marks.apex) - base
+def short_axis(
+    base: Sequence[float], apex: Sequence[float], height: float, width: float
+) -> SliceAxis:
+    """Slices across the line from base to apex; columns run as far to the left as they can.
+
+    Parameters
+    ----------
+    base, apex
+        Points on the long axis where the slices begin and end, RAS millimetres.
+    height, width
+        Size in mm of a field of view about the axis that the volume fills.
+    """
+    origin = np.array(base)
+    line = np.array(apex) - origin
     length = float(np.linalg.norm(line))
     normal = line / length
     # Left, or back if the axis itself runs left or right.
@@ -80,7 +62,15 @@ def short_axis(marks: Landmarks) -> SliceAxis:
     columns = towards - normal * (normal @ towards)
     columns /= np.linalg.norm(columns)
     rows = np.cross(columns, normal)
-    return SliceAxis(base, rows, columns, normal, length, marks.height, marks.width)
+    return SliceAxis(origin, rows, columns, normal, length, height, width)
+
+
+LANDMARKS = {
+    # Read off the images: the ventricles lie side by side, to the left and right of a septum
+    # near the midline, and point forwards and 32 degrees down.
+    "hvsmr_pat4": short_axis((-2.9, -23.4, 29.6), (-2.9, 10.5, 8.2), 54.0, 72.0)
+}
+"""Of dense volumes whose own axes are not the heart's, by file name without suffix."""
 
 
 def own_axis(volume: SliceStack, margin: float) -> SliceAxis:

@@ -144,20 +144,20 @@ def summarise(
     facts
         Anything that belongs on the record: data, seed, weights' hashes, machine.
     """
-    subjects, goal = _people(results), protocol.goal
-    methods: dict[str, Any] = {}
-    for method, own in results.items():
-        columns = _columns(own, subjects)
-        methods[method] = {m: _interval(values) for m, values in columns.items()}
+    subjects, columns = _columns(results)
+    methods: dict[str, dict[str, Any]] = {}
+    goal = protocol.goal
+    for method, own in columns.items():
+        methods[method] = {m: _interval(values) for m, values in own.items()}
         for base in (BASE, STRONG):
-            if base in results and method != base:
+            if base in columns and method != base:
                 methods[method][f"over_{base}"] = {
-                    m: _interval(values - _column(results[base], m, subjects))
-                    for m, values in columns.items()
+                    m: _interval(values - columns[base].get(m, math.nan))
+                    for m, values in own.items()
                 }
-        if BASE in results and method != BASE and goal is not None and goal in results:
+        if BASE in columns and method != BASE and goal is not None and goal in columns:
             methods[method]["share_of_way"] = {
-                m: _share(*(_mean(_column(results[n], m, subjects)) for n in (method, BASE, goal)))
+                m: _share(*(_mean(columns[n].get(m, np.zeros(0))) for n in (method, BASE, goal)))
                 for m in protocol.headline
             }
     return {
@@ -177,22 +177,17 @@ def summarise(
     }
 
 
-def _people(results: Results) -> list[str]:
-    return sorted({s for own in results.values() for s in own})
-
-
-def _column(
-    own: Mapping[str, Mapping[str, float]], metric: str, subjects: Sequence[str]
-) -> NDArray[np.float64]:
-    """A metric of every subject, NaN where there is none."""
-    return np.array([own.get(s, {}).get(metric, math.nan) for s in subjects])
-
-
-def _columns(
-    own: Mapping[str, Mapping[str, float]], subjects: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    metrics = dict.fromkeys(m for figures in own.values() for m in figures)
-    return {m: _column(own, m, subjects) for m in metrics}
+def _columns(results: Results) -> tuple[list[str], dict[str, dict[str, NDArray[np.float64]]]]:
+    """Subjects, and method to metric to figures of all of them, NaN where there is none."""
+    subjects = sorted({s for own in results.values() for s in own})
+    columns = {
+        method: {
+            metric: np.array([own.get(s, {}).get(metric, math.nan) for s in subjects])
+            for metric in dict.fromkeys(m for figures in own.values() for m in figures)
+        }
+        for method, own in results.items()
+    }
+    return subjects, columns
 
 
 def _interval(values: NDArray[np.float64]) -> Interval | None:
@@ -214,10 +209,9 @@ def _share(own: float | None, base: float | None, top: float | None) -> float | 
 
 
 def _means(results: Results) -> dict[str, Any]:
-    subjects = _people(results)
+    subjects, columns = _columns(results)
     means = {
-        method: {m: _mean(values) for m, values in _columns(own, subjects).items()}
-        for method, own in results.items()
+        method: {m: _mean(values) for m, values in own.items()} for method, own in columns.items()
     }
     return {"n_subjects": len(subjects), "methods": means}
 
