@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from calid.cli.console import as_options, frames_bar, say
 from calid.errors import CalidWarning, CohortError, OutputError, UsageError
 from calid.inference.options import Generation, Reading
 
@@ -70,7 +71,6 @@ class Cohort(Generation):
 
     def run(self) -> None:
         """Find subjects, reconstruct those that are not done yet, write the table."""
-        from calid.cli.console import say
         from calid.cohort.summary import Summary, prepare_dataset
         from calid.cohort.walk import left_out, walk
 
@@ -85,8 +85,7 @@ class Cohort(Generation):
         summary = Summary(self.out / name, subjects)
         started = time.perf_counter()
         try:
-            waiting = self._not_kept(subjects, summary) if self.resume else subjects
-            self._reconstruct(waiting, engine, threads, summary)
+            self._reconstruct(subjects, engine, threads, summary)
         finally:
             summary.write()
         seconds = time.perf_counter() - started
@@ -146,36 +145,31 @@ class Cohort(Generation):
         threads = self.threads or max(1, cpus // workers)
         return LocalEngine(workers, threads, self.retries), threads
 
-    def _not_kept(self, subjects: Sequence[Subject], summary: Summary) -> list[Subject]:
-        """Subjects that must be done; those that need not go into the table."""
-        from calid.cli.console import frames_bar
-        from calid.cohort.job import kept_outputs
-
-        waiting = []
-        with frames_bar(len(subjects), "checking earlier outputs") as on_subject:
-            earlier = kept_outputs(self, self.reading, subjects, self.out)
-            for done, (subject, kept) in enumerate(zip(subjects, earlier, strict=True), 1):
-                if kept is None:
-                    waiting.append(subject)
-                else:
-                    summary.add(kept)
-                on_subject(done)
-        return waiting
-
     def _reconstruct(
         self, subjects: Sequence[Subject], engine: Engine, threads: int, summary: Summary
     ) -> None:
-        from calid.cli.console import as_options
-        from calid.cohort.job import Reconstruction
+        """Do every subject, or with `resume` those of which nothing complete is there."""
+        from calid.cohort.job import Reconstruction, kept_outputs
 
+        if self.resume:
+            waiting = []
+            with frames_bar(len(subjects), "checking earlier outputs") as on_subject:
+                earlier = kept_outputs(self, self.reading, subjects, self.out)
+                for done, (subject, kept) in enumerate(zip(subjects, earlier, strict=True), 1):
+                    if kept is None:
+                        waiting.append(subject)
+                    else:
+                        summary.add(kept)
+                    on_subject(done)
+            subjects = waiting
         options = {name: getattr(self, name) for name in Generation.__dataclass_fields__}
         setup = Reconstruction(Generation(**options), self.reading, self.out.resolve(), threads)
-        with _progress(len(subjects)) as on_subject:
+        with _progress(len(subjects)) as on_outcome:
             for done, outcome in enumerate(engine.run(setup, subjects) if subjects else (), 1):
                 texts = (outcome.rule, outcome.remedy, outcome.notes)
                 rule, remedy, notes = map(as_options, texts)
                 summary.add(replace(outcome, rule=rule, remedy=remedy, notes=notes))
-                on_subject(done, len(summary.of_status("failed", "lost")))
+                on_outcome(done, len(summary.of_status("failed", "lost")))
 
 
 @contextmanager

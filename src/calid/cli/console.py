@@ -17,18 +17,22 @@ from rich.markup import escape
 from calid.errors import CalidError, CalidWarning, OutputError
 from calid.progress import progress_bar
 
-__all__ = ["as_options", "frames_bar", "safe_streams", "say", "show_error", "warnings_shown"]
+__all__ = [
+    "as_options",
+    "each_warning",
+    "frames_bar",
+    "safe_streams",
+    "say",
+    "show_error",
+    "warnings_shown",
+]
 
 
 class _Stream:
-    """A stream of the terminal, whose failure is the package's own error or none at all.
+    """A stream of the terminal, whose failure is the package's own error if it is ``fatal``.
 
-    Parameters
-    ----------
-    stream
-        What is written to; none if the process was started without it.
-    fatal
-        Whether failing is an error; else what cannot be written is dropped, as progress may be.
+    Else what cannot be written is dropped, as progress may be. There is no stream if the process
+    was started without it.
     """
 
     def __init__(self, stream: TextIO | None, fatal: bool) -> None:
@@ -103,20 +107,32 @@ def show_error(error: CalidError) -> None:
 
 
 @contextmanager
+def each_warning(take: Callable[[str, type[Warning]], bool]) -> Iterator[None]:
+    """Hand every warning to a function; it is shown as before unless that has shown it."""
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
+            if not take(str(message), category):
+                before(message, category, *rest)  # type: ignore[arg-type]
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+@contextmanager
 def warnings_shown() -> Iterator[None]:
     """Show the package's warnings as one line each, instead of Python's two with a path."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with warnings.catch_warnings():
+
+    def show(message: str, category: type[Warning]) -> bool:
+        ours = issubclass(category, CalidWarning)
+        if ours:
+            console.print("[yellow]warning[/]", escape(as_options(message)), markup=True)
+        return ours
+
+    with each_warning(show):
         warnings.simplefilter("always", CalidWarning)
-        fallback = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
-            if issubclass(category, CalidWarning):
-                console.print("[yellow]warning[/]", escape(as_options(str(message))), markup=True)
-            else:
-                fallback(message, category, *rest)  # type: ignore[arg-type]
-
-        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 

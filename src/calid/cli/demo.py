@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import calid
+from calid.cli.console import frames_bar, say
+
 __all__ = ["Demo"]
 
 
@@ -23,15 +26,12 @@ class Demo:
     def run(self) -> None:
         """Run the demonstration; the last line is the picture's path."""
         import numpy as np
+        import torch
 
         from calid.baselines.rules import linear
-        from calid.cli.console import frames_bar, say
         from calid.data.intensity import IntensityWindow
         from calid.data.phantom import HeartPhantom
         from calid.evaluation.metrics import psnr, sharpness, ssim
-        from calid.inference.options import Generation
-        from calid.inference.reconstruct import reconstruct
-        from calid.io import write_volume
         from calid.io.atomic import check_folder
         from calid.io.sidecar import together
         from calid.report.figures import LIGHT, comparison, save_figure
@@ -39,7 +39,7 @@ class Demo:
         from calid.view.scene import comparison_scene
 
         factor, gap = 7, 10.0
-        wanted = Generation(factor=factor, dial=self.dial)
+        wanted = calid.Generation(factor=factor, dial=self.dial)
         wanted.answer()  # refuses what cannot be asked, before any work
         check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Demo:
             gap=gap / factor, noise=0.0, slices=(stack.n_slices - 1) * factor + 1
         )
         with frames_bar(1) as on_frame:
-            volume = reconstruct(stack, wanted, on_frame=on_frame)
+            volume = calid.reconstruct(stack, wanted, on_frame=on_frame)
 
         window = IntensityWindow.of(stack.data)
         hidden = ~volume.acquired
@@ -67,8 +67,6 @@ class Demo:
         say(f"{stack.n_slices} slices {gap:g} mm apart -> {len(volume.positions)} slices;")
         say("generated slices against the truth:")
         say(f"{'':8}{'PSNR dB':>9}{'SSIM':>8}{'sharpness':>11}")
-        import torch
-
         for name, images in answers.items():
             pair = torch.from_numpy(images), torch.from_numpy(expected)
             figures = [float(np.mean(f(*pair).numpy())) for f in (psnr, ssim, sharpness)]
@@ -78,7 +76,7 @@ class Demo:
         figure = comparison(stack, volume, truth)
         page = self.out / "viewer.html"
         with together() as write:
-            write(output, partial(write_volume, volume))
+            write(output, partial(calid.write_volume, volume))
             write(picture, partial(save_figure, figure, limit=LIGHT))
             write(page, partial(write_page, comparison_scene(stack, volume)))
         say(str(output))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from calid.cli.console import frames_bar, say
 from calid.errors import DataError, UsageError
 from calid.inference.options import Reading
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from calid.evaluation.methods import Roster
-    from calid.evaluation.protocol import Contender, Evaluation, Protocol
+    from calid.evaluation.protocol import Evaluation, Protocol
     from calid.evaluation.tables import Results
 
 __all__ = ["Evaluate"]
@@ -82,7 +82,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
-        from calid.cli.console import say
         from calid.io.atomic import check_folder
 
         if self.label_map is not None and self.protocol not in LABELLED:
@@ -92,62 +91,32 @@ class Evaluate:
         for folder in (self.out, self.predictions):
             if folder is not None:
                 check_folder(folder)
-        others = {"cost": self._cost, "uncertainty": self._uncertainty}
-        others.get(self.protocol, self._quality)()
+        if self.protocol == "cost":
+            self._cost()
+        else:
+            self._quality()
         say(str(self.out / "table.md"))
 
     def _quality(self) -> None:
         from calid.baselines.learned import LEARNED
-        from calid.cli.console import say
-        from calid.evaluation.methods import CLASSICAL, FRAMEWISE, Roster
-        from calid.report.figures import example_sheets, m_mode_sheet, paired_differences
-
-        files = self._files()
-        roster = Roster(self.seed, self.device, self.baselines, self.weights)
-        useful = [n for n in roster.available() if n != FRAMEWISE or self.protocol == "film"]
-        named = {"all": useful, "classical": list(CLASSICAL)}
-        names = named.get(self.methods, self.methods.split(","))
-        contenders = roster.contenders(names)
-        protocol = self._protocol(roster, ceiling=bool(set(names) - set(CLASSICAL)))
-        found, results, summary = self._evaluated(protocol, files, contenders)
-        differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-        pictures = {"differences.png": differences}
-        for n, truth in enumerate(found.truths):
-            films = {"truth": truth, **{name: a[n] for name, a in found.answers.items()}}
-            sheets = example_sheets({name: film[0] for name, film in films.items()})
-            pictures |= {f"examples-{n + 1}.png": sheets[0], f"errors-{n + 1}.png": sheets[1]}
-            if len(truth) > 1:
-                pictures[f"m-mode-{n + 1}.png"] = m_mode_sheet(films)
-        self._write(results, summary, pictures)
-        for name in (n for n in LEARNED if self.methods == "all" and n not in names):
-            say(f"left out, no weights: {name} (calid train {name})")
-
-    def _uncertainty(self) -> None:
-        from calid.evaluation.methods import AVERAGE, Roster
+        from calid.evaluation.methods import AVERAGE, CLASSICAL, FRAMEWISE, Roster, record
+        from calid.evaluation.protocol import evaluate
+        from calid.evaluation.tables import by_group, by_subject, markdown, summarise, write_results
         from calid.evaluation.uncertainty import rank_correlation
-        from calid.report.figures import calibration_figure
+        from calid.report.figures import LIGHT, calibration_figure, save_figure
 
-        if self.methods not in ("all", AVERAGE):
+        spreads = self.protocol == "uncertainty"
+        if spreads and self.methods not in ("all", AVERAGE):
             raise UsageError(
                 "--methods", f"Only {AVERAGE} has samples that differ.", "Leave the option out."
             )
         files = self._files()
         roster = Roster(self.seed, self.device, self.baselines, self.weights)
-        protocol = self._protocol(roster, ceiling=False)
-        found, results, summary = self._evaluated(protocol, files, [roster.sampler()])
-        rows, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
-        figures["rank"] = rank_correlation(rows)
-        self._write(results, summary, {"calibration.png": calibration_figure(rows, figures)})
-
-    def _evaluated(
-        self, protocol: Protocol, files: Sequence[Path], contenders: Sequence[Contender]
-    ) -> tuple[Evaluation, Results, dict[str, Any]]:
-        """What a protocol found, by subject, and its summary."""
-        from calid.cli.console import frames_bar
-        from calid.evaluation.methods import record
-        from calid.evaluation.protocol import evaluate
-        from calid.evaluation.tables import by_group, by_subject, summarise
-
+        useful = [n for n in roster.available() if n != FRAMEWISE or self.protocol == "film"]
+        named = {"all": useful, "classical": list(CLASSICAL)}
+        names = named.get(self.methods, self.methods.split(","))
+        contenders = [roster.sampler()] if spreads else roster.contenders(names)
+        protocol = self._protocol(roster, ceiling=not spreads and bool({*names} - {*CLASSICAL}))
         self.out.mkdir(parents=True, exist_ok=True)
         predictions = self.predictions or self.out / "predictions"
         rows = len(contenders) + len(protocol.ceilings)
@@ -163,19 +132,19 @@ class Evaluate:
             "reading": self.reading.facts(),
             **record(contenders, self.baselines, self.weights, device=self.device),
         }
-        return found, results, summarise(protocol, results, by_group(found.rows), facts)
-
-    def _write(
-        self, results: Results, summary: dict[str, Any], pictures: dict[str, Figure]
-    ) -> None:
-        """Write the folder and print the table."""
-        from calid.cli.console import say
-        from calid.evaluation.tables import markdown, write_results
-        from calid.report.figures import LIGHT, save_figure
-
+        summary = summarise(protocol, results, by_group(found.rows), facts)
+        if spreads:
+            samples, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
+            figures["rank"] = rank_correlation(samples)
+            pictures = {"calibration.png": calibration_figure(samples, figures)}
+        else:
+            pictures = _pictures(protocol, found, results)
         saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
         write_results(results, summary, saved, self.out)
         say(markdown(summary))
+        if self.methods == "all" and not spreads:
+            for name in (n for n in LEARNED if n not in names):
+                say(f"left out, no weights: {name} (calid train {name})")
 
     def _files(self) -> list[Path]:
         from calid.data.bank import subject_of
@@ -222,7 +191,6 @@ class Evaluate:
         return hidden_slices(autoencoder, reader, own, labels)
 
     def _cost(self) -> None:
-        from calid.cli.console import frames_bar, say
         from calid.evaluation.cost import METHODS, cost_table, measure_cost
         from calid.evaluation.methods import weights_sha256
         from calid.io.sidecar import together, write_json, write_text
@@ -235,3 +203,18 @@ class Evaluate:
             write(self.out / "table.md", partial(write_text, table))
             write(self.out / "summary.json", partial(write_json, facts))
         say(table)
+
+
+def _pictures(protocol: Protocol, found: Evaluation, results: Results) -> dict[str, Figure]:
+    """Gains over linear, and examples: of films an M-mode too."""
+    from calid.report.figures import example_sheets, m_mode_sheet, paired_differences
+
+    differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
+    pictures = {"differences.png": differences}
+    for n, truth in enumerate(found.truths, 1):
+        films = {"truth": truth, **{name: a[n - 1] for name, a in found.answers.items()}}
+        images, errors = example_sheets({name: film[0] for name, film in films.items()})
+        pictures |= {f"examples-{n}.png": images, f"errors-{n}.png": errors}
+        if len(truth) > 1:
+            pictures[f"m-mode-{n}.png"] = m_mode_sheet(films)
+    return pictures

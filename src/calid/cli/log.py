@@ -11,13 +11,13 @@ import json
 import re
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from calid.cli.console import each_warning
 from calid.errors import CalidError, OutputError, UsageError
 
 __all__ = ["log_refusal", "logged"]
@@ -27,14 +27,7 @@ ENDINGS = (".jsonl", ".json", ".log")
 
 @contextmanager
 def logged(verb: object, path: Path | None) -> Iterator[None]:
-    """Log a verb's run: that it started, its warnings, and how it ended.
-
-    Parameters
-    ----------
-    verb
-        The dataclass of a verb.
-    path
-        File to append to; none for no log.
+    """Log a verb's run to a file, if there is one: that it started, its warnings, how it ended.
 
     Raises
     ------
@@ -51,13 +44,12 @@ def logged(verb: object, path: Path | None) -> Iterator[None]:
     several = (value if isinstance(value, tuple) else (value,) for value in named)
     log = _Log(path, [one for value in several for one in value if isinstance(one, Path)])
     started, seen = time.perf_counter(), 0
-    show = warnings.showwarning
 
-    def warned(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    def warned(message: str, category: type[Warning]) -> bool:
         nonlocal seen
         seen += 1
         log.add("warning", "warning", error=category.__name__)
-        show(message, category, *rest)  # type: ignore[arg-type]
+        return False
 
     def end() -> dict[str, object]:
         return {"seconds": round(time.perf_counter() - started, 3), "warnings": seen}
@@ -69,16 +61,14 @@ def logged(verb: object, path: Path | None) -> Iterator[None]:
         version=version("calid"),
         options={n: v for n, v in values.items() if isinstance(v, bool | int | float)},
     )
-    warnings.showwarning = warned  # type: ignore[assignment]
     try:
-        yield
+        with each_warning(warned):
+            yield
     except BaseException as error:
         # The run has failed already: a full disk must not hide why.
         with suppress(OutputError):
             log.add("error", "error", **end(), **_failure(error))
         raise
-    finally:
-        warnings.showwarning = show
     log.add("info", "finish", **end(), exit_code=0)
 
 

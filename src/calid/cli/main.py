@@ -57,18 +57,10 @@ class Train:
         self.stage.run()
 
 
+# A verb is called as its class is.
 Verb = (
-    Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[Cohort, tyro.conf.subcommand("cohort")]
-    | Annotated[Segment, tyro.conf.subcommand("segment")]
-    | Annotated[View, tyro.conf.subcommand("view")]
-    | Annotated[Measure, tyro.conf.subcommand("measure")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-)
+    Reconstruct | Cohort | Segment | View | Measure | Evaluate | Train | Inspect | Info | Demo
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+import calid
+from calid.cli.console import frames_bar, say
 from calid.errors import CalidWarning, DataError, OutputError, UsageError
 from calid.inference.options import Reading
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from calid.report.measures import Column
     from calid.segmentation.measures import Measurement
-    from calid.stack import SliceStack
 
 __all__ = ["Measure"]
 
@@ -72,7 +72,6 @@ class Measure:
         self._check()
         from importlib.metadata import version
 
-        from calid.cli.console import say
         from calid.io.sidecar import sha256, together, write_json, write_text
         from calid.report.measures import as_csv, as_table
         from calid.weights import weights_path
@@ -126,7 +125,7 @@ class Measure:
         elif self.out is not None:
             check_output(self.out)  # it will be made, in a folder that is there
 
-    def _read(self) -> tuple[list[SliceStack], list[NDArray[np.uint8]], list[int]]:
+    def _read(self) -> tuple[list[calid.SliceStack], list[NDArray[np.uint8]], list[int]]:
         """Stacks, the manual labels of each, if they are given, and the numbers of frames."""
         from calid.io.labels import check_same_grid, missing_labels
         from calid.io.nifti import doubt_reconstruction
@@ -144,7 +143,9 @@ class Measure:
                 )
             check_same_grid(stack, stacks[0], stack.source)
         first = stacks[0]
-        self._check_frames(first.n_frames)
+        named = {"--ed-frame": self.ed_frame, "--es-frame": self.es_frame}
+        asked = {option: frame for option, frame in named.items() if frame is not None}
+        self._check_frames(asked, first.n_frames)
         manual = []
         files = [path for path in (self.labels, self.es_labels) if path is not None]
         for path, stack in zip(files, stacks, strict=False):
@@ -153,21 +154,15 @@ class Measure:
                 warnings.warn(f"{path}: {note}", CalidWarning, stacklevel=2)
         frames = list(range(first.n_frames))
         if manual and first.n_frames > 1:
-            frames = self._labelled(manual[0])
+            frames = self._labelled(asked, manual[0])
             times = first.frame_times[frames]
             stacks = [replace(first, data=first.data[frames], frame_times=times)]
             manual = [manual[0][frames]]
         return stacks, manual, frames
 
-    @property
-    def _named_frames(self) -> dict[str, int]:
-        """Options that name a frame, and the frame."""
-        named = {"--ed-frame": self.ed_frame, "--es-frame": self.es_frame}
-        return {option: frame for option, frame in named.items() if frame is not None}
-
-    def _check_frames(self, count: int) -> None:
-        """Refuse named frames that are not two of a film."""
-        for option, frame in self._named_frames.items():
+    def _check_frames(self, asked: dict[str, int], count: int) -> None:
+        """Refuse frames, by the options that name them, that are not two of a film."""
+        for option, frame in asked.items():
             if count == 1:
                 raise UsageError(
                     option,
@@ -180,17 +175,18 @@ class Measure:
                     f"The film has {count} frames.",
                     f"Give a number from 0 to {count - 1}.",
                 )
-        if self.ed_frame is not None and self.ed_frame == self.es_frame:
+        if len(asked) > len({*asked.values()}):
             raise UsageError(
                 "--ed-frame and --es-frame",
                 "One frame cannot be both.",
                 "Give two frames, or leave one of them to be found.",
             )
 
-    def _labelled(self, labels: NDArray[np.uint8]) -> list[int]:
-        """Frames of a film that have labels; named frames must be among them."""
-        frames = [number for number, frame in enumerate(labels) if frame.any()]
-        for option, frame in self._named_frames.items():
+    def _labelled(self, asked: dict[str, int], labels: Iterable[NDArray[np.uint8]]) -> list[int]:
+        """Frames of a film that have labels; those that are asked for must be among them."""
+        given = [bool(frame.any()) for frame in labels]
+        frames = [number for number, labelled in enumerate(given) if labelled]
+        for option, frame in asked.items():
             if frame not in frames:
                 raise DataError(
                     self.labels,
@@ -199,10 +195,10 @@ class Measure:
                 )
         if not frames:
             raise DataError(self.labels, "No voxel is labelled.", "Check the file.")
-        if len(frames) < len(labels):
+        if len(frames) < len(given):
             shown = ", ".join(map(str, frames[:8])) + ", …" * (len(frames) > 8)
             warnings.warn(
-                f"{self.labels}: {len(frames)} of {len(labels)} frames have labels and are "
+                f"{self.labels}: {len(frames)} of {len(given)} frames have labels and are "
                 f"measured: {shown} (counted from 0).",
                 CalidWarning,
                 stacklevel=2,
@@ -211,46 +207,36 @@ class Measure:
 
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
         """Both columns, or the sparse one, and the names of all weights that took part."""
-        from calid.cli.console import frames_bar
-        from calid.inference.model import load_model
-        from calid.inference.options import Generation
-        from calid.inference.reconstruct import reconstruct
+        from calid.report.measures import measured_densely
         from calid.segmentation.measures import cavity_volumes
         from calid.segmentation.segment import load_segmenter
 
         stacks, manual, numbers = self._read()
         segmenter = load_segmenter(self.device) if self.dense or not manual else None
-        model = load_model(device=self.device) if self.dense else None
+        model = calid.load_model(device=self.device) if self.dense else None
+        # Without samples: a measurement is the same every time, and needs one pass.
+        wanted = calid.Generation(samples=0)
         n_frames, passes = stacks[0].n_frames, (not manual) + 2 * self.dense
         sparse: list[Measurement] = []
         dense: list[Measurement] = []
-        places = stacks[0].positions
         with frames_bar(len(stacks) * passes * n_frames, "measuring") as on_frame:
-            done = itertools.count(step=n_frames)
-
-            def progress() -> Callable[[int], None]:
-                before = next(done)
-                return lambda frame: on_frame(before + frame)
-
+            parts = (
+                lambda frame, before=before: on_frame(before + frame)
+                for before in range(0, len(stacks) * passes * n_frames, n_frames)
+            )
             for number, stack in enumerate(stacks):
+                source: object = stack.source
                 if manual:
-                    source: object = (self.labels, self.es_labels)[number]
-                    labels = manual[number]
-                else:
-                    assert segmenter is not None
-                    source, labels = stack.source, segmenter.label_volume(stack, progress())
+                    source, labels = (self.labels, self.es_labels)[number], manual[number]
+                elif segmenter is not None:
+                    labels = segmenter.label_volume(stack, next(parts))
                 sparse += cavity_volumes(
                     labels, stack.positions, stack.pixel_spacing, source=source
                 )
-                if model is None or segmenter is None:
-                    continue
-                # Without samples: a measurement is the same every time, and needs one pass.
-                wanted = Generation(samples=0)
-                volume = reconstruct(stack, wanted, model=model, on_frame=progress())
-                labels, places = segmenter.label_volume(volume, progress()), volume.positions
-                reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
-                source = f"{stack.source}, reconstructed"
-                dense += cavity_volumes(labels, places, stack.pixel_spacing, reach, source)
+                if model is not None and segmenter is not None:
+                    volume = calid.reconstruct(stack, wanted, model=model, on_frame=next(parts))
+                    dense += measured_densely(stack, volume, segmenter, next(parts))
+                    places = volume.positions
         kind = "manual" if manual else "network"
         columns = {"sparse": self._column(kind, sparse, numbers, stacks[0].positions)}
         if model is None:

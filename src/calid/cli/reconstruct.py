@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
+import calid
+from calid.cli.console import as_options, frames_bar, say
+from calid.cli.report import again, examined, warnings_noted, without_paths
 from calid.errors import CalidWarning
 from calid.inference.options import Generation, Reading
 from calid.words import span
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from calid.inference.model import Model
-    from calid.stack import SliceStack, Volume
 
 __all__ = ["Reconstruct"]
 
@@ -54,17 +52,11 @@ class Reconstruct(Generation):
     def run(self) -> None:
         """Read, generate, write; nothing is written unless all of it can be."""
         self._check()
-        from calid.cli.report import warnings_noted
-
         with warnings_noted() as notes:
             self._reconstruct(notes)
 
     def _reconstruct(self, notes: list[str]) -> None:
-        from calid.cli.console import frames_bar, say
-        from calid.inference.model import model_for
-        from calid.inference.reconstruct import reconstruct
         from calid.inference.record import run_record
-        from calid.io import write_uncertainty, write_volume
         from calid.io.nifti import refuse_reconstruction
         from calid.io.sidecar import together, write_json
 
@@ -74,14 +66,16 @@ class Reconstruct(Generation):
         refuse_reconstruction(self.input)
         stack, headers = self.reading.read_with_headers(self.input)
         if self.figure is not None:
-            from calid.report.film import check_animation
+            from calid.report.film import check_animation, picture_of
 
             check_animation(self.figure, stack)
         loading = time.perf_counter()
-        model = model_for(self)
+        model = calid.load_model(self.preset, self.device, self.precision, self.weights)
         loaded = time.perf_counter()
         with frames_bar(stack.n_frames) as on_frame:
-            volume = reconstruct(stack, self, model=model, uncertainty=spread, on_frame=on_frame)
+            volume = calid.reconstruct(
+                stack, self, model=model, uncertainty=spread, on_frame=on_frame
+            )
         done = time.perf_counter()
         # As it went in, with slices moved back if that was asked for.
         stack = replace(stack, data=volume.data[:, volume.acquired])
@@ -100,13 +94,11 @@ class Reconstruct(Generation):
         content = run_record(volume, self.input, self.reading, seconds)
         page = None if self.report is None else self._page(stack, volume, model, content)
         with together() as write:
-            files = {"output": write(self.output, partial(write_volume, volume))}
+            files = {"output": write(self.output, partial(calid.write_volume, volume))}
             if self.uncertainty is not None:
-                wanted = partial(write_uncertainty, volume)
+                wanted = partial(calid.write_uncertainty, volume)
                 files["uncertainty"] = write(self.uncertainty, wanted)
             if self.figure is not None:
-                from calid.report.film import picture_of
-
                 picture = picture_of(stack, volume, self.figure.suffix)
                 files["figure"] = write(self.figure, picture)
             if self.dicom is not None:
@@ -130,23 +122,21 @@ class Reconstruct(Generation):
 
     def _page(
         self,
-        stack: SliceStack,
-        volume: Volume,
-        model: Model,
+        stack: calid.SliceStack,
+        volume: calid.Volume,
+        model: calid.Model,
         content: dict[str, Any],
     ) -> Callable[[dict[str, str], list[str], Path], None]:
         """Do all that a report needs; what is returned writes it.
 
         It takes the hashes of what is written already, the warnings, and the page's path.
         """
-        from calid.cli.console import as_options, frames_bar
-        from calid.cli.report import again, examined, without_paths
         from calid.report.page import Report, write_page
 
+        spread = self.uncertainty is not None
         with frames_bar(2, "checking") as on_part:
-            answer = self.answer(self.uncertainty is not None)
-            check, volumes = examined(stack, volume, model, answer, on_part)
-        command = again(self, self.reading, content["settings"], self.uncertainty is not None)
+            check, volumes = examined(stack, volume, model, self.answer(spread), on_part)
+        command = again(self, self.reading, content["settings"], spread)
         names = ("input", "output", "uncertainty", "figure", "report", "dicom", "weights")
         paths = {name.upper(): path for name in names if (path := getattr(self, name)) is not None}
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import calid
+from calid.cli.console import each_warning
 from calid.errors import CalidError, CalidWarning
 
 if TYPE_CHECKING:
-    from calid.inference.model import Model
-    from calid.inference.options import Answer, Generation, Reading
+    from calid.inference.options import Answer
     from calid.report.measures import Volumes
     from calid.report.selfcheck import SelfCheck
-    from calid.stack import SliceStack, Volume
 
 __all__ = ["again", "examined", "warnings_noted", "without_paths"]
 
@@ -27,28 +26,19 @@ T = TypeVar("T")
 @contextmanager
 def warnings_noted() -> Iterator[list[str]]:
     """Keep the text of the package's warnings, and show them as before."""
-    show, notes = warnings.showwarning, list[str]()
+    notes: list[str] = []
 
-    def note(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    def note(message: str, category: type[Warning]) -> bool:
         if issubclass(category, CalidWarning):
-            notes.append(str(message))
-        show(message, category, *rest)  # type: ignore[arg-type]
+            notes.append(message)
+        return False
 
-    warnings.showwarning = note  # type: ignore[assignment]
-    try:
+    with each_warning(note):
         yield notes
-    finally:
-        warnings.showwarning = show
 
 
 def without_paths(text: str, paths: Mapping[str, Path]) -> str:
-    """A text in which names stand for paths, however they are written.
-
-    Parameters
-    ----------
-    paths
-        ``INPUT`` and so on to what the user typed.
-    """
+    """A text in which names, ``INPUT`` and so on, stand for paths, however they are written."""
     words: dict[str, str] = {}
     for name, path in paths.items():
         full = path.absolute()
@@ -62,17 +52,12 @@ def without_paths(text: str, paths: Mapping[str, Path]) -> str:
 
 
 def again(
-    generation: Generation, reading: Reading, settings: Mapping[str, Any], uncertainty: bool
+    generation: calid.Generation,
+    reading: calid.Reading,
+    settings: Mapping[str, Any],
+    uncertainty: bool,
 ) -> str:
-    """The command that makes a volume again, with everything that was decided written out.
-
-    Parameters
-    ----------
-    settings
-        Of the record.
-    uncertainty
-        Whether it was asked for.
-    """
+    """The command that makes a volume again, with all that was decided (the record's settings)."""
     options: dict[str, object] = {
         "factor": generation.factor,
         "spacing": generation.spacing,
@@ -93,18 +78,15 @@ def again(
 
 
 def examined(
-    stack: SliceStack,
-    volume: Volume,
-    model: Model,
+    stack: calid.SliceStack,
+    volume: calid.Volume,
+    model: calid.Model,
     answer: Answer,
     on_part: Callable[[int], None],
 ) -> tuple[SelfCheck | str, Volumes | str]:
     """Check the model on the stack itself and measure; of what cannot be done, why not.
 
-    Parameters
-    ----------
-    on_part
-        Called with the number of the two that are done.
+    ``on_part`` is called with the number of the two that are done.
     """
     from calid.evaluation.methods import averaged
     from calid.report.measures import measured

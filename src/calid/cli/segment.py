@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from calid.cli.console import frames_bar, say
 from calid.inference.options import Reading
 
 __all__ = ["Segment"]
@@ -36,14 +37,13 @@ class Segment:
     def run(self) -> None:
         """Read, label, write; nothing is written unless all of it can be."""
         from calid.io.atomic import check_output
+        from calid.io.labels import CLASSES, write_labels
         from calid.io.nifti import SUFFIXES
-        from calid.io.sidecar import check_sidecar, sha256, write_json
+        from calid.io.sidecar import check_sidecar, sha256, together, write_json
 
         check_output(self.output, [self.input], SUFFIXES)
         check_sidecar(self.sidecar, [self.input])
-        from calid.cli.console import frames_bar, say
-        from calid.io.labels import CLASSES, write_labels
-        from calid.io.sidecar import together
+        # After the checks, which need no torch.
         from calid.runtime import precision_name
         from calid.segmentation.segment import load_segmenter
         from calid.weights import weights_path

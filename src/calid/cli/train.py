@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
+from calid.cli.console import say
 from calid.errors import CalidWarning, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from calid.data.bank import Film
     from calid.training.loop import FitConfig, Task
     from calid.training.recipes import Recipe
-    from calid.training.tuples import Encode, TupleConfig, Tuples
+    from calid.training.tuples import TupleConfig, Tuples
 
 __all__ = [
     "FORMER",
@@ -68,12 +69,9 @@ class _Training:
         return self.threads or available_cpus()
 
     def begin(self, folder: Path, seed: int) -> torch.device:
-        """Seed and threads; the device to train on.
+        """Set seed and threads; the device to train on.
 
-        Raises
-        ------
-        UsageError
-            If the folder, where checkpoints will be, holds those of another training.
+        The folder, where checkpoints will be, may not hold those of another training.
         """
         import torch
 
@@ -98,14 +96,10 @@ class _Training:
         from calid.training.loop import fit
 
         config = replace(config, save_every=self.save_every, validate_every=self.validate_every)
-        try:
+        remedy = "Free some space and go on with --resume."
+        # The log is written line by line.
+        with OutputError.of_system(folder, "The log of the training could not be written", remedy):
             fit(task, folder, config, device, self.resume)
-        except OSError as error:  # the log is written line by line
-            raise OutputError(
-                folder,
-                f"The log of the training could not be written: {error.strerror or error}.",
-                "Free some space and go on with --resume.",
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +186,7 @@ class _TupleTraining(_RecipeTraining):
         folder = self.out / ("posterior" if isinstance(recipe.config, InterpolatorConfig) else name)
         device = self.begin(folder, first.seed)
         with process_group(device):
-            cache = self.cache(first, recipe.tuples, device)
+            cache = _Cache(self, first, recipe.tuples, device)
             tuples = cache.tuples()
             config = replace(recipe.config, channels=tuples[0].channels)
             model: LatentInterpolator | Baseline
@@ -232,8 +226,16 @@ class _TupleTraining(_RecipeTraining):
         """Of the transport, 0 for as many as `steps`; of the mixing, 0 for the recipe's."""
         return 0, 0
 
-    def cache(self, recipe: Recipe, config: TupleConfig, device: torch.device) -> _Cache:
-        """Films, and what makes tuples of them in OUT/tuples, where every training finds them."""
+
+class _Cache:
+    """Films, and the tuples made of them in OUT/tuples, where every training finds them.
+
+    Of several processes the first makes them.
+    """
+
+    def __init__(
+        self, verb: _TupleTraining, recipe: Recipe, config: TupleConfig, device: torch.device
+    ) -> None:
         import torch
 
         from calid.models.store import load_autoencoder
@@ -242,7 +244,7 @@ class _TupleTraining(_RecipeTraining):
         from calid.weights import digest, weights_path
 
         runtime = choose_runtime(device.type)
-        weights = self.autoencoder or weights_path("autoencoder")
+        weights = verb.autoencoder or weights_path("autoencoder")
         autoencoder = load_autoencoder(weights).to(device)
 
         def encode(images: torch.Tensor) -> torch.Tensor:
@@ -250,37 +252,21 @@ class _TupleTraining(_RecipeTraining):
                 last = images.to(device, memory_format=torch.channels_last)
                 return autoencoder.encode(last).float()
 
-        config = replace(config, draws=self.draws or config.draws)
         with first_process_first(device):
-            train, held_out = self.films(recipe)
-        channels, key = autoencoder.config.latent_channels, digest(weights)
-        return _Cache(train, held_out, encode, channels, key, self.out / "tuples", config, device)
-
-
-@dataclass(frozen=True)
-class _Cache:
-    """Makes and reads the tuples of a training; the first process does so first."""
-
-    train: list[Film]
-    held_out: list[Film]
-    encode: Encode
-    channels: int
-    key: str
-    folder: Path
-    config: TupleConfig
-    device: torch.device
+            self.train, self.held_out = verb.films(recipe)
+        self.channels, self.encode = autoencoder.config.latent_channels, encode
+        self.device, self.config = device, replace(config, draws=verb.draws or config.draws)
+        self.given = encode, digest(weights), verb.out / "tuples", self.config
 
     def tuples(self) -> tuple[Tuples, Tuples]:
         """To train and to validate on."""
-        from calid.cli.console import say
         from calid.training.parallel import first_process_first
         from calid.training.tuples import build_tuples, size_on_disk, validation_tuples
 
         size = size_on_disk(self.train, self.channels, self.config)
         say(f"Tuples take up to {size / 1e9:.1f} GB of disk.")
-        given = self.encode, self.key, self.folder, self.config
         with first_process_first(self.device):
-            seen = build_tuples(self.train, *given, _Draws(self.config.draws))
+            seen = build_tuples(self.train, *self.given, _Draws(self.config.draws))
         return seen, validation_tuples(self.held_out, self.encode, self.config.size)
 
     def films(self) -> tuple[list[Tuples], list[Tuples]]:
@@ -296,9 +282,8 @@ class _Cache:
             train = [film for film in train if film.subject not in apart]
         if not train or not held_out:
             return [], []
-        given = self.encode, self.key, self.folder, self.config
         with first_process_first(self.device):
-            seen = build_films(train, *given, _Draws(self.config.draws))
+            seen = build_films(train, *self.given, _Draws(self.config.draws))
         return seen, [film_tuples(film, self.encode, self.config.size) for film in held_out]
 
 
@@ -310,8 +295,6 @@ class _Draws:
         self.last = time.monotonic()
 
     def __call__(self, done: int, made: bool) -> None:
-        from calid.cli.console import say
-
         before, self.last = self.last, time.monotonic()
         if not made:
             say(f"draw {done} of {self.draws} is there")

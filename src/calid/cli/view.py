@@ -5,15 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
+from calid.cli.console import say
 from calid.errors import UsageError
 from calid.inference.options import Reading
-
-if TYPE_CHECKING:
-    from calid.view.scene import Scene
 
 __all__ = ["View"]
 
@@ -49,7 +47,7 @@ class View:
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
-        """Read, build the page, and write or serve it."""
+        """Read, build the page, and write it, or serve it until the user interrupts."""
         if self.html is not None:
             from calid.io.atomic import check_output
 
@@ -62,20 +60,14 @@ class View:
         overlays = self.uncertainty, self.labels
         read, known = self.reading.read, self.label_map
         scene = load_scene(self.volumes, self.sparse, *overlays, self.titles, read, known)
-        if self.html is None:
-            self._serve(scene)
+        if self.html is not None:
+            from calid.view.page import write_page
+
+            write_page(scene, self.html)
+            say(str(self.html))
             return
-        from calid.cli.console import say
-        from calid.view.page import write_page
-
-        write_page(scene, self.html)
-        say(str(self.html))
-
-    def _serve(self, scene: Scene) -> None:
-        """Until the user interrupts."""
         import webbrowser
 
-        from calid.cli.console import say
         from calid.view.server import PageServer
 
         with PageServer(scene, self.port) as server:

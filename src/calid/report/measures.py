@@ -81,47 +81,45 @@ class Column:
         }
 
 
-def measured(
-    stack: SliceStack,
-    volume: Volume,
-    segmenter: Segmenter,
-    on_frame: Callable[[int], None] = lambda frame: None,
-) -> Volumes:
-    """Label and measure.
+def measured(stack: SliceStack, volume: Volume, segmenter: Segmenter) -> Volumes:
+    """Label and measure a stack and its reconstruction.
 
     Of a film, all acquired frames are labelled, to find end-diastole and end-systole; of the
     reconstruction these two only.
-
-    Parameters
-    ----------
-    volume
-        Reconstructed from ``stack``.
-    on_frame
-        Called with the number of acquired frames done.
 
     Raises
     ------
     DataError
         If the left ventricle is not found.
     """
-    spacing = stack.pixel_spacing
-    labels = segmenter.label_volume(stack, on_frame)
-    sparse = cavity_volumes(labels, stack.positions, spacing)
-    reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
+    labels = segmenter.label_volume(stack)
+    sparse = cavity_volumes(labels, stack.positions, stack.pixel_spacing)
 
     def dense(frame: int) -> Measurement:
         one = slice(frame, frame + 1)
         times = volume.frame_times[one]
         still = replace(volume, data=volume.data[one], frame_times=times, uncertainty=None)
-        found = segmenter.label_volume(still)
-        return cavity_volumes(found, volume.positions, spacing, reach)[0]
+        return measured_densely(stack, still, segmenter)[0]
 
     if len(sparse) == 1:
         return Volumes(sparse[0], dense(0))
     function = heart_function(sparse)
-    pair = [dense(function.ed_frame), dense(function.es_frame)]
-    both = heart_function(pair, ed=0, es=1)
-    return Volumes(function, replace(both, ed_frame=function.ed_frame, es_frame=function.es_frame))
+    ed, es = function.ed_frame, function.es_frame
+    both = heart_function([dense(ed), dense(es)], ed=0, es=1)
+    return Volumes(function, replace(both, ed_frame=ed, es_frame=es))
+
+
+def measured_densely(
+    stack: SliceStack,
+    volume: Volume,
+    segmenter: Segmenter,
+    on_frame: Callable[[int], None] = lambda frame: None,
+) -> list[Measurement]:
+    """Label and measure every frame of a reconstruction over the depth that its stack covers."""
+    labels = segmenter.label_volume(volume, on_frame)
+    reach = float(stack.gaps[0] / 2), float(stack.gaps[-1] / 2)
+    source = f"{stack.source}, reconstructed"
+    return cavity_volumes(labels, volume.positions, stack.pixel_spacing, reach, source)
 
 
 def as_table(columns: Mapping[str, Column], pair: bool) -> list[str]:
