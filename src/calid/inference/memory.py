@@ -13,10 +13,13 @@ from calid.errors import ResourceError, UsageError
 from calid.geometry.pixels import PixelGrid
 from calid.stack import SliceStack
 
-__all__ = ["AT_ONCE", "Demand", "Parts", "available_memory", "fit_memory"]
+__all__ = ["AT_ONCE", "IMAGES_AT_ONCE", "Demand", "Parts", "available_memory", "fit_memory"]
 
 AT_ONCE = 8
-"""Most images that go through a network together. More are not faster, but take more memory."""
+"""Most latents that go through a network together. More are not faster, but take more memory."""
+
+IMAGES_AT_ONCE = 2
+"""Most images that are encoded or decoded together: features of more leave a CPU's cache."""
 
 LIBRARIES = 500e6
 """Bytes of the interpreter, its libraries and the networks' parameters."""

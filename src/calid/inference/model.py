@@ -23,7 +23,7 @@ from calid.data.augment import seeded
 from calid.data.intensity import CEILING
 from calid.errors import UsageError
 from calid.geometry.pixels import PixelGrid, Region
-from calid.inference.memory import AT_ONCE, Parts
+from calid.inference.memory import AT_ONCE, IMAGES_AT_ONCE, Parts
 from calid.inference.options import Answer, Generation
 from calid.models.autoencoder import Autoencoder
 from calid.models.interpolator import (
@@ -212,7 +212,7 @@ class Model:
         assert answer.steps is not None
         net, count = self.interpolator, max(answer.samples, 1)
         grid = PixelGrid.of(images.shape, spacing)
-        film = self.acquired(images, positions, grid, frames or Frames.of(images), region, at_once)
+        film = self.acquired(images, positions, grid, frames or Frames.of(images), region)
         most = max(1, at_once // len(images))
         for upper, gap in _gaps(positions, targets):
             # One stream a gap and sample: all of its targets, and all frames, share their noise.
@@ -242,7 +242,7 @@ class Model:
         """
         net = self.interpolator
         assert answer.steps is not None
-        neighbours, blend = self._neighbours(film, targets, upper, at_once)
+        neighbours, blend = self._neighbours(film, targets, upper)
         shown = film.cut(blend).expand(len(noise), -1, -1, -1).clone()
         # tau_1 mixes the frames of a target: it sees all of them at once.
         with self.runtime.autocast():
@@ -294,18 +294,17 @@ class Model:
         grid: PixelGrid,
         frames: Frames = ONE_FRAME,
         region: Region | None = None,
-        at_once: int = AT_ONCE,
     ) -> Film:
         """Acquired slices ``(frames, slices, height, width)`` on the grid, and encoded."""
         shown = _on_grid(grid, images).to(self.device)
         film = Film(shown, shown, positions, frames, region)
-        latents = self.encode(film.cut(shown).flatten(0, 1), at_once)
+        latents = self.encode(film.cut(shown).flatten(0, 1))
         return replace(film, latents=latents.unflatten(0, images.shape[:2]))
 
-    def encode(self, images: Tensor, at_once: int = AT_ONCE) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Latents ``(slices, channels, h, w)`` of images ``(slices, height, width)``, float32."""
         latents = []
-        for part in Parts(len(images), at_once):
+        for part in Parts(len(images), IMAGES_AT_ONCE):
             with part as some, self.runtime.autocast():
                 batch = images[some, None].contiguous(memory_format=torch.channels_last)
                 latents.append(self.autoencoder.encode(batch).float())
@@ -314,7 +313,7 @@ class Model:
     def decode(self, latents: Tensor) -> Tensor:
         """Images ``(slices, height, width)`` of latents ``(slices, channels, h, w)``, float32."""
         images = []
-        for part in Parts(len(latents), AT_ONCE):
+        for part in Parts(len(latents), IMAGES_AT_ONCE):
             with part as some, self.runtime.autocast():
                 batch = latents[some].contiguous(memory_format=torch.channels_last)
                 images.append(self.autoencoder.decode(batch)[:, 0].float())
@@ -341,7 +340,7 @@ class Model:
         return torch.randn((1, *film.latents.shape[2:]), generator=generator).to(self.device)
 
     def _neighbours(
-        self, film: Film, targets: NDArray[np.float64], upper: int, at_once: int
+        self, film: Film, targets: NDArray[np.float64], upper: int
     ) -> tuple[Neighbours, Tensor]:
         """The acquired slices registered to targets, and their weighted sum in pixels.
 
@@ -350,7 +349,7 @@ class Model:
         known = self.around(film, targets, upper)
         pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
         moved = register(pair, known.distance[:, :2], known.gate, film.frames)
-        carried = self.encode(film.cut(moved).flatten(0, 1), at_once).unflatten(0, (-1, 2))
+        carried = self.encode(film.cut(moved).flatten(0, 1)).unflatten(0, (-1, 2))
         return replace(known, moved=carried), known.weighted(moved)
 
     def _midpoints(

@@ -54,7 +54,9 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(batch, channels, height, width)``, unchanged."""
-        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
+        # One reduction without the map of squares, which took half of the time on a CPU.
+        size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        scale = torch.rsqrt(size.square() / x.shape[1] + 1e-6)
         # The gain follows the features' dtype: float32 would spread from here.
         return x * scale.to(x.dtype) * self.gain.to(x.dtype)
 
