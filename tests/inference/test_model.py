@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from tiny_model import reconstructed, tiny_model
 
 from calid.data.phantom import HeartPhantom
@@ -48,18 +50,30 @@ def test_an_answer_has_the_pixels_of_the_image(preset: str, samples: int) -> Non
     assert samples < 2 or not np.array_equal(*found)
 
 
-def test_the_dial_is_a_straight_line_in_pixels() -> None:
-    mean, half, crisp = (drawn([5.0], dataclasses.replace(CRISP, dial=d)) for d in (0, 0.5, 1))
-    assert np.abs(crisp - mean).max() > 0.01
-    inside = (np.minimum(mean, crisp) > 0) & (np.maximum(mean, crisp) < 1.5)
-    np.testing.assert_allclose(half[inside], ((mean + crisp) / 2)[inside], atol=1e-4)
+def test_the_dial_brings_detail_first_and_then_structure() -> None:
+    config = tiny_model().interpolator.config
+    knee = config.dial
+    dials = (0, knee / 2, knee, (1 + knee) / 2, 1)
+    shown = [drawn([5.0], dataclasses.replace(CRISP, dial=d)) for d in dials]
+    mean, half, detailed, most, crisp = shown
+    steps = [b - a for a, b in itertools.pairwise(shown)]
+    unclipped = (np.min(shown, 0) > 0) & (np.max(shown, 0) < 1.5)
+    for one, other in (((mean + detailed) / 2, half), ((detailed + crisp) / 2, most)):
+        np.testing.assert_allclose(one[unclipped], other[unclipped], atol=1e-4)
+
+    def coarse(change: np.ndarray) -> float:
+        smooth = gaussian_filter(change[0, 0], 3 * config.detail, mode="nearest")
+        return float(np.abs(smooth).max() / np.abs(change).max())
+
+    assert np.abs(steps[0]).max() > 0.003
+    assert coarse(steps[0]) < 0.2 < coarse(steps[-1])
 
 
 @pytest.mark.parametrize("answer", [MEAN, CRISP, Answer(samples=1, steps=2)])
 def test_near_an_acquired_slice_the_answer_is_that_slice(answer: Answer) -> None:
     errors = [np.abs(drawn([10 - d], answer)[0, 0] - images()[1]).max() for d in (4.0, 0.3, 0.01)]
     assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 0.01
+    assert errors[2] < 0.02  # bfloat16 rounds
 
 
 def test_a_gap_is_answered_by_itself_and_its_targets_are_no_others_business() -> None:

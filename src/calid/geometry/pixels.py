@@ -20,7 +20,7 @@ from torch import Tensor
 
 from calid.geometry.grid import TILE, tile_padding
 
-__all__ = ["FINEST", "TILE", "PixelGrid", "Region"]
+__all__ = ["FINEST", "TILE", "PixelGrid", "Region", "gaussian_mean"]
 
 FINEST = 1.0
 """Smallest pixel of the interpolator's grid in mm. Cine MR is measured at 1.1 to 2.0 mm."""
@@ -184,3 +184,21 @@ def _ramp(span: tuple[int, int], size: int, like: Tensor) -> Tensor:
             share = ((distance - BORDER) / FADE).clamp(0, 1)
             inside = inside * share.square() * (3 - 2 * share)
     return inside
+
+
+def gaussian_mean(images: Tensor, sigma: float) -> Tensor:
+    """Every pixel's weighted mean over those around it; a border pixel goes on beyond the border.
+
+    Parameters
+    ----------
+    images
+        ``(batch, height, width)``.
+    sigma
+        Standard deviation of the weights in pixels.
+    """
+    radius = math.ceil(3 * sigma)
+    place = torch.arange(-radius, radius + 1).to(images)
+    weights = torch.softmax(-0.5 * (place / sigma).square(), 0)
+    padded = F.pad(images[:, None], [radius] * 4, mode="replicate")
+    along_rows = F.conv2d(padded, weights[None, None, :, None])
+    return F.conv2d(along_rows, weights[None, None, None, :])[:, 0]

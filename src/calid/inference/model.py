@@ -22,11 +22,12 @@ from torch import Tensor
 from calid.data.augment import seeded
 from calid.data.intensity import CEILING
 from calid.errors import UsageError
-from calid.geometry.pixels import PixelGrid, Region
+from calid.geometry.pixels import PixelGrid, Region, gaussian_mean
 from calid.inference.memory import AT_ONCE, IMAGES_AT_ONCE, Parts
 from calid.inference.options import Answer, Generation
 from calid.models.autoencoder import Autoencoder
 from calid.models.interpolator import (
+    InterpolatorConfig,
     LatentInterpolator,
     Neighbours,
     depth_for,
@@ -255,9 +256,6 @@ class Model:
                 # b + g^2 (D(mu) - b): near an acquired slice registered pixels are more accurate
                 # than generated ones.
                 centre = torch.lerp(shown[0, few], mean, weight)
-                # A sample's deviation is not weighed: the truth varies around pasted pixels as it
-                # does around the mean.
-                amount = torch.ones_like(weight) if answer.dial is None else weight * answer.dial
                 for number, one in enumerate(noise):
                     shown[number, few] = centre
                     if answer.dial == 0:
@@ -268,8 +266,13 @@ class Model:
                             latents = net.sample(around, draw, answer.steps)
                         else:
                             latents = net.crisp(around, answer.steps)
-                    # x = centre + amount (D(z) - D(mu)), in pixels.
-                    shown[number, few] += amount * (self.decode(latents) - mean)
+                    # D(z) - D(mu), in pixels.
+                    deviation = self.decode(latents) - mean
+                    # A sample's deviation is added as it is: the truth varies around pasted pixels
+                    # as it does around the mean.
+                    if answer.dial is not None:
+                        deviation = weight * dialled(deviation, answer.dial, net.config)
+                    shown[number, few] += deviation
         if film.region is None:
             return shown
         return torch.stack([film.region.place(inside, blend) for inside in shown])
@@ -377,6 +380,27 @@ class Model:
             dense = midpoints(frame[upper - 1 : upper + 1], high - low, depth, between)
             shown.append(self.decode(dense[chosen.to(dense.device)]))
         return torch.cat(shown)
+
+
+def dialled(deviation: Tensor, dial: float, config: InterpolatorConfig) -> Tensor:
+    """As much of ``d = D(z) - D(mu)`` as the dial says: ``alpha (d - G d) + beta G d``.
+
+    ``G`` is a Gaussian mean over `InterpolatorConfig.detail` pixels. Detail ``d - G d`` makes an
+    answer crisp at the cost of little error, structure ``G d`` costs more error than it makes it
+    crisp. So the dial brings detail first: ``alpha`` rises from 0 to 1 up to the default position,
+    ``beta`` from there on.
+
+    Parameters
+    ----------
+    deviation
+        Of the end of the transport from the mean, ``(targets, height, width)``.
+    dial
+        In ``(0, 1]``.
+    """
+    alpha = min(1.0, dial / config.dial)
+    beta = max(0.0, dial - config.dial) / max(1.0 - config.dial, 1e-6)
+    structure = gaussian_mean(deviation, config.detail)
+    return alpha * (deviation - structure) + beta * structure
 
 
 def _gaps(

@@ -81,7 +81,10 @@ class InterpolatorConfig:
         that is added to it in training alone.
     dial
         Position between the mean, 0, and the end of the transport, 1, that users get unless they
-        ask for another; chosen on the validation set by ``benchmarks/tradeoff.py``.
+        ask for another. All of the transport's detail is there, and none of its structure.
+    detail
+        Standard deviation in pixels of the Gaussian that divides detail from structure: half a
+        pixel of a latent. Chosen on the validation set by ``benchmarks/tradeoff.py``.
     transport_steps, sampler_steps
         Of the solver, for the transport and for a posterior sample; chosen on the validation set
         where more steps hardly change error and sharpness.
@@ -97,6 +100,7 @@ class InterpolatorConfig:
     approach: float = 0.7
     start_noise: float = 0.1
     dial: float = 0.75
+    detail: float = 2.0
     transport_steps: int = 6
     sampler_steps: int = 12
 

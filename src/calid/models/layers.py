@@ -55,7 +55,7 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(batch, channels, height, width)``, unchanged."""
         # One reduction without the map of squares, which took half of the time on a CPU.
-        size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        size = torch.linalg.vector_norm(x, dim=1, keepdim=True).float()
         scale = torch.rsqrt(size.square() / x.shape[1] + 1e-6)
         # The gain follows the features' dtype: float32 would spread from here.
         return x * scale.to(x.dtype) * self.gain.to(x.dtype)
