@@ -35,6 +35,9 @@ RESULTS = ROOT / "docs" / "results"
 BASELINES = ROOT / "benchmarks" / "baselines"
 PROTOCOLS = ("hidden-slices", "downstream", "uncertainty")
 
+COHORT, COHORT_CORES = 50_000, 1000
+"""Films of a large study, and cores to share them."""
+
 NOTICE = (
     "Derived from ACDC (Bernard et al., IEEE TMI 37(11), 2018); figures and pictures carry its "
     "licence, CC BY-NC-SA 4.0."
@@ -90,6 +93,7 @@ def papers(folders: list[Path]) -> None:
     put(card, "segmentation", noted(segmentation(folders)))
     put(BASELINES / "README.md", "weights", weights(BASELINES))
     put(ROOT / "README.md", "demo", demo())
+    put(ROOT / "docs/how-to/cohort.md", "cohort", cohort_cost())
 
 
 KEPT = ("--predictions", str(ROOT / "runs" / "predictions"))
@@ -219,6 +223,22 @@ def demo() -> str:
         picture = Path(lines[-1])
         (ROOT / "docs/pictures/demo.png").write_bytes(picture.read_bytes())
     return "```\n" + "\n".join(line.rstrip() for line in lines[:-3]) + "\n```\n"
+
+
+def cohort_cost() -> str:
+    """What as many films as UK Biobank has would cost, by the time that one film took."""
+    costs = json.loads((RESULTS / "cost-film" / "summary.json").read_text())
+    machine, (work,) = costs["machine"], costs["workloads"]
+    (film,) = (r for r in costs["results"] if r["method"] == "calid")
+    hours = COHORT * film["seconds"] * machine["cores"] / 3600
+    return (
+        f"One film of {work['slices']} slices, {work['frames']} frames and {work['side']} x "
+        f"{work['side']} pixels took {film['seconds']:.0f} s\n"
+        f"and {film['peak_mb'] / 1000:.1f} GB on {machine['cores']} cores of "
+        f"{machine['processor']} ([table](../results/cost-film/table.md)).\n"
+        f"{COHORT:,} films, the size of UK Biobank's imaging study, are {hours:,.0f} core-hours "
+        f"at that pace:\n{hours / COHORT_CORES / 24:.1f} days on {COHORT_CORES:,} such cores.\n"
+    )
 
 
 def put(path: Path, marker: str, text: str) -> None:
