@@ -21,15 +21,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from rich.progress import Progress
 
+from calid import Answer, load_segmenter
 from calid.data.bank import find_stacks, subject_of
 from calid.evaluation.downstream import downstream
 from calid.evaluation.hidden_slices import hidden_slices
 from calid.evaluation.methods import FRAMEWISE, Roster, averaged, record
 from calid.evaluation.protocol import Contender, Protocol, evaluate
 from calid.evaluation.tables import by_subject, markdown_table
-from calid.inference.options import Answer
 from calid.report.figures import LIGHT, save_figure
-from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES: dict[str, dict[float, Answer | str]] = {

@@ -194,6 +194,7 @@ class LabelledStack:
     name: str  # of the file, without suffix
     images: NDArray[np.float32]  # (slices, height, width), window units, 1.5 mm pixels
     labels: NDArray[np.uint8]  # same shape; 0 background, 1 RV cavity, 2 LV myocardium, 3 LV cavity
+    spacing: tuple[float, float] = (PIXEL_SPACING, PIXEL_SPACING)  # row and column, mm
 
 
 def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:

@@ -14,12 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.rules import Method, linear, nearest
-from calid.data.intensity import IntensityWindow
+from calid import IntensityWindow, SliceStack, Volume, densify_like, linear, nearest
 from calid.errors import UsageError
-from calid.inference.densify import DensePlan, each_frame, fill
 from calid.io.atomic import atomic
-from calid.stack import SliceStack, Volume
 
 if TYPE_CHECKING:
     from calid.evaluation.protocol import Row
@@ -143,14 +140,9 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
         proportions. The short-axis slice lies midway between two acquired ones.
     """
     still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1])
-    plan = DensePlan(volume.positions, volume.acquired, volume.affine)
-
-    def filled(method: Method) -> NDArray[np.generic]:
-        return np.asarray(fill(still, each_frame(method), plan).data[0])
-
     columns = {
-        "as acquired": filled(nearest),
-        "linear": filled(linear),
+        "as acquired": densify_like(volume, still, nearest).data[0],
+        "linear": densify_like(volume, still, linear).data[0],
         "CaLID": volume.data[0],
     }
     if truth is not None:

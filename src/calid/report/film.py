@@ -21,12 +21,10 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.rules import linear, nearest
-from calid.data.intensity import IntensityWindow
+from calid import IntensityWindow, SliceStack, Volume, linear, nearest
 from calid.errors import OutputError
 from calid.io.atomic import atomic
 from calid.report.figures import comparison, midway, save_figure
-from calid.stack import SliceStack, Volume
 
 __all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]
 

@@ -9,9 +9,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from calid.segmentation.measures import Function, Measurement, cavity_volumes, heart_function
-from calid.segmentation.segment import Segmenter
-from calid.stack import SliceStack, Volume
+from calid import (
+    Function,
+    Measurement,
+    Segmenter,
+    SliceStack,
+    Volume,
+    cavity_volumes,
+    heart_function,
+)
 
 __all__ = ["TITLES", "Column", "Volumes", "as_csv", "as_table", "measured"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from calid import CLASSES
 from calid.errors import CalidWarning
 from calid.html import templates
 from calid.io.atomic import atomic
-from calid.io.labels import CLASSES
 from calid.view.scene import Layer, Panel, Scene
 
 __all__ = ["embedded_page", "encode", "linked_page", "write_page"]

@@ -9,13 +9,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.baselines.rules import linear
-from calid.data.intensity import IntensityWindow
+from calid import (
+    CLASSES,
+    Intensity,
+    IntensityWindow,
+    SliceStack,
+    Volume,
+    check_same_grid,
+    densify,
+    linear,
+)
 from calid.errors import GeometryError
-from calid.geometry.affine import dense_affine
-from calid.inference.densify import densify
-from calid.io.labels import CLASSES, check_same_grid
-from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = [
     "DisplayFrame",
@@ -330,7 +334,8 @@ def _thick(volume: SliceStack | Volume) -> tuple[NDArray[np.float64], NDArray[np
     """
     *edges, step = np.linalg.norm(volume.affine[:3, :3], axis=0).tolist()
     repeat = max(1, round(step / float(np.mean(edges))))
-    affine = dense_affine(volume.affine, step / repeat)
+    affine = volume.affine.copy()
+    affine[:3, 2] = affine[:3, 2] / np.linalg.norm(affine[:3, 2]) * (step / repeat)
     affine[:3, 3] -= affine[:3, 2] * (repeat - 1) / 2
     return affine, np.repeat(np.arange(volume.data.shape[1]), repeat), repeat
 
