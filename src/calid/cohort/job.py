@@ -21,24 +21,12 @@ _READERS = 8  # files hashed at a time: mostly waiting for the disk
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Sets up a worker: the model is loaded once and serves all of its subjects.
-
-    Parameters
-    ----------
-    generation
-        What to reconstruct, and on which device.
-    reading
-        How inputs are read.
-    out
-        Root of the derivatives.
-    threads
-        CPU threads of one worker.
-    """
+    """Sets up a worker: the model is loaded once and serves all of its subjects."""
 
     generation: Generation
     reading: Reading
-    out: Path
-    threads: int = 1
+    out: Path  # root of the derivatives
+    threads: int = 1  # of the CPU, for one worker
 
     def __call__(self) -> Job:
         """Load the model; the function that reconstructs one subject.

@@ -35,42 +35,20 @@ LABELS = 6
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that a page shows. It is shown as it is, so none of it may name a patient or a file.
-
-    Parameters
-    ----------
-    stack, volume
-        What went in and what came out.
-    record
-        As `calid.reconstruct_file` gives it.
-    files
-        The name of each file that was written to its SHA-256.
-    command
-        Makes the volume again.
-    warnings
-        Of the run.
-    check, volumes
-        The results, or the reason why there are none.
-    """
+    """All that a page shows. It is shown as it is, so none of it may name a patient or a file."""
 
     stack: SliceStack
     volume: Volume
-    record: Mapping[str, Any]
-    files: Mapping[str, str]
-    command: str
+    record: Mapping[str, Any]  # as `calid.reconstruct_file` gives it
+    files: Mapping[str, str]  # what was written, to its SHA-256
+    command: str  # makes the volume again
     warnings: Sequence[str]
-    check: SelfCheck | str
-    volumes: Volumes | str
+    check: SelfCheck | str  # or the reason why there is none
+    volumes: Volumes | str  # likewise
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, complete or not at all.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written there; an older file is then unchanged.
-    """
+    """Write the page, complete or not at all; see `calid.io.atomic`."""
     write_text(page(report), path)
 
 

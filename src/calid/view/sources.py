@@ -90,11 +90,8 @@ def load_scene(
 def read_marks(path: Path, stack: SliceStack) -> Marks:
     """Which slices are acquired, from the record beside a reconstruction.
 
-    Returns
-    -------
-    Marks
-        Of origin ``unknown`` without a record. A record that does not hold the hash of this file
-        gives a warning and is not used.
+    The origin is ``unknown`` without a record. One that does not hold the hash of this file gives
+    a warning and is not used.
     """
     unknown = Marks("unknown", np.empty(0))
     record, foreign = record_of(path)
