@@ -25,7 +25,7 @@ from calid import Answer, load_segmenter
 from calid.data.bank import find_stacks, subject_of
 from calid.evaluation.downstream import downstream
 from calid.evaluation.hidden_slices import hidden_slices
-from calid.evaluation.methods import FRAMEWISE, Roster, averaged, record
+from calid.evaluation.methods import Roster, averaged, record
 from calid.evaluation.protocol import Contender, Protocol, evaluate
 from calid.evaluation.tables import by_subject, markdown_table
 from calid.report.figures import LIGHT, save_figure
@@ -69,7 +69,8 @@ def main() -> None:
     subjects = sorted({subject_of(f) for f in files})[: options.max_subjects]
     files = [f for f in files if subject_of(f) in subjects]
     roster = Roster(0, baselines=options.baselines)
-    contenders = roster.contenders([n for n in roster.available() if n != FRAMEWISE])
+    # The row frame by frame is of films.
+    contenders = roster.contenders([n for n in roster.available() if n != "calid-2d"])
     contenders += settings(roster)
     dial = roster.load("default").interpolator.config.dial
     points: Points = {c.name: {} for c in contenders}
