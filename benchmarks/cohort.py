@@ -21,17 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
+from calid import Generation, HeartPhantom, Reading, Volume, write_volume
 from calid.cohort.job import Reconstruction
 from calid.cohort.local import LocalEngine
 from calid.cohort.ray_engine import RayEngine
 from calid.cohort.subject import Engine
 from calid.cohort.walk import walk
-from calid.data.phantom import HeartPhantom
 from calid.evaluation.tables import markdown_table
-from calid.inference.machine import available_cpus
-from calid.inference.options import Generation, Reading
-from calid.io import write_volume
-from calid.stack import Volume
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 LARGE = 50_000
@@ -73,13 +69,14 @@ def page(
     found: dict[tuple[str, int, int], Measured], options: argparse.Namespace, load: float
 ) -> str:
     """What was measured, as Markdown."""
+    cpus = len(os.sched_getaffinity(0))
     lines = [
         "# Cohort",
         "",
         f"Written by `python benchmarks/cohort.py`: {options.subjects} synthetic stacks of "
         f"{options.slices} slices of",
         f"{options.size} x {options.size} pixels, factor {options.factor}, on "
-        f"{platform.machine()} with {available_cpus()} CPUs, load {load:.1f} before. The pace is "
+        f"{platform.machine()} with {cpus} CPUs, load {load:.1f} before. The pace is "
         "of the time",
         "after every worker's first subject. `pace` and `whole run` are ratios to one worker of",
         "one thread; a whole run begins with the start of the engine and its workers.",

@@ -42,10 +42,8 @@ from typing import Any
 import numpy as np
 from fuzz_inputs import makers
 
+from calid import Reading, SliceStack, Volume, read, write_volume
 from calid.errors import CalidError, CalidWarning, ResourceError
-from calid.io import read, write_volume
-from calid.io.inspect import inspect_input
-from calid.stack import SliceStack, Volume
 
 MAX_BYTES = 16 * 2**20  # asked of the reader
 CAP = 512 * 2**20  # bytes of address space on top of what the imports take
@@ -123,7 +121,7 @@ def attempt(path: Path, tally: Tally) -> str | None:
         warnings.simplefilter("always")
         try:
             with watched():
-                looked = inspect_input(path, max_bytes=MAX_BYTES)
+                looked = Reading(max_bytes=MAX_BYTES).inspect(path)
                 stack = read(path, max_bytes=MAX_BYTES)
                 examine(stack, path.parent)
                 if looked.stack is None or looked.stack.data.tobytes() != stack.data.tobytes():

@@ -81,12 +81,9 @@ def measure(work: Work) -> dict[str, float]:
 
     import torch
 
-    from calid.data.phantom import HeartPhantom
+    from calid import Generation, HeartPhantom, load_model, reconstruct
     from calid.evaluation.cost import peak_memory
     from calid.inference.memory import Demand
-    from calid.inference.model import load_model
-    from calid.inference.options import Generation
-    from calid.inference.reconstruct import reconstruct
 
     torch.set_num_threads(1)
     phases = tuple(n / work.frames for n in range(work.frames))

@@ -20,16 +20,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.data.phantom import FIRST_HELD_OUT, HeartPhantom
+from calid import (
+    Generation,
+    HeartPhantom,
+    Model,
+    Segmenter,
+    SliceStack,
+    Volume,
+    cavity_volumes,
+    ejection_fraction,
+    load_model,
+    load_segmenter,
+    reconstruct,
+)
+from calid.data.phantom import FIRST_HELD_OUT
 from calid.evaluation.methods import weights_sha256
 from calid.evaluation.tables import bootstrap, markdown_table
-from calid.inference.model import Model, load_model
-from calid.inference.options import Generation
-from calid.inference.reconstruct import reconstruct
 from calid.report.figures import LIGHT, save_figure
-from calid.segmentation.measures import cavity_volumes, ejection_fraction
-from calid.segmentation.segment import Segmenter, load_segmenter
-from calid.stack import SliceStack, Volume
 
 FACTOR = 5
 Curve = NDArray[np.float64]

@@ -16,13 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from calid import CLASSES, HeartPhantom, Segmenter, SliceStack, load_segmenter, read, read_stack
 from calid.data.bank import label_file
-from calid.data.phantom import HeartPhantom
-from calid.io import read, read_stack
-from calid.io.labels import LV
 from calid.segmentation.heart import centres_of, find_centres, off_the_curve
-from calid.segmentation.segment import Segmenter, load_segmenter
-from calid.stack import SliceStack
 
 HEARTS = 30
 SIZES = (2.0, 4.0, 6.0)
@@ -79,7 +75,7 @@ def real(folder: Path, segmenter: Segmenter) -> None:
         stacks, hearts = stacks + 1, hearts + bool(shifts)
         alarms, slices = alarms + len(shifts), slices + len(judged(centres))
         if beside is not None:
-            manual = centres_of(read_stack(beside).data[0] == LV, stack.pixel_spacing)
+            manual = centres_of(read_stack(beside).data[0] == CLASSES["LV"], stack.pixel_spacing)
             drawn = {s.slice for s in off_the_curve(manual, stack.positions)}
             confirmed += sum(s.slice in drawn for s in shifts)
     print(

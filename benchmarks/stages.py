@@ -23,11 +23,8 @@ import numpy as np
 import torch
 
 import calid
-from calid.data.intensity import IntensityWindow
-from calid.data.phantom import HeartPhantom
 from calid.evaluation.tables import markdown_table
 from calid.inference.machine import cpu_model
-from calid.inference.options import Answer
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
@@ -51,7 +48,7 @@ RUNS = {
 
 def main() -> None:
     """Measure and write."""
-    stack = HeartPhantom(1000).acquire(slices=10, field_of_view=384.0)
+    stack = calid.HeartPhantom(1000).acquire(slices=10, field_of_view=384.0)
     head, rows = ["", *STAGES, "the rest", "all"], []
     for precision in ("auto", "float32"):
         model = calid.load_model(device="cpu", precision=precision)
@@ -105,9 +102,9 @@ def start_up(stack: calid.SliceStack) -> list[list[str]]:
         }
     model = calid.load_model(device="cpu")
     begun = time.perf_counter()
-    images = IntensityWindow.of(stack.data).normalise(stack.data)
+    images = calid.IntensityWindow.of(stack.data).normalise(stack.data)
     given = images, stack.positions, stack.positions[:-1] + 5.0, stack.pixel_spacing
-    next(iter(model.film(*given, Answer())))
+    next(iter(model.film(*given, calid.Answer())))
     commands["first slices, weights loaded, whole field"] = time.perf_counter() - begun
     return [[f"`{k}`" if k.startswith("calid") else k, f"{v:.2f}"] for k, v in commands.items()]
 

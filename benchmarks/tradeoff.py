@@ -25,17 +25,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from calid.baselines.rules import Method
+from calid import Answer, Method, Model, load_segmenter
 from calid.data.bank import find_stacks, subject_of
 from calid.evaluation.downstream import downstream
 from calid.evaluation.hidden_slices import hidden_slices
-from calid.evaluation.methods import FRAMEWISE, Roster, averaged, record
+from calid.evaluation.methods import Roster, averaged, record
 from calid.evaluation.protocol import Contender, Protocol, evaluate
 from calid.evaluation.tables import by_subject, markdown_table
-from calid.inference.model import Model
-from calid.inference.options import Answer
 from calid.report.figures import LIGHT, save_figure
-from calid.segmentation.segment import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 STRAIGHT = "one straight line"
@@ -80,7 +77,8 @@ def main() -> None:
     subjects = sorted({subject_of(f) for f in files})[: options.max_subjects]
     files = [f for f in files if subject_of(f) in subjects]
     roster = Roster(0, baselines=options.baselines)
-    contenders = roster.contenders([n for n in roster.available() if n != FRAMEWISE])
+    # The row frame by frame is of films.
+    contenders = roster.contenders([n for n in roster.available() if n != "calid-2d"])
     contenders += settings(roster)
     dial = roster.load("default").interpolator.config.dial
     points: Points = {c.name: {} for c in contenders}

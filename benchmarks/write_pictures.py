@@ -18,12 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from calid import Model, SliceStack, load_model
-from calid.baselines.registration import registration
-from calid.baselines.rules import linear
-from calid.data.intensity import IntensityWindow
-from calid.data.phantom import HeartPhantom
-from calid.inference.options import Answer
+from calid import (
+    Answer,
+    HeartPhantom,
+    IntensityWindow,
+    Model,
+    SliceStack,
+    linear,
+    load_model,
+    registration,
+)
 from calid.report.figures import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]

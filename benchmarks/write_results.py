@@ -22,13 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from calid.cli.info import describe_weights
+from calid import CLASSES, load_segmenter
 from calid.data.bank import load_labelled
 from calid.evaluation.metrics import dice
 from calid.evaluation.tables import markdown_table
-from calid.geometry.grid import PIXEL_SPACING
-from calid.io.labels import CLASSES
-from calid.segmentation.segment import keep_largest, load_segmenter
+from calid.segmentation.segment import keep_largest
+from calid.weights import describe_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -184,7 +183,7 @@ def segmentation(folders: list[Path]) -> str:
     for folder in folders:
         rows = []
         for stack in load_labelled(folder):
-            found = segmenter.label_slices(stack.images, (PIXEL_SPACING, PIXEL_SPACING))
+            found = segmenter.label_slices(stack.images, stack.spacing)
             found = keep_largest(found)
             rows.append([dice(found == c, stack.labels == c) for c in CLASSES.values()])
         means = np.nanmean(np.array(rows), axis=0)

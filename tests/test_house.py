@@ -61,20 +61,28 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def rooms_used(source: str) -> set[str]:
-    """Rooms that a module imports from, at its top or inside functions; `.` is the entrance."""
-    names: set[str] = set()
+def imports(source: str) -> set[tuple[str, str]]:
+    """Modules of the package that a source imports, wherever it does, each with a name of it.
+
+    The name is empty where the module itself is imported.
+    """
+    found: set[tuple[str, str]] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            if node.module == "calid":
-                names |= {f"calid.{alias.name}" for alias in node.names}
-            else:
-                names.add(node.module or "")
+            found |= {(node.module or "", alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    parts = [name.split(".") for name in names if name.split(".")[0] == "calid"]
-    return {part[1] if len(part) > 1 else "." for part in parts}
+            found |= {(alias.name, "") for alias in node.names}
+    return {(module, name) for module, name in found if module.split(".")[0] == "calid"}
+
+
+def rooms_used(source: str) -> set[str]:
+    """Rooms that a module imports from, by the entrance too; `.` is the entrance itself."""
+    homes = {
+        calid._HOME.get(name, name) if module == "calid" else module.removeprefix("calid.")
+        for module, name in imports(source)
+    }
+    return {home.split(".")[0] or "." for home in homes}
 
 
 @pytest.mark.slow
@@ -95,12 +103,75 @@ def test_an_import_is_seen_wherever_it_stands():
     source = "import calid.io\ndef f():\n    from calid.cli.main import main\n    import calid\n"
     assert rooms_used(source) == {"io", "cli", "."}
     assert rooms_used("from calid import stack") == {"stack"}
+    assert rooms_used("from calid import reconstruct") == {"inference"}
 
 
 def test_floors_name_a_room_once():
     rooms = [room for floor in FLOORS for room in floor]
     assert len(rooms) == len(set(rooms))
     assert all(upper and lower for upper, lower in pairwise(FLOORS))
+
+
+OPTIONAL = {
+    "view": "src/calid/view/*.py",
+    "cohort": "src/calid/cohort/*.py",
+    "report": "src/calid/report/*.py",
+    "io": "src/calid/io/dicom_write.py",
+    "benchmarks": "benchmarks/*.py",
+}
+"""Parts that the package does without, by the room that is their own. They use what users use."""
+
+NOT_PUBLIC = {
+    "calid.cli.main": "what is killed at random is forked from a process that has it loaded",
+    "calid.evaluation.cost": "growth measures the peak of memory as the protocol does",
+    "calid.evaluation.protocol": "figures draw the rows that a protocol finds",
+    "calid.geometry.affine": "an affine is checked as that of a file that is read",
+    "calid.html": "pages are made of templates in one way",
+    "calid.inference.memory": "growth compares the estimate of memory with what is taken",
+    "calid.io.atomic": "files appear complete or not at all",
+    "calid.io.find": "a cohort searches folders as evaluate and train do",
+    "calid.io.sidecar": "records have one form, and files are told apart by one hash",
+    "calid.training.recipes": "curves are drawn against the recipe's tuples",
+    "calid.training.setup": "as calid.cli.main",
+    "calid.words": "numbers are written in words in one way",
+}
+"""Modules that these parts use although no user needs them, and why."""
+
+
+def documented() -> set[str]:
+    """Modules and names that the reference of Python has a section of."""
+    pages = (ROOT / "docs" / "reference" / "python").glob("*.md")
+    return {name for page in pages for name in re.findall("^::: (.+)$", page.read_text(), re.M)}
+
+
+def inside(part: str) -> set[tuple[str, str]]:
+    """What an optional part imports that is neither public nor of an optional part."""
+    own = tuple(f"calid.{room}." for room in (part, "view", "cohort", "report"))
+    pages = documented() if part == "benchmarks" else set()
+    return {
+        (module, name)
+        for path in sorted(ROOT.glob(OPTIONAL[part]))
+        for module, name in imports(path.read_text())
+        if not (module == "calid" and name in {"", *calid.__all__})
+        and not module.startswith(own)
+        and module.removeprefix("calid.") not in calid.__all__
+        and not pages & {module, f"{module}.{name}"}
+    }
+
+
+@pytest.mark.parametrize("part", OPTIONAL)
+def test_optional_parts_use_the_public_names(part):
+    assert {found for found in inside(part) if found[0] not in NOT_PUBLIC} == set()
+
+
+def test_every_exception_is_needed():
+    assert {module for part in OPTIONAL for module, _ in inside(part)} == set(NOT_PUBLIC)
+
+
+def test_public_names_are_documented():
+    homes = {name: f"calid.{calid._HOME.get(name, name)}" for name in calid.__all__}
+    pages = documented()
+    assert {n for n, home in homes.items() if not pages & {home, f"{home}.{n}"}} == set()
 
 
 def test_papers_agree_on_the_version():

@@ -9,7 +9,7 @@ from nifti_files import save as save_nifti
 
 from calid.data import bank
 from calid.data.bank import (
-    Film,
+    TrainingFilm,
     hide_alternate,
     load_bank,
     split_subjects,
@@ -27,7 +27,7 @@ def write(path: Path, seed: int = 0, shape: tuple[int, ...] = (20, 24, 4, 2)) ->
     return save_nifti(path, data, from_spacing((1.5, 3.0, 8.0)))
 
 
-def assert_same(one: list[Film], other: list[Film]) -> None:
+def assert_same(one: list[TrainingFilm], other: list[TrainingFilm]) -> None:
     assert [f.subject for f in one] == [f.subject for f in other]
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.frames, b.frames)
@@ -116,7 +116,7 @@ def test_a_damaged_cache_is_written_again(folder: Path, tmp_path: Path, size: in
 
 def test_extra_films_are_added_and_cached(folder: Path, tmp_path: Path) -> None:
     frames = np.arange(2 * 3 * 16 * 16, dtype=np.int64).reshape(2, 3, 16, 16) % 255
-    extra = Film("phantom0", frames.astype(np.uint8), np.array([0.0, 5.0, 11.0]))
+    extra = TrainingFilm("phantom0", frames.astype(np.uint8), np.array([0.0, 5.0, 11.0]))
     cache = tmp_path / "bank.safetensors"
     first = load_bank([folder], cache, iter([extra]), "phantoms=1")
     assert [f.subject for f in first] == ["p1", "p2", "phantom0"]

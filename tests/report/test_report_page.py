@@ -13,11 +13,11 @@ import pytest
 
 from calid.baselines.rules import linear
 from calid.errors import OutputError, UsageError
+from calid.evaluation.selfcheck import self_check
 from calid.inference.densify import densify
 from calid.report.figures import spread_figure
 from calid.report.measures import Volumes
 from calid.report.page import Report, page, write_page
-from calid.report.selfcheck import self_check
 from calid.segmentation.measures import Chamber, Function, Measurement
 
 RECORD = {

@@ -11,7 +11,7 @@ import torch
 
 from calid.baselines.learned import LEARNED, new_baseline
 from calid.data.augment import crop
-from calid.data.bank import Film, LabelledStack, window_units
+from calid.data.bank import LabelledStack, TrainingFilm, window_units
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
 from calid.models.interpolator import DEFAULT, PAPER, LatentInterpolator
 from calid.models.motion import Frames
@@ -31,7 +31,7 @@ ON_TUPLES = ("default", "transport", "paper", *LEARNED)
 STAGES = ("autoencoder", "segmentation", "films", *ON_TUPLES)
 
 
-def film(name: str, seed: int, slices: int = 9) -> Film:
+def film(name: str, seed: int, slices: int = 9) -> TrainingFilm:
     """A bright disc on a grey ground that drifts and shrinks along the stack."""
     rng = np.random.default_rng(seed)
     x, y, dx, dy = rng.uniform(16, 24, 2).tolist() + rng.uniform(-1, 1, 2).tolist()
@@ -40,7 +40,7 @@ def film(name: str, seed: int, slices: int = 9) -> Film:
     radius = 12 - k + np.arange(2)[:, None, None, None]
     distance = np.hypot(columns - x - dx * k, rows - y - dy * k)
     image = 0.2 + 0.7 / (1 + np.exp(distance - radius)) + 0.03 * rng.random((2, slices, 40, 40))
-    return Film(name, np.rint(170 * image).astype(np.uint8), 8.0 * np.arange(slices))
+    return TrainingFilm(name, np.rint(170 * image).astype(np.uint8), 8.0 * np.arange(slices))
 
 
 def labelled(name: str, seed: int) -> LabelledStack:
@@ -63,7 +63,7 @@ LABELLED, HELD_OUT_LABELLED = [labelled("a", 0), labelled("b", 1)], [labelled("c
 TRAIN, HELD_OUT = [film("a", 0), film("b", 1), film("c", 2)], [film("d", 3)]
 
 
-def shown(films: list[Film]) -> torch.Tensor:
+def shown(films: list[TrainingFilm]) -> torch.Tensor:
     """Centres of all slices of the first frames, ``(slices, 1, size, size)``."""
     images = [crop(window_units(f.frames[0]), SIZE, torch.eye(2, 3)) for f in films]
     return torch.cat(images)[:, None]

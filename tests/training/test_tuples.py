@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from calid.data.bank import Film
+from calid.data.bank import TrainingFilm
 from calid.errors import DataError, OutputError
 from calid.models.motion import Frames
 from calid.training import tuples as tuples_module
@@ -30,11 +30,11 @@ from calid.training.tuples import (
 CONFIG = TupleConfig(draws=2, size=32, frames=2)
 
 
-def film(name: str, slices: int, gap: float, seed: int = 0) -> Film:
+def film(name: str, slices: int, gap: float, seed: int = 0) -> TrainingFilm:
     """Every slice has a level of its own, so that it can be told from others."""
     level = np.linspace(20, 150, slices)[:, None, None]
     noise = np.random.default_rng(seed).uniform(0, 3, (2, slices, 40, 40))
-    return Film(name, (level + noise).astype(np.uint8), gap * np.arange(slices))
+    return TrainingFilm(name, (level + noise).astype(np.uint8), gap * np.arange(slices))
 
 
 FILMS = [film("a", 9, 5.0), film("b", 7, 10.0, 1), film("c", 2, 10.0, 2)]
@@ -165,14 +165,14 @@ def test_validation_hides_every_inner_slice_as_it_is() -> None:
     torch.testing.assert_close(truth, encode(centre), rtol=2e-3, atol=1e-3)
 
 
-def beating(name: str, frames: int, slices: int, seed: int = 0) -> Film:
+def beating(name: str, frames: int, slices: int, seed: int = 0) -> TrainingFilm:
     """A disc whose radius follows the beat."""
     rows, columns = np.mgrid[:40, :40] - 20.0
     phase = 2 * np.pi * np.arange(frames)[:, None, None, None] / frames
     radius = 9 + 3 * np.cos(phase) - 0.5 * np.arange(slices)[:, None, None]
     noise = np.random.default_rng(seed).uniform(0, 8, (frames, slices, 40, 40))
     images = 30 + 120 / (1 + np.exp(np.hypot(rows, columns) - radius)) + noise
-    return Film(name, images.astype(np.uint8), 10.0 * np.arange(slices))
+    return TrainingFilm(name, images.astype(np.uint8), 10.0 * np.arange(slices))
 
 
 BEATING = [beating("x", 8, 6), beating("y", 7, 5, 1)]

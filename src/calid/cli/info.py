@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import calid
 from calid.cli.console import say
-from calid.weights import FOLDER
+from calid.weights import FOLDER, describe_weights
 
-__all__ = ["Info", "describe_machine", "describe_weights"]
+__all__ = ["Info", "describe_machine"]
 
 LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "ray")
 """The last is an extra."""
@@ -73,23 +70,6 @@ def describe_machine() -> dict[str, Any]:
         "processor": cpu_model(),
         "cores": available_cpus(),
         "free_memory_gb": None if free is None else round(free / 1e9, 1),
-    }
-
-
-def describe_weights(path: Path) -> dict[str, Any]:
-    """Size, hash, configuration and figures of a safetensors file, from its header alone."""
-    from calid.io.sidecar import sha256
-
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    meta = header.pop("__metadata__")
-    return {
-        "bytes": path.stat().st_size,
-        "sha256": sha256(path),
-        "parameters": sum(math.prod(tensor["shape"]) for tensor in header.values()),
-        "config": json.loads(meta["config"]),
-        "figures": json.loads(meta["figures"]),
     }
 
 

@@ -14,9 +14,9 @@ from calid.cli.console import each_warning
 from calid.errors import CalidError, CalidWarning
 
 if TYPE_CHECKING:
+    from calid.evaluation.selfcheck import SelfCheck
     from calid.inference.options import Answer
     from calid.report.measures import Volumes
-    from calid.report.selfcheck import SelfCheck
 
 __all__ = ["again", "examined", "warnings_noted", "without_paths"]
 
@@ -89,8 +89,8 @@ def examined(
     ``on_part`` is called with the number of the two that are done.
     """
     from calid.evaluation.methods import averaged
+    from calid.evaluation.selfcheck import self_check
     from calid.report.measures import measured
-    from calid.report.selfcheck import self_check
     from calid.segmentation.segment import load_segmenter
 
     def attempt(work: Callable[[], T], part: int) -> T | str:

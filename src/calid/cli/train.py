@@ -16,7 +16,7 @@ from calid.errors import CalidWarning, OutputError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from calid.data.bank import Film
+    from calid.data.bank import TrainingFilm
     from calid.training.loop import FitConfig, Task
     from calid.training.recipes import Recipe
     from calid.training.tuples import TupleConfig, Tuples
@@ -111,7 +111,7 @@ class _RecipeTraining(_Training):
     phantoms: int | None = None
     """Synthetic hearts beside the data. Without, the recipe's number."""
 
-    def films(self, recipe: Recipe) -> tuple[list[Film], list[Film]]:
+    def films(self, recipe: Recipe) -> tuple[list[TrainingFilm], list[TrainingFilm]]:
         """Training and held-out films in pixels of their own."""
         from calid.training.setup import gather_films
 
@@ -175,7 +175,7 @@ class _TupleTraining(_RecipeTraining):
         """Train the network and then what builds on it, if any; leave OUT/NAME.safetensors."""
         from calid.baselines.learned import Baseline, new_baseline
         from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
-        from calid.models.store import fill, load_tensors
+        from calid.models.store import load_state, load_tensors
         from calid.training.interpolator import film_task, interpolator_task, transport_task
         from calid.training.parallel import process_group
         from calid.training.recipes import NETWORKS
@@ -201,14 +201,14 @@ class _TupleTraining(_RecipeTraining):
                 return
             if second is not None:
                 # What follows starts from the averaged weights, not from those of the last step.
-                fill(model, load_tensors(weights, "interpolator")[0], weights)
+                load_state(model, load_tensors(weights, "interpolator")[0], weights)
                 batch, seed = self.batch(second), second.seed
                 task = transport_task(model.eval(), *tuples, weights, batch, seed, device)
                 steps = self.later_steps()[0] or self.steps
                 self.follow(task, second, self.out / "transport", device, steps)
             if third is not None:
                 del tuples, task
-                fill(model, load_tensors(weights, "interpolator")[0], weights)
+                load_state(model, load_tensors(weights, "interpolator")[0], weights)
                 films, held_out = cache.films()
                 if not films:
                     warnings.warn(

@@ -55,10 +55,11 @@ class View:
             check_output(self.html, [p for p in inputs if p is not None], (".html",))
             if self.port:
                 raise UsageError("--port", "A file needs no port.", "Leave out --port or --html.")
+        from calid.io.labels import parse_label_map
         from calid.view.sources import load_scene
 
         overlays = self.uncertainty, self.labels
-        read, known = self.reading.read, self.label_map
+        read, known = self.reading.read, parse_label_map(self.label_map)
         scene = load_scene(self.volumes, self.sparse, *overlays, self.titles, read, known)
         if self.html is not None:
             from calid.view.page import write_page

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from calid import Generation, Reading, record_of
 from calid.cohort.subject import Job, Outcome, Subject
 from calid.errors import CalidError
-from calid.inference.options import Generation, Reading
-from calid.io.atomic import make_folder
-from calid.io.sidecar import record_of, sha256, sidecar_of, write_json
+from calid.io.sidecar import sha256
 from calid.weights import preset_weights, weights_path
 
 __all__ = ["Reconstruction", "kept_outputs"]
@@ -24,24 +21,12 @@ _READERS = 8  # files hashed at a time: mostly waiting for the disk
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Sets up a worker: the model is loaded once and serves all of its subjects.
-
-    Parameters
-    ----------
-    generation
-        What to reconstruct, and on which device.
-    reading
-        How inputs are read.
-    out
-        Root of the derivatives.
-    threads
-        CPU threads of one worker.
-    """
+    """Sets up a worker: the model is loaded once and serves all of its subjects."""
 
     generation: Generation
     reading: Reading
-    out: Path
-    threads: int = 1
+    out: Path  # root of the derivatives
+    threads: int = 1  # of the CPU, for one worker
 
     def __call__(self) -> Job:
         """Load the model; the function that reconstructs one subject.
@@ -53,35 +38,20 @@ class Reconstruction:
         """
         import torch
 
-        from calid.inference.model import model_for
-        from calid.inference.reconstruct import reconstruct
-        from calid.inference.record import run_record
-        from calid.io import write_volume
-        from calid.io.nifti import refuse_reconstruction
-        from calid.io.sidecar import together
+        from calid import load_model, reconstruct_file
 
         torch.set_num_threads(self.threads)
         wanted = self.generation
         wanted.answer()  # refuses what cannot be asked, before any work
-        model = model_for(wanted)
+        model = load_model(wanted.preset, wanted.device, wanted.precision, wanted.weights)
+        facts = {"SkullStripped": False}  # BIDS requires it of every derived image
 
         def job(subject: Subject) -> tuple[int, str]:
             target = self.out / subject.target
-            started = time.perf_counter()
-            refuse_reconstruction(subject.source)
-            stack = self.reading.read(subject.source)
-            loaded = time.perf_counter()
-            volume = reconstruct(stack, wanted, model=model)
-            seconds = {"read": loaded - started, "reconstruct": time.perf_counter() - loaded}
-            make_folder(target.parent)
-            facts = run_record(volume, subject.source, self.reading, seconds)
-            facts["SkullStripped"] = False  # BIDS requires it of every derived image
-            with together() as write:
-                digest = write(target, partial(write_volume, volume))
-                facts["files_sha256"] = {"output": digest}
-                # Last: a volume is complete once the record with its hash lies beside it.
-                write(sidecar_of(target), partial(write_json, facts))
-            return len(volume.positions), digest
+            record = reconstruct_file(
+                subject.source, target, wanted, self.reading, model=model, facts=facts
+            )
+            return record["output"]["shape"][1], record["files_sha256"]["output"]
 
         return job
 

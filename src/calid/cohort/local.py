@@ -39,20 +39,11 @@ class LocalEngine:
 
     A process that dies is replaced and its subject begun again. (The pools of the standard
     library give up, or wait for ever, when a process dies.)
-
-    Parameters
-    ----------
-    workers
-        Number of processes, positive.
-    threads
-        CPU threads of each.
-    retries
-        How often a subject is begun again after its worker died.
     """
 
-    workers: int
-    threads: int = 1
-    retries: int = 1
+    workers: int  # positive
+    threads: int = 1  # of the CPU, for each worker
+    retries: int = 1  # of a subject whose worker died
 
     def run(self, setup: Setup, subjects: Sequence[Subject]) -> Iterator[Outcome]:
         """As `Engine.run`."""

@@ -30,26 +30,16 @@ class RayEngine:
 
     An actor that dies, alone or with its node, is started again by Ray wherever there is room.
     Its subject goes back to the queue rather than with it, so that another worker can take it
-    while the cluster has no room for the actor.
-
-    Parameters
-    ----------
-    address
-        Of a running cluster; ``auto`` finds the one of this machine or of RAY_ADDRESS, and
-        ``local`` starts one that ends with the run.
-    workers
-        Number of actors; 0 for as many as the cluster has room for now.
-    num_cpus, num_gpus
-        What an actor reserves; a share of a GPU is allowed.
-    retries
-        How often a subject is begun again after its worker died.
+    while the cluster has no room for the actor. The address is that of a running cluster;
+    ``auto`` finds the one of this machine or of RAY_ADDRESS, ``local`` starts one that ends
+    with the run.
     """
 
     address: str = "auto"
-    workers: int = 0
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    retries: int = 1
+    workers: int = 0  # 0 for as many as the cluster has room for now
+    num_cpus: float = 1.0  # that an actor reserves
+    num_gpus: float = 0.0  # a share is allowed
+    retries: int = 1  # of a subject whose worker died
 
     def run(self, setup: Setup, subjects: Sequence[Subject]) -> Iterator[Outcome]:
         """As `Engine.run`; the cluster is left as it was found."""

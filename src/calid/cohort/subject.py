@@ -20,18 +20,10 @@ ENDING = ".nii.gz"
 
 @dataclass(frozen=True, order=True)
 class Subject:
-    """One stack to reconstruct: a subject, or one session or run of it.
+    """One stack to reconstruct: a subject, or one session or run of it."""
 
-    Parameters
-    ----------
-    target
-        Where the reconstruction lies below the root of the derivatives; unique in the cohort.
-    source
-        NIfTI file, or whatever else `calid.io.read` takes.
-    """
-
-    target: PurePosixPath
-    source: Path
+    target: PurePosixPath  # below the root of the derivatives; unique in the cohort
+    source: Path  # whatever `calid.read` takes
 
     @property
     def name(self) -> str:
@@ -43,37 +35,20 @@ class Subject:
 class Outcome:
     """What became of a subject.
 
-    Parameters
-    ----------
-    subject
-        Its name.
-    status
-        ``done``; ``kept``, a valid output of an earlier run; ``failed`` with an error of its
-        own; ``lost`` if its workers died, every time.
-    exit_code
-        As `calid reconstruct` would end; 0 if all is well.
-    rule, remedy
-        Of the error.
-    seconds
-        From reading to writing; 0 if nothing was made.
-    slices, sha256
-        Number of slices of the dense volume, and the hash of its file.
-    attempts
-        How often it was begun.
-    notes
-        Warnings, joined by ``|``.
+    It is ``kept`` if an earlier run has left a valid output, ``failed`` with an error of its own,
+    ``lost`` if its workers died, every time.
     """
 
-    subject: str
+    subject: str  # its name
     status: Literal["done", "kept", "failed", "lost"]
-    exit_code: int = 0
-    rule: str = ""
+    exit_code: int = 0  # as `calid reconstruct` would end
+    rule: str = ""  # of the error, and so is the remedy
     remedy: str = ""
-    seconds: float = 0.0
-    slices: int = 0
-    sha256: str = ""
-    attempts: int = 1
-    notes: str = ""
+    seconds: float = 0.0  # from reading to writing; 0 if nothing was made
+    slices: int = 0  # of the dense volume
+    sha256: str = ""  # of its file
+    attempts: int = 1  # how often it was begun
+    notes: str = ""  # warnings, joined by ``|``
 
 
 Job = Callable[[Subject], tuple[int, str]]
@@ -125,20 +100,11 @@ def attempt(job: Job, subject: Subject) -> Outcome:
 
 
 class Queue:
-    """Subjects in order; one whose worker died goes back to the front.
-
-    Parameters
-    ----------
-    subjects
-        To be done.
-    retries
-        How often a subject is begun again.
-    """
+    """Subjects in order; one whose worker died goes back to the front, up to ``retries`` times."""
 
     def __init__(self, subjects: Iterable[Subject], retries: int) -> None:
         self._waiting, self._retries = deque(subjects), retries
-        self.attempts: Counter[Subject] = Counter()
-        """How often each subject was begun."""
+        self.attempts: Counter[Subject] = Counter()  # how often each subject was begun
 
     def __len__(self) -> int:
         return len(self._waiting)

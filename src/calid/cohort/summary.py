@@ -25,15 +25,7 @@ DESCRIPTION = "dataset_description.json"
 
 
 class Summary:
-    """Table of outcomes so far, in the order of the subjects.
-
-    Parameters
-    ----------
-    path
-        CSV file with the fields of `Outcome` and the source of every subject.
-    subjects
-        All that may come.
-    """
+    """Table (CSV) of outcomes so far, with their sources, in the order of the subjects."""
 
     def __init__(self, path: Path, subjects: Iterable[Subject]) -> None:
         self.path = path
@@ -53,13 +45,7 @@ class Summary:
         return [outcome for outcome in ordered if not statuses or outcome.status in statuses]
 
     def write(self) -> None:
-        """Replace the file.
-
-        Raises
-        ------
-        OutputError
-            If that is refused.
-        """
+        """Replace the file; an `OutputError` if that is refused."""
         buffer = io.StringIO()
         names = [field.name for field in fields(Outcome)]
         writer = csv.DictWriter(buffer, [*names, "source"], lineterminator="\n")
@@ -74,10 +60,7 @@ class Summary:
 def prepare_dataset(out: Path) -> None:
     """Make the folder of outputs, a BIDS derivative, with its description.
 
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made or written, or is another program's dataset.
+    An `OutputError` if it cannot be made or written, or is another program's dataset.
     """
     make_folder(out)
     path = out / DESCRIPTION

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from calid import find_inputs
 from calid.cohort.subject import ENDING, Subject
 from calid.errors import InputError, UsageError
-from calid.io.find import find_images, find_inputs, find_labels, plain_stem
+from calid.io.find import find_images, find_labels, plain_stem
 from calid.words import count
 
 __all__ = ["left_out", "walk"]

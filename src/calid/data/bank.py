@@ -27,8 +27,8 @@ from calid.io.nifti import SUFFIXES
 from calid.stack import SliceStack
 
 __all__ = [
-    "Film",
     "LabelledStack",
+    "TrainingFilm",
     "find_stacks",
     "hide_alternate",
     "label_file",
@@ -49,7 +49,7 @@ LEAST = 16
 
 
 @dataclass(frozen=True)
-class Film:
+class TrainingFilm:
     """One subject's stack over time, ready for training."""
 
     subject: str  # who it is; splits never separate the files of one subject
@@ -87,7 +87,7 @@ def split_subjects(subjects: Iterable[str], share: float = 0.1) -> set[str]:
     return {s for s in set(subjects) if zlib.crc32(s.encode()) % 1000 < 1000 * share}
 
 
-def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> Film:
+def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> TrainingFilm:
     """Encode a stack as uint8, at 1.5 mm in-plane or on the grid of its own pixels."""
     window = IntensityWindow.of(stack.data, stack.intensity)
     images = torch.from_numpy(window.normalise(stack.data))
@@ -98,7 +98,7 @@ def to_film(stack: SliceStack, subject: str, own_pixels: bool = False) -> Film:
         grid = NetworkGrid.of(stack.shape[2:], stack.pixel_spacing)
         images, spacing = resample(images, grid.native, grid.network), (PIXEL_SPACING,) * 2
     codes = (images.clamp(0, CEILING) * LEVELS).round().to(torch.uint8).numpy()
-    return Film(subject, codes, stack.positions, spacing)
+    return TrainingFilm(subject, codes, stack.positions, spacing)
 
 
 def window_units(codes: NDArray[np.uint8]) -> torch.Tensor:
@@ -106,7 +106,7 @@ def window_units(codes: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(codes).float() / LEVELS
 
 
-def _read_cache(cache: Path, key: str) -> list[Film] | None:
+def _read_cache(cache: Path, key: str) -> list[TrainingFilm] | None:
     """Films of a cache that belongs to ``key``; a missing, foreign or damaged one is none."""
     try:
         with safe_open(cache, "pt") as store:
@@ -114,7 +114,7 @@ def _read_cache(cache: Path, key: str) -> list[Film] | None:
             if meta.get("key") != key:
                 return None
             return [
-                Film(
+                TrainingFilm(
                     subject,
                     store.get_tensor(f"{i}.frames").numpy(),
                     store.get_tensor(f"{i}.positions").numpy(),
@@ -129,11 +129,11 @@ def _read_cache(cache: Path, key: str) -> list[Film] | None:
 def load_bank(
     folders: Sequence[Path],
     cache: Path,
-    extra: Iterable[Film] = (),
+    extra: Iterable[TrainingFilm] = (),
     extra_key: str = "",
     on_skip: Callable[[Path, CalidError], None] = lambda path, error: None,
     own_pixels: bool = False,
-) -> list[Film]:
+) -> list[TrainingFilm]:
     """Films of all stacks below some folders, from the cache where it is still valid.
 
     Parameters
@@ -194,6 +194,7 @@ class LabelledStack:
     name: str  # of the file, without suffix
     images: NDArray[np.float32]  # (slices, height, width), window units, 1.5 mm pixels
     labels: NDArray[np.uint8]  # same shape; 0 background, 1 RV cavity, 2 LV myocardium, 3 LV cavity
+    spacing: tuple[float, float] = (PIXEL_SPACING, PIXEL_SPACING)  # row and column, mm
 
 
 def label_file(path: Path, marks: Sequence[str] = ("label", "gt")) -> Path | None:

@@ -23,6 +23,7 @@ __all__ = [
     "check_density",
     "choose_factor",
     "densify",
+    "densify_like",
     "each_frame",
     "fill",
     "plan",
@@ -218,6 +219,20 @@ def fill(
 def densify(stack: SliceStack, method: Method, factor: int) -> Volume:
     """Fill every gap by a method of single frames; ``factor`` is of `choose_factor`."""
     return fill(stack, each_frame(method), plan(stack, factor))
+
+
+def densify_like(volume: Volume, stack: SliceStack, method: Method) -> Volume:
+    """Fill the gaps of a stack by a method of single frames, at the places of another volume.
+
+    Parameters
+    ----------
+    volume
+        Its slices lie where those of the result will lie; its frames do not matter.
+    stack
+        What it was made from, or some frames of it.
+    """
+    places = DensePlan(volume.positions, volume.acquired, volume.affine)
+    return fill(stack, each_frame(method), places)
 
 
 class _Filling:

@@ -25,11 +25,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import format_number_as_ds
 
+from calid import Intensity, Volume
 from calid.errors import CalidWarning, GeometryError, IntensityError
 from calid.geometry.affine import check
 from calid.io.atomic import atomic_folder, check_new_folder
 from calid.io.contrast import contrast
-from calid.stack import Intensity, Volume
 
 __all__ = ["Headers", "write_dicom"]
 

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from calid.errors import InputError
-from calid.io.nifti import SUFFIXES
+from calid.io.nifti import MAX_BYTES, SUFFIXES
 
 __all__ = [
     "Limits",
@@ -147,7 +147,7 @@ class Limits:
     """What an input may hold."""
 
     files: int = 50_000  # folders not counted
-    total: int = 4 * 2**30  # bytes of one file, and of all files of a zip, unpacked
+    total: int = MAX_BYTES  # bytes of one file, and of all files of a zip, unpacked
     ratio: int = 200  # unpacked over packed size of a zip and of each file in it; images reach 10
     spare: int = 16 * 2**20  # bytes up to which the ratio does not matter: empty images pack well
 

@@ -27,7 +27,7 @@ STEP = (0.001, 0.2)
 ASSUMED = 1.0
 """Cycle in seconds where nothing in a file tells it, and time between two or three frames."""
 
-FEWEST_FRAMES = (4, 8)
+WHOLE_CYCLE = (4, 8)
 """Frames of a film that takes no longer than a cycle, and of one that takes no less. Fewer may
 be two or three phases of different beats, or a part of a cycle."""
 
@@ -65,7 +65,7 @@ def time_scale(step: float, frames: int) -> tuple[float | None, str]:
 
 def assumed_step(frames: int) -> float:
     """Seconds between frames where nothing tells them: a cycle of 1 s, cut evenly."""
-    return ASSUMED / frames if frames >= FEWEST_FRAMES[0] else ASSUMED
+    return ASSUMED / frames if frames >= WHOLE_CYCLE[0] else ASSUMED
 
 
 def header_times(
@@ -102,7 +102,7 @@ def header_times(
 
 
 def _plausible(step: float, frames: int) -> bool:
-    shortest = CYCLE[0] if frames >= FEWEST_FRAMES[1] else STEP[0] * frames
-    longest = CYCLE[1] if frames >= FEWEST_FRAMES[0] else 2 * frames
+    shortest = CYCLE[0] if frames >= WHOLE_CYCLE[1] else STEP[0] * frames
+    longest = CYCLE[1] if frames >= WHOLE_CYCLE[0] else 2 * frames
     rounding = 1e-5  # of single precision
     return shortest * (1 - rounding) <= step * frames <= longest * (1 + rounding)

@@ -94,7 +94,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     return state, {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
 
 
-def fill(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load a state into a module of the same shape, or say which file does not fit."""
     _compare(module, state, path)
     module.load_state_dict(state)
@@ -142,7 +142,7 @@ def load_network(path: Path, kind: str, build: Callable[..., Network]) -> Networ
         outline = _build(path, lambda: build(**config))
     _compare(outline, state, path)
     model = _build(path, lambda: build(**config))
-    fill(model, state, path)
+    load_state(model, state, path)
     return model.eval().requires_grad_(False)
 
 

@@ -14,12 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.rules import Method, linear, nearest
-from calid.data.intensity import IntensityWindow
+from calid import IntensityWindow, SliceStack, Volume, densify_like, linear, nearest
 from calid.errors import UsageError
-from calid.inference.densify import DensePlan, each_frame, fill
 from calid.io.atomic import atomic
-from calid.stack import SliceStack, Volume
 
 if TYPE_CHECKING:
     from calid.evaluation.protocol import Row
@@ -73,13 +70,7 @@ class Cut:
 def save_figure(
     figure: Figure, path: Path, dots_per_inch: int = DOTS_PER_INCH, limit: int | None = None
 ) -> None:
-    """Write a figure (PNG, PDF or SVG by suffix), complete or not at all.
-
-    Parameters
-    ----------
-    limit
-        As `encode`; only of PNG.
-    """
+    """Write a figure (PNG, PDF or SVG by suffix), complete or not at all; of PNG as `encode`."""
     kind = path.suffix.removeprefix(".").lower()
     with atomic(path) as file:
         if kind == "png":
@@ -99,12 +90,8 @@ def png(figure: Figure, dots_per_inch: int = DOTS_PER_INCH, limit: int | None = 
 def encode(pixels: NDArray[np.uint8], limit: int | None = None) -> bytes:
     """Pixels ``(height, width, 3)`` as PNG, grey if they all are, else with a palette.
 
-    Nothing is dithered, since that would add grain.
-
-    Parameters
-    ----------
-    limit
-        Bytes. Above it, greys or colours become fewer, 32 at least.
+    Nothing is dithered, since that would add grain. Above ``limit`` bytes, greys or colours become
+    fewer, 32 at least.
     """
     grey = bool((pixels == pixels[..., :1]).all())
     content = b""
@@ -127,30 +114,15 @@ def encode(pixels: NDArray[np.uint8], limit: int | None = None) -> bytes:
 def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = None) -> Figure:
     """Mid short-axis slice and two long-axis cuts, as acquired, linear and generated.
 
-    Parameters
-    ----------
-    stack
-        As acquired; its first frame is shown, as slabs of the slice spacing, then linear.
-    volume
-        Reconstructed from ``stack``.
-    truth
-        The truth at every position of the volume, where there is one.
-
-    Returns
-    -------
-    Figure
-        One column per method, one row per plane, all on one grey scale and in true
-        proportions. The short-axis slice lies midway between two acquired ones.
+    Of ``stack``, from which ``volume`` was reconstructed, the first frame is shown, as slabs of the
+    slice spacing, then linear; last comes the ``truth``, where there is one at every position of
+    the volume. All columns are on one grey scale and in true proportions. The short-axis slice
+    lies midway between two acquired ones.
     """
     still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1])
-    plan = DensePlan(volume.positions, volume.acquired, volume.affine)
-
-    def filled(method: Method) -> NDArray[np.generic]:
-        return np.asarray(fill(still, each_frame(method), plan).data[0])
-
     columns = {
-        "as acquired": filled(nearest),
-        "linear": filled(linear),
+        "as acquired": densify_like(volume, still, nearest).data[0],
+        "linear": densify_like(volume, still, linear).data[0],
         "CaLID": volume.data[0],
     }
     if truth is not None:
@@ -199,12 +171,8 @@ def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = Non
 def spread_figure(volume: Volume) -> Figure:
     """The standard deviation over samples in the cuts of `comparison`.
 
-    One row, one colour scale in image units; it ends at the 99th percentile of what is shown.
-
-    Raises
-    ------
-    UsageError
-        If the volume has no uncertainty.
+    One row, one colour scale in image units; it ends at the 99th percentile of what is shown. A
+    `UsageError` if the volume has no uncertainty.
     """
     if volume.uncertainty is None:
         raise UsageError("uncertainty", "This volume has none.", "Ask for it when reconstructing.")
@@ -267,12 +235,8 @@ def example_sheets(images: Mapping[str, NDArray[np.float32]]) -> tuple[Figure, F
     """The truth and every method's answer, and the errors in the same places.
 
     Two sheets, because one is grey and the other is not: on one they would share a palette, and
-    both would lose shades.
-
-    Parameters
-    ----------
-    images
-        ``truth``, then each method, to its image in window units; all of one shape.
+    both would lose shades. ``images`` has the truth, then each method's, in window units, all of
+    one shape.
     """
     errors = {n: image - images["truth"] for n, image in images.items() if n != "truth"}
     return (
@@ -284,10 +248,7 @@ def example_sheets(images: Mapping[str, NDArray[np.float32]]) -> tuple[Figure, F
 def m_mode_sheet(films: Mapping[str, NDArray[np.float32]]) -> Figure:
     """The middle row of films against time, which runs to the right through two heartbeats.
 
-    Parameters
-    ----------
-    films
-        Name to ``(frames, height, width)`` in window units; all of one shape.
+    Films are ``(frames, height, width)`` in window units, all of one shape.
     """
     shown = {}
     for name, film in films.items():
@@ -301,14 +262,7 @@ def sheet(images: Mapping[str, NDArray[Any] | None], **look: Any) -> Figure:
     """Images of one shape in rows, each below its name, pixel by pixel.
 
     Every pixel of an image is a whole number of pixels of the figure, so that nothing is
-    smoothed.
-
-    Parameters
-    ----------
-    images
-        Name to image; none leaves its place empty.
-    look
-        As matplotlib's ``imshow``.
+    smoothed. None leaves a place empty; ``look`` is that of matplotlib's ``imshow``.
     """
     height, width = next(image.shape[:2] for image in images.values() if image is not None)
     factor = max(1, SIDE // max(height, width))
@@ -333,18 +287,10 @@ def paired_differences(
     metrics: Sequence[str],
     left_out: Sequence[str] = (),
 ) -> Figure:
-    """What methods gain over linear: a panel a metric, a row a method, a dot a subject.
+    """What methods gain over linear: a panel a metric, a row a method, a dot a subject, bars means.
 
-    The bar is the mean.
-
-    Parameters
-    ----------
-    results
-        Method to subject to metric to figure. Without linear, figures themselves are shown.
-    metrics
-        Those that are shown.
-    left_out
-        Methods that are not shown: ceilings, far off the scale.
+    Results are by method, subject and metric; without linear, figures themselves are shown.
+    Ceilings, far off the scale, are ``left_out``.
     """
     base = results.get(BASE)
     names = [n for n in results if n not in left_out and not (base and n == BASE)]
@@ -374,12 +320,8 @@ def paired_differences(
 def calibration_figure(rows: Sequence[Row], means: Mapping[str, Any]) -> Figure:
     """Two panels: how often intervals hold, and spread against error, slice by slice.
 
-    Parameters
-    ----------
-    rows
-        Of the protocol `calid.evaluation.uncertainty`; a colour a subject.
-    means
-        Metric to its mean over subjects with an interval, as in ``summary.json``.
+    Rows are of the protocol `calid.evaluation.uncertainty`, a colour a subject; means, of each
+    metric over subjects with an interval, as in ``summary.json``.
     """
     figure = Figure(figsize=(9.2, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)

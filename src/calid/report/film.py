@@ -21,12 +21,10 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from calid.baselines.rules import linear, nearest
-from calid.data.intensity import IntensityWindow
+from calid import IntensityWindow, SliceStack, Volume, linear, nearest
 from calid.errors import OutputError
 from calid.io.atomic import atomic
 from calid.report.figures import comparison, midway, save_figure
-from calid.stack import SliceStack, Volume
 
 __all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]
 
@@ -47,13 +45,7 @@ BAR = 50
 
 
 def check_animation(path: Path, stack: SliceStack) -> None:
-    """Refuse an animation of a heart that stands still.
-
-    Raises
-    ------
-    OutputError
-        If the stack has one frame and the file is a GIF.
-    """
+    """Raise an `OutputError` of an animation (GIF) of a heart that stands still."""
     if path.suffix.lower() == ".gif" and stack.n_frames == 1:
         raise OutputError(
             path,
@@ -63,13 +55,7 @@ def check_animation(path: Path, stack: SliceStack) -> None:
 
 
 def picture_of(stack: SliceStack, volume: Volume, suffix: str) -> Callable[[Path], None]:
-    """A function that writes the picture: an animation, a strip of a film, or a comparison.
-
-    Parameters
-    ----------
-    suffix
-        ``.gif`` for an animation, else ``.png``, ``.pdf`` or ``.svg``.
-    """
+    """A function that writes the picture: an animation (.gif), a strip of a film, a comparison."""
     if suffix.lower() == ".gif":
         return partial(save_animation, stack, volume)
     if stack.n_frames == 1:
@@ -81,14 +67,8 @@ def picture_of(stack: SliceStack, volume: Volume, suffix: str) -> Callable[[Path
 def save_animation(stack: SliceStack, volume: Volume, path: Path) -> None:
     """Write a GIF that shows one heartbeat, in its own time, for ever; complete or not at all.
 
-    The file holds nothing but images and times.
-
-    Parameters
-    ----------
-    stack
-        As acquired, at least two frames.
-    volume
-        Reconstructed from ``stack``.
+    The file holds nothing but images and times. ``stack`` is a film, as acquired, from which
+    ``volume`` was reconstructed.
     """
     cuts = _Cuts.of(stack, volume)
     shown, milliseconds = _timing(stack.frame_times)

@@ -9,9 +9,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from calid.segmentation.measures import Function, Measurement, cavity_volumes, heart_function
-from calid.segmentation.segment import Segmenter
-from calid.stack import SliceStack, Volume
+from calid import (
+    Function,
+    Measurement,
+    Segmenter,
+    SliceStack,
+    Volume,
+    cavity_volumes,
+    heart_function,
+)
 
 __all__ = ["TITLES", "Column", "Volumes", "as_csv", "as_table", "measured"]
 
@@ -46,25 +52,13 @@ class Volumes(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """The result of one of the two ways of measuring.
+    """The result of one of the two ways of measuring."""
 
-    Parameters
-    ----------
-    labels
-        ``manual`` or ``network``.
-    slices, gap_mm
-        Number of slices, and the mean distance between them.
-    frames
-        One measurement a frame; of a pair, end-diastole first.
-    function
-        Absent for a single frame.
-    """
-
-    labels: str
+    labels: str  # manual or network
     slices: int
-    gap_mm: float
-    frames: Sequence[Measurement]
-    function: Function | None
+    gap_mm: float  # mean distance of slices
+    frames: Sequence[Measurement]  # of a pair, end-diastole first
+    function: Function | None  # none of a single frame
 
     def figures(self) -> Mapping[str, float | None]:
         """The function of several frames, the volumes of one."""
@@ -85,12 +79,7 @@ def measured(stack: SliceStack, volume: Volume, segmenter: Segmenter) -> Volumes
     """Label and measure a stack and its reconstruction.
 
     Of a film, all acquired frames are labelled, to find end-diastole and end-systole; of the
-    reconstruction these two only.
-
-    Raises
-    ------
-    DataError
-        If the left ventricle is not found.
+    reconstruction these two only. A `DataError` if the left ventricle is not found.
     """
     labels = segmenter.label_volume(stack)
     sparse = cavity_volumes(labels, stack.positions, stack.pixel_spacing)

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from calid.geometry.grid import PIXEL_SPACING
+from calid import SelfCheck, SliceStack, Volume
 from calid.html import templates
 from calid.io.sidecar import write_text
 from calid.report.figures import comparison, example_sheets, png, spread_figure
 from calid.report.measures import TITLES, Volumes
-from calid.report.selfcheck import OURS, SelfCheck
-from calid.stack import SliceStack, Volume
 from calid.words import span
 
 __all__ = ["Report", "page", "write_page"]
@@ -37,42 +35,20 @@ LABELS = 6
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that a page shows. It is shown as it is, so none of it may name a patient or a file.
-
-    Parameters
-    ----------
-    stack, volume
-        What went in and what came out.
-    record
-        As `calid.inference.record.record` gives it.
-    files
-        The name of each file that was written to its SHA-256.
-    command
-        Makes the volume again.
-    warnings
-        Of the run.
-    check, volumes
-        The results, or the reason why there are none.
-    """
+    """All that a page shows. It is shown as it is, so none of it may name a patient or a file."""
 
     stack: SliceStack
     volume: Volume
-    record: Mapping[str, Any]
-    files: Mapping[str, str]
-    command: str
+    record: Mapping[str, Any]  # as `calid.reconstruct_file` gives it
+    files: Mapping[str, str]  # what was written, to its SHA-256
+    command: str  # makes the volume again
     warnings: Sequence[str]
-    check: SelfCheck | str
-    volumes: Volumes | str
+    check: SelfCheck | str  # or the reason why there is none
+    volumes: Volumes | str  # likewise
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, complete or not at all.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written there; an older file is then unchanged.
-    """
+    """Write the page, complete or not at all; see `calid.io.atomic`."""
     write_text(page(report), path)
 
 
@@ -93,7 +69,6 @@ def page(report: Report) -> str:
             "planes": comparison(stack, volume),
             "ruler": _ruler(volume),
             "level": LEVEL,
-            "pixel": PIXEL_SPACING,
             "scores": None if isinstance(check, str) else _scores(check),
             "hidden": None if isinstance(check, str) else _hidden_slice(check),
             "spread": None if volume.uncertainty is None else spread_figure(volume),
@@ -135,7 +110,7 @@ def _scores(check: SelfCheck) -> list[list[str]]:
         gain = f"{high - low:+.1f}".replace("-", "−")
         return [name, f"{low:.1f}", f"{high:.1f}", gain, f"{ssim_low:.3f}", f"{ssim_high:.3f}"]
 
-    names = [(method, metric) for metric in ("psnr", "ssim") for method in ("linear", OURS)]
+    names = [(method, metric) for metric in ("psnr", "ssim") for method in check.figures]
     columns = [check.figures[method][metric] for method, metric in names]
     rows = [
         row(str(number + 1), *figures)

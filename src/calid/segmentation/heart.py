@@ -113,18 +113,10 @@ def _labels(
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the heart of a slice lies off.
+    """How far the heart of a slice lies off the curve through the others."""
 
-    Parameters
-    ----------
-    slice
-        Counted from 0.
-    rows_mm, columns_mm
-        Off the curve through the other slices, along rising row and column numbers.
-    """
-
-    slice: int
-    rows_mm: float
+    slice: int  # counted from 0
+    rows_mm: float  # along rising row numbers
     columns_mm: float
 
     @property
@@ -249,19 +241,9 @@ def told(shifts: Sequence[Shift]) -> str:
 def checked(
     stack: SliceStack, segmenter: Segmenter, fix: bool
 ) -> tuple[SliceStack, list[dict[str, Any]]]:
-    """Look for shifts, warn of them, and move slices back if that is wanted.
+    """Look for shifts, warn of them, and move slices back if ``fix``.
 
-    Returns
-    -------
-    stack
-        With slices moved if ``fix``, else as it was.
-    facts
-        Every shift, and by how many pixels its slice was moved, for the record.
-
-    Warns
-    -----
-    CalidWarning
-        Of shifts, with the numbers of slices and sizes in mm.
+    The facts, for the record, are every shift and by how many pixels its slice was moved.
     """
     shifts = find_shifts(stack, segmenter)
     if shifts:

@@ -41,21 +41,11 @@ ORIENTATIONS = (0, 2, 5, 7)
 
 @dataclass(frozen=True)
 class SegmentationConfig:
-    """Sizes of the network.
+    """Sizes of the network."""
 
-    Parameters
-    ----------
-    widths
-        Channels at half resolution and at every halving from there.
-    depth
-        Residual blocks at each level on the way down; on the way up there is one.
-    classes
-        Labels, the background included.
-    """
-
-    widths: tuple[int, ...] = (40, 80, 128, 160)
-    depth: tuple[int, ...] = (1, 1, 2, 2)
-    classes: int = 4
+    widths: tuple[int, ...] = (40, 80, 128, 160)  # channels at half resolution and below
+    depth: tuple[int, ...] = (1, 1, 2, 2)  # residual blocks of a level on the way down; up, one
+    classes: int = 4  # labels, the background included
 
 
 class SegmentationNetwork(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from calid.data.augment import augment_intensity, crop, random_crop, seeded, uniform
-from calid.data.bank import Film, window_units
+from calid.data.bank import TrainingFilm, window_units
 from calid.evaluation.metrics import psnr, sharpness, ssim
 from calid.models.autoencoder import Autoencoder
 from calid.models.layers import channels_last
@@ -79,8 +79,8 @@ def measure_latents(autoencoder: Autoencoder, images: Tensor) -> None:
 
 def autoencoder_task(
     autoencoder: Autoencoder,
-    train: Sequence[Film],
-    held_out: Sequence[Film],
+    train: Sequence[TrainingFilm],
+    held_out: Sequence[TrainingFilm],
     weights: Path,
     size: int,
     batch: int,
@@ -137,7 +137,7 @@ def autoencoder_task(
     return Task(objective, draw, validate, export, batch, "slices")
 
 
-def _slice(film: Film, size: int, generator: Generator) -> Tensor:
+def _slice(film: TrainingFilm, size: int, generator: Generator) -> Tensor:
     """A random crop ``(1, size, size)`` of a random slice."""
     frame, number = (int(torch.randint(n, (), generator=generator)) for n in film.frames.shape[:2])
     image = random_crop(window_units(film.frames[frame, number : number + 1]), size, generator)

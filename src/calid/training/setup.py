@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from calid.data.bank import (
     LEVELS,
-    Film,
     LabelledStack,
+    TrainingFilm,
     load_bank,
     load_labelled,
     split_subjects,
@@ -32,7 +32,7 @@ from calid.stack import SliceStack
 
 __all__ = ["gather_films", "gather_labelled", "labelled_phantoms"]
 
-Example = TypeVar("Example", Film, LabelledStack)
+Example = TypeVar("Example", TrainingFilm, LabelledStack)
 
 GAP = 10.0
 """Of synthetic stacks, mm."""
@@ -47,7 +47,7 @@ def gather_films(
     phantoms: int,
     cache: Path,
     workers: int = 1,
-) -> tuple[list[Film], list[Film]]:
+) -> tuple[list[TrainingFilm], list[TrainingFilm]]:
     """Training and held-out films in pixels of their own, never of the same subject.
 
     Parameters
@@ -80,7 +80,7 @@ def gather_films(
         on_skip=warn,
         own_pixels=True,
     )
-    held_out: list[Film] = []
+    held_out: list[TrainingFilm] = []
     if validation:
         held_out = load_bank(
             validation, cache / "validation.safetensors", on_skip=warn, own_pixels=True
@@ -133,7 +133,7 @@ def _split(
     return list(train), list(held_out)
 
 
-def phantom_films(count: int, workers: int = 1) -> Iterator[Film]:
+def phantom_films(count: int, workers: int = 1) -> Iterator[TrainingFilm]:
     """Stacks of so many synthetic hearts, 2.5 mm apart, so that many positions have a truth.
 
     Each heart is at another phase: many at one phase each teach more anatomy than few at many.
@@ -194,7 +194,7 @@ def _phase(seed: int) -> float:
     return 0.37 * seed % 1.0
 
 
-def _film(seed: int) -> Film:
+def _film(seed: int) -> TrainingFilm:
     stack = HeartPhantom(seed).acquire(gap=GAP / 4, phases=(_phase(seed),), noise=0.01)
     return to_film(stack, f"phantom{seed}")
 

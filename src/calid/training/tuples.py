@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Generator, Tensor
 
 from calid.data.augment import augment_intensity, crop, random_crop, seeded
-from calid.data.bank import Film, window_units
+from calid.data.bank import TrainingFilm, window_units
 from calid.errors import DataError
 from calid.io.atomic import atomic
 from calid.models.interpolator import Neighbours, gate_at
@@ -53,7 +53,7 @@ TYPICAL = 18.0
 FRAMES = 6
 """Fewest frames of a film that tau_1 learns from as a film."""
 
-AT_ONCE = 32
+BATCH = 32
 """Most images that the autoencoder encodes together."""
 
 FILM_TARGETS = 4
@@ -161,7 +161,7 @@ class Tuples:
 
 
 def build_tuples(
-    films: Sequence[Film],
+    films: Sequence[TrainingFilm],
     encode: Encode,
     encoder: str,
     folder: Path,
@@ -207,13 +207,13 @@ def build_tuples(
     return Tuples.joined(parts)
 
 
-def is_film(film: Film) -> bool:
+def is_film(film: TrainingFilm) -> bool:
     """Whether it has frames to mix and slices to hide."""
     return len(film.frames) >= FRAMES and len(film.positions) >= 3
 
 
 def build_films(
-    films: Sequence[Film],
+    films: Sequence[TrainingFilm],
     encode: Encode,
     encoder: str,
     folder: Path,
@@ -243,7 +243,7 @@ def build_films(
     return [film for film in found if len(film)]
 
 
-def film_tuples(film: Film, encode: Encode, size: int) -> Tuples:
+def film_tuples(film: TrainingFilm, encode: Encode, size: int) -> Tuples:
     """Every slice that has both neighbours, hidden in all frames; a centre crop as it is."""
     images = window_units(film.frames)
     cut = crop(images.flatten(0, 1), size, torch.eye(2, 3), "nearest")
@@ -253,7 +253,7 @@ def film_tuples(film: Film, encode: Encode, size: int) -> Tuples:
     )
 
 
-def size_on_disk(films: Sequence[Film], channels: int, config: TupleConfig) -> float:
+def size_on_disk(films: Sequence[TrainingFilm], channels: int, config: TupleConfig) -> float:
     """Bytes that the tuples of all draws take at most, for latents of so many channels."""
     frames = [(min(len(f.frames), config.frames), len(f.positions)) for f in films]
     slices = sum(count * length for count, length in frames)
@@ -262,7 +262,7 @@ def size_on_disk(films: Sequence[Film], channels: int, config: TupleConfig) -> f
     return config.draws * latent * (slices + 2 * tuples) / (1 - config.narrow)
 
 
-def validation_tuples(films: Sequence[Film], encode: Encode, size: int) -> Tuples:
+def validation_tuples(films: Sequence[TrainingFilm], encode: Encode, size: int) -> Tuples:
     """Every slice of the first frame that has both neighbours, hidden; centre crops as they are."""
     parts = []
     for film in films:
@@ -277,7 +277,7 @@ def validation_tuples(films: Sequence[Film], encode: Encode, size: int) -> Tuple
     return Tuples.joined(parts)
 
 
-def _draw(films: Sequence[Film], encode: Encode, config: TupleConfig, draw: int) -> Tuples:
+def _draw(films: Sequence[TrainingFilm], encode: Encode, config: TupleConfig, draw: int) -> Tuples:
     """One pass over all films, then films with narrow gaps until there are enough of these."""
     generator = seeded(config.seed, draw, 8)
     parts = [t for film in films for t in _of_film(film, GAPS, encode, config, generator)]
@@ -294,7 +294,11 @@ def _draw(films: Sequence[Film], encode: Encode, config: TupleConfig, draw: int)
 
 
 def _of_film(
-    film: Film, gaps: tuple[float, float], encode: Encode, config: TupleConfig, generator: Generator
+    film: TrainingFilm,
+    gaps: tuple[float, float],
+    encode: Encode,
+    config: TupleConfig,
+    generator: Generator,
 ) -> Iterator[Tuples]:
     count = min(len(film.frames), config.frames)
     for frame in torch.randperm(len(film.frames), generator=generator)[:count].tolist():
@@ -307,7 +311,7 @@ def _of_film(
             yield _tuples(images, positions, options, encode)
 
 
-def _of_whole_film(film: Film, encode: Encode, size: int, generator: Generator) -> Tuples:
+def _of_whole_film(film: TrainingFilm, encode: Encode, size: int, generator: Generator) -> Tuples:
     """All frames in one crop and one contrast, a few targets hidden in each."""
     images = window_units(film.frames)
     together = random_crop(images.flatten(0, 1), size, generator)
@@ -392,10 +396,10 @@ def _film(
 
 def _encoded(images: Tensor, encode: Encode) -> Tensor:
     """Latents of images ``(images, size, size)``, encoded in parts."""
-    return torch.cat([encode(part[:, None]) for part in images.split(AT_ONCE)])
+    return torch.cat([encode(part[:, None]) for part in images.split(BATCH)])
 
 
-def _key(films: Sequence[Film], encoder: str, config: TupleConfig) -> str:
+def _key(films: Sequence[TrainingFilm], encoder: str, config: TupleConfig) -> str:
     """What a draw depends on, apart from its number."""
     digest = hashlib.sha256(
         f"{VERSION} {encoder} {config}".replace(f"draws={config.draws}", "").encode()

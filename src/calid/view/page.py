@@ -12,10 +12,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from calid import CLASSES
 from calid.errors import CalidWarning
 from calid.html import templates
 from calid.io.atomic import atomic
-from calid.io.labels import CLASSES
 from calid.view.scene import Layer, Panel, Scene
 
 __all__ = ["embedded_page", "encode", "linked_page", "write_page"]
@@ -34,13 +34,7 @@ LABEL_INTENT = 1002
 
 
 def write_page(scene: Scene, path: Path) -> None:
-    """Write a page that holds everything, complete or not at all.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written there; an older file is then unchanged.
-    """
+    """Write a page that holds everything, complete or not at all; see `calid.io.atomic`."""
     content = embedded_page(scene).encode()
     if len(content) > LARGE:
         warnings.warn(
@@ -56,18 +50,7 @@ def write_page(scene: Scene, path: Path) -> None:
 def embedded_page(scene: Scene) -> str:
     """A page that holds its own voxels and opens from disk, without a network."""
     voxels = [base64.b64encode(encode(layer)).decode("ascii") for layer in scene.layers()]
-    return _page(scene, [f"#layer-{number}" for number in range(len(voxels))], voxels)
-
-
-def linked_page(scene: Scene, links: Sequence[str]) -> str:
-    """A page that fetches its voxels.
-
-    Parameters
-    ----------
-    links
-        Where each of ``scene.layers()`` is, as `encode` gives it.
-    """
-    return _page(scene, links, [])
+    return linked_page(scene, [f"#layer-{number}" for number in range(len(voxels))], voxels)
 
 
 def encode(layer: Layer) -> bytes:
@@ -95,7 +78,8 @@ def encode(layer: Layer) -> bytes:
     return gzip.compress(header.binaryblock + bytes(4) + voxels.tobytes(), compresslevel=6, mtime=0)
 
 
-def _page(scene: Scene, links: Sequence[str], voxels: Sequence[str]) -> str:
+def linked_page(scene: Scene, links: Sequence[str], voxels: Sequence[str] = ()) -> str:
+    """A page with links to where ``scene.layers()`` are encoded; ``voxels`` are in the page."""
     rest = iter(links)
 
     def described(layer: Layer | None) -> dict[str, Any] | None:

@@ -9,13 +9,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calid.baselines.rules import linear
-from calid.data.intensity import IntensityWindow
+from calid import (
+    CLASSES,
+    Intensity,
+    IntensityWindow,
+    SliceStack,
+    Volume,
+    check_same_grid,
+    densify,
+    linear,
+)
 from calid.errors import GeometryError
-from calid.geometry.affine import dense_affine
-from calid.inference.densify import densify
-from calid.io.labels import CLASSES, check_same_grid
-from calid.stack import Intensity, SliceStack, Volume
 
 __all__ = [
     "DisplayFrame",
@@ -47,51 +51,27 @@ OBLIQUE = 0.38
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Voxels on a grid.
+    """Voxels on a grid; thick slices are stored once and shown several times."""
 
-    Parameters
-    ----------
-    data
-        Stored values, shape ``(frames, stored slices, height, width)``.
-    affine
-        From indices ``(column, row, shown slice)`` to page millimetres, shape ``(4, 4)``.
-    slices
-        Shape ``(shown slices,)``; the stored slice that is shown in each place. Thick slices
-        are stored once and shown several times.
-    window
-        Values that become black and white (or the ends of a colour scale), image units.
-    intensity
-        Slope and intercept of the stored values.
-    labels
-        Values are labels, not intensities.
-    """
-
-    data: NDArray[np.generic]
-    affine: NDArray[np.float64]
-    slices: NDArray[np.intp]
-    window: tuple[float, float]
+    data: NDArray[np.generic]  # stored values, (frames, stored slices, height, width)
+    affine: NDArray[np.float64]  # (4, 4), from (column, row, shown slice) to page millimetres
+    slices: NDArray[np.intp]  # (shown slices,), the stored slice in each place
+    window: tuple[float, float]  # what becomes black and white, image units
     intensity: Intensity = field(default_factory=Intensity)
-    labels: bool = False
+    labels: bool = False  # values are labels, not intensities
 
 
 @dataclass(frozen=True, eq=False)
 class Marks:
     """Which shown slices are acquired.
 
-    Parameters
-    ----------
-    origin
-        Of all other slices.
-    acquired
-        Indices of shown slices that are acquired, increasing; of thick slices their centres
-        (which may lie between two shown slices).
-    thick
-        Number of shown slices that one slice of the volume takes.
+    ``acquired`` has their indices, increasing; of thick slices the centres, which may lie
+    between two shown slices.
     """
 
-    origin: Origin
+    origin: Origin  # of all other slices
     acquired: NDArray[np.float64]
-    thick: int = 1
+    thick: int = 1  # shown slices that one slice of the volume takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,24 +87,12 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A whole page.
+    """A whole page."""
 
-    Parameters
-    ----------
-    panels
-        From left to right.
-    directions
-        Letters of the axes, from `DisplayFrame.directions`.
-    frame_times
-        Shape ``(frames,)``, seconds.
-    centre
-        Shape ``(3,)``, page millimetres: where the page opens.
-    """
-
-    panels: Sequence[Panel]
-    directions: dict[str, tuple[str, str]]
-    frame_times: NDArray[np.float64]
-    centre: NDArray[np.float64]
+    panels: Sequence[Panel]  # from left to right
+    directions: dict[str, tuple[str, str]]  # of `DisplayFrame.directions`
+    frame_times: NDArray[np.float64]  # (frames,), seconds
+    centre: NDArray[np.float64]  # (3,), where the page opens, page millimetres
 
     def layers(self) -> list[Layer]:
         """Every layer, in the order in which the page numbers them."""
@@ -138,31 +106,18 @@ class DisplayFrame:
 
     The stack's own planes become the planes of the page, whatever the scanner's axes. Voxels
     stay as they are; only the affine that the page gets is turned, and never mirrored.
-
-    Parameters
-    ----------
-    axes
-        Shape ``(3, 3)``; rows are these three directions, unit vectors in RAS.
-    centre
-        Shape ``(3,)``; the RAS point in mm that becomes the page's origin.
     """
 
-    axes: NDArray[np.float64]
-    centre: NDArray[np.float64]
+    axes: NDArray[np.float64]  # (3, 3), rows are these directions, unit vectors in RAS
+    centre: NDArray[np.float64]  # (3,), the RAS point in mm that becomes the page's origin
 
     @classmethod
     def of(cls, affine: NDArray[np.float64], shape: tuple[int, ...]) -> DisplayFrame:
         """Frame in which a stack lies as on a reading station.
 
         Left, or else posterior, is on the right-hand side; head, or else anterior, is at the
-        top. The view is from the side that makes this a rotation.
-
-        Parameters
-        ----------
-        affine
-            Of the stack, shape ``(4, 4)``, to RAS mm.
-        shape
-            Ends with ``(slices, height, width)``.
+        top. The view is from the side that makes this a rotation. ``affine`` is ``(4, 4)``, to
+        RAS mm; ``shape`` ends with ``(slices, height, width)``.
         """
         columns, rows = (affine[:3, k] / np.linalg.norm(affine[:3, k]) for k in (0, 1))
         right, up = columns, rows
@@ -202,12 +157,8 @@ def make_scene(
 ) -> Scene:
     """A page of panels whose affines still lead to the scanner's millimetres.
 
-    Parameters
-    ----------
-    reference
-        Its planes become the planes of the page.
-    centre
-        Row and column of it where the page opens; by default the middle.
+    The planes of ``reference`` become those of the page, which opens at its row and column
+    ``centre``, by default the middle.
     """
     frame = DisplayFrame.of(reference.affine, reference.data.shape)
 
@@ -241,12 +192,7 @@ def lone_panel(
     """One volume with its overlays.
 
     Slices that are thicker than two pixels are shown as thick as they are, so that the page
-    does not interpolate between them.
-
-    Parameters
-    ----------
-    marks
-        In indices of the volume's own slices.
+    does not interpolate between them. ``marks`` are in indices of the volume's own slices.
     """
     affine, slices, repeat = _thick(volume)
     uncertainty, labels = overlays
@@ -269,12 +215,7 @@ def comparison(
 ) -> list[Panel]:
     """As acquired, linear and reconstructed, all on the dense grid and one grey scale.
 
-    Parameters
-    ----------
-    stack
-        What the dense volume was reconstructed from.
-    marks
-        Of the dense volume, in indices of its own slices.
+    The dense volume was reconstructed from ``stack``; ``marks`` are in indices of its slices.
 
     Raises
     ------
@@ -330,7 +271,8 @@ def _thick(volume: SliceStack | Volume) -> tuple[NDArray[np.float64], NDArray[np
     """
     *edges, step = np.linalg.norm(volume.affine[:3, :3], axis=0).tolist()
     repeat = max(1, round(step / float(np.mean(edges))))
-    affine = dense_affine(volume.affine, step / repeat)
+    affine = volume.affine.copy()
+    affine[:3, 2] = affine[:3, 2] / np.linalg.norm(affine[:3, 2]) * (step / repeat)
     affine[:3, 3] -= affine[:3, 2] * (repeat - 1) / 2
     return affine, np.repeat(np.arange(volume.data.shape[1]), repeat), repeat
 

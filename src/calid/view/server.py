@@ -22,19 +22,8 @@ class PageServer(ThreadingHTTPServer):
 
     The page can be read only at its whole address: it holds a token that is drawn anew for
     every server. Requests that name another host than this one are refused, so that no page
-    from elsewhere can be made to read it. Nothing is read from disk.
-
-    Parameters
-    ----------
-    scene
-        What to show.
-    port
-        0 takes any free one.
-
-    Raises
-    ------
-    UsageError
-        If the port does not exist or is not free.
+    from elsewhere can be made to read it. Nothing is read from disk. Port 0 takes any free one; a
+    port that does not exist or is not free is a `UsageError`.
     """
 
     daemon_threads = True

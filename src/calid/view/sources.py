@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from calid import SliceStack, check_same_grid, read, read_labels, read_stack, record_of
 from calid.errors import CalidWarning, GeometryError, UsageError
-from calid.io import Reader, read, read_stack
-from calid.io.labels import check_same_grid, parse_label_map, read_labels
-from calid.io.sidecar import record_of, sha256
-from calid.stack import SliceStack
+from calid.io.sidecar import sha256
 from calid.view.scene import Marks, Overlays, Scene, comparison, lone_panel, make_scene
 
 __all__ = ["MOST_PANELS", "load_scene", "read_marks"]
@@ -27,8 +25,8 @@ def load_scene(
     uncertainty: Path | None = None,
     labels: Path | None = None,
     titles: Sequence[str] = (),
-    reader: Reader = read,
-    label_map: str | None = None,
+    reader: Callable[[Path], SliceStack] = read,
+    label_map: Mapping[int, int] | None = None,
 ) -> Scene:
     """Read everything that a page shows.
 
@@ -46,7 +44,7 @@ def load_scene(
     reader
         Reads volumes and stack.
     label_map
-        Which values the labels have; see `calid.io.labels.parse_label_map`.
+        Which values of the file are which labels, if they are others; as `calid.read_labels`.
 
     Raises
     ------
@@ -92,11 +90,8 @@ def load_scene(
 def read_marks(path: Path, stack: SliceStack) -> Marks:
     """Which slices are acquired, from the record beside a reconstruction.
 
-    Returns
-    -------
-    Marks
-        Of origin ``unknown`` without a record. A record that does not hold the hash of this file
-        gives a warning and is not used.
+    The origin is ``unknown`` without a record. One that does not hold the hash of this file gives
+    a warning and is not used.
     """
     unknown = Marks("unknown", np.empty(0))
     record, foreign = record_of(path)
@@ -142,7 +137,10 @@ def _check_origin(dense: Path, sparse: Path) -> None:
 
 
 def _overlays(
-    stack: SliceStack, uncertainty: Path | None, labels: Path | None, label_map: str | None
+    stack: SliceStack,
+    uncertainty: Path | None,
+    labels: Path | None,
+    label_map: Mapping[int, int] | None,
 ) -> Overlays:
     spread = None
     if uncertainty is not None:
@@ -154,8 +152,7 @@ def _overlays(
                 f"Its {spread.n_frames} frames do not go with {stack.n_frames}.",
                 "Give the uncertainty of the first volume.",
             )
-    known = parse_label_map(label_map)
-    return spread, None if labels is None else read_labels(labels, stack, label_map=known)
+    return spread, None if labels is None else read_labels(labels, stack, label_map=label_map)
 
 
 def _neutral(marks: Sequence[Marks]) -> list[str]:

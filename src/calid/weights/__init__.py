@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import struct
 from pathlib import Path
+from typing import Any
 
 from calid.errors import WeightsError
 
-__all__ = ["FOLDER", "digest", "preset_weights", "weights_path"]
+__all__ = ["FOLDER", "describe_weights", "digest", "preset_weights", "weights_path"]
 
 FOLDER = Path(__file__).parent
 
@@ -60,6 +64,21 @@ def preset_weights(preset: str, own: Path | None = None) -> dict[str, Path]:
             "Give the OUT folder of calid train.",
         )
     return {name: found.get(name) or weights_path(name) for name in names}
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """Size, hash, configuration and figures of a safetensors file, from its header alone."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    meta = header.pop("__metadata__")
+    return {
+        "bytes": path.stat().st_size,
+        "sha256": digest(path),
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in header.values()),
+        "config": json.loads(meta["config"]),
+        "figures": json.loads(meta["figures"]),
+    }
 
 
 def _line(path: Path) -> str:

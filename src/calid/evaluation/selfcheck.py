@@ -36,11 +36,13 @@ class SelfCheck:
     gaps
         Shape ``(hidden,)``; mm between the two slices left on either side of each.
     truth
-        Shape ``(hidden, height, width)``; window units, pixels of 1.5 mm.
+        Shape ``(hidden, height, width)``; window units.
     answers
         ``linear`` and `OURS`: arrays like ``truth``.
     figures
         Of both: PSNR, SSIM and more, one figure a hidden slice.
+    pixel
+        In-plane spacing of ``truth`` in mm.
     """
 
     slices: NDArray[np.int64]
@@ -48,6 +50,7 @@ class SelfCheck:
     truth: NDArray[np.float32]
     answers: Mapping[str, NDArray[np.float32]]
     figures: Mapping[str, Figures]
+    pixel: float = PIXEL_SPACING
 
     def mean(self, method: str, metric: str) -> float:
         """Mean of a figure over the hidden slices."""
