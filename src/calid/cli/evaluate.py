@@ -14,8 +14,6 @@ from calid.errors import DataError, UsageError
 from calid.inference.options import Reading
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from calid.evaluation.methods import Roster
     from calid.evaluation.protocol import Evaluation, Protocol
     from calid.evaluation.tables import Results
@@ -136,11 +134,11 @@ class Evaluate:
         if spreads:
             samples, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
             figures["rank"] = rank_correlation(samples)
-            pictures = {"calibration.png": calibration_figure(samples, figures)}
+            picture = calibration_figure(samples, figures)
+            pictures = {"calibration.png": partial(save_figure, picture, limit=LIGHT)}
         else:
             pictures = _pictures(protocol, found, results)
-        saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
-        write_results(results, summary, saved, self.out)
+        write_results(results, summary, pictures, self.out)
         say(markdown(summary))
         if self.methods == "all" and not spreads:
             for name in (n for n in LEARNED if n not in names):
@@ -205,16 +203,25 @@ class Evaluate:
         say(table)
 
 
-def _pictures(protocol: Protocol, found: Evaluation, results: Results) -> dict[str, Figure]:
-    """Gains over linear, and examples: of films an M-mode too."""
-    from calid.report.figures import example_sheets, m_mode_sheet, paired_differences
+def _pictures(protocol: Protocol, found: Evaluation, results: Results) -> dict[str, partial[None]]:
+    """What writes gains over linear, and examples: of films an M-mode and a heartbeat too."""
+    from calid.report.beat import save_beat
+    from calid.report.figures import (
+        LIGHT,
+        example_sheets,
+        m_mode_sheet,
+        paired_differences,
+        save_figure,
+    )
 
     differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-    pictures = {"differences.png": differences}
+    figures, beats = {"differences.png": differences}, {}
     for n, truth in enumerate(found.truths, 1):
         films = {"truth": truth, **{name: a[n - 1] for name, a in found.answers.items()}}
-        images, errors = example_sheets({name: film[0] for name, film in films.items()})
-        pictures |= {f"examples-{n}.png": images, f"errors-{n}.png": errors}
+        middle = {name: film[:, film.shape[1] // 2] for name, film in films.items()}
+        images, errors = example_sheets({name: film[0] for name, film in middle.items()})
+        figures |= {f"examples-{n}.png": images, f"errors-{n}.png": errors}
         if len(truth) > 1:
-            pictures[f"m-mode-{n}.png"] = m_mode_sheet(films)
-    return pictures
+            figures[f"m-mode-{n}.png"] = m_mode_sheet(middle)
+            beats[f"beat-{n}.png"] = partial(save_beat, films)
+    return {n: partial(save_figure, f, limit=LIGHT) for n, f in figures.items()} | beats
