@@ -37,21 +37,22 @@ class Evaluate:
     - dense: a dense volume is made sparse, and compared everywhere.
     - uncertainty: does the spread of samples say how wrong they are?
     - cost: time and memory for a whole heart.
+    - cost-film: the same for a film of 30 frames.
 
-    Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost, and
-    for dense on synthetic hearts. An evaluation that was stopped goes on when it is started
-    again with the same OUT.
+    Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost and
+    cost-film, and for dense on synthetic hearts. An evaluation that was stopped goes on when
+    it is started again with the same OUT.
     """
 
     data: Annotated[Path, tyro.conf.Positional]
     """A stack, or a folder of NIfTI files, zips and DICOM
-    folders, searched recursively; or phantoms, for dense and
-    cost."""
+    folders, searched recursively; or phantoms, for dense, cost
+    and cost-film."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
-    protocol: Literal["hidden-slices", "downstream", "film", "dense", "uncertainty", "cost"] = (
-        "hidden-slices"
-    )
+    protocol: Literal[
+        "hidden-slices", "downstream", "film", "dense", "uncertainty", "cost", "cost-film"
+    ] = "hidden-slices"
     """Which test."""
     methods: str = "all"
     """all, classical, or names separated by commas; uncertainty
@@ -89,7 +90,7 @@ class Evaluate:
         for folder in (self.out, self.predictions):
             if folder is not None:
                 check_folder(folder)
-        if self.protocol == "cost":
+        if self.protocol in ("cost", "cost-film"):
             self._cost()
         else:
             self._quality()
@@ -189,13 +190,22 @@ class Evaluate:
         return hidden_slices(autoencoder, reader, own, labels)
 
     def _cost(self) -> None:
-        from calid.evaluation.cost import METHODS, cost_table, measure_cost
+        from calid.evaluation.cost import (
+            FILM,
+            FILM_METHODS,
+            HEART,
+            METHODS,
+            cost_table,
+            measure_cost,
+        )
         from calid.evaluation.methods import weights_sha256
         from calid.io.sidecar import together, write_json, write_text
 
         self.out.mkdir(parents=True, exist_ok=True)
-        with frames_bar(len(METHODS), "timing") as on_method:
-            costs = measure_cost(device=self.device, on_result=on_method)
+        film = self.protocol == "cost-film"
+        methods, workload = (FILM_METHODS, FILM) if film else (METHODS, HEART)
+        with frames_bar(len(methods), "timing") as on_method:
+            costs = measure_cost(methods, workload, self.device, on_method)
         table, facts = cost_table(costs), {"weights_sha256": weights_sha256(), **costs}
         with together() as write:
             write(self.out / "table.md", partial(write_text, table))
