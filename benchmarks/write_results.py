@@ -6,7 +6,8 @@ DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `ca
 the weights in the package and those of the learned baselines in ``benchmarks/baselines``; the
 text between a pair of markers is replaced, nothing else is touched. ``--publish`` also evaluates
 ``acdc/test``, which is done once per released model. Parts are ``slices``, ``coarse``,
-``tradeoff``, ``films``, ``dense``, ``cost`` and ``papers``; without ``--only`` all are made.
+``tradeoff``, ``films``, ``dense``, ``cost``, ``cost-film`` and ``papers``; without
+``--only`` all are made.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ NOTICE = (
 """Stands beside every table and picture of ACDC's people."""
 
 
-PARTS = ("slices", "coarse", "tradeoff", "films", "dense", "cost", "papers")
+PARTS = ("slices", "coarse", "tradeoff", "films", "dense", "cost", "cost-film", "papers")
 
 
 def main() -> None:
@@ -79,6 +80,8 @@ def main() -> None:
         dense_truth(options.data / "isotropic")
     if "cost" in only:
         evaluate(Path("phantoms"), "cost-heart", "--protocol", "cost", notice=False)
+    if "cost-film" in only:
+        evaluate(Path("phantoms"), "cost-film", "--protocol", "cost-film", notice=False)
     if "papers" in only:
         papers(folders)
 

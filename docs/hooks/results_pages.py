@@ -16,6 +16,7 @@ PICTURES = {
     "calibration.png": "How often the samples' intervals hold; their spread and the error of their "
     "average, one dot a slice, one colour a subject.",
     "examples-*.png": "A hidden slice, and what each method made of it.",
+    "beat-*.png": "The lowest, middle and highest hidden slice of a subject through one beat.",
     "errors-*.png": "The errors of the same answers: red is too bright, blue too dark.",
 }
 

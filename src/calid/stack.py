@@ -8,6 +8,7 @@ acquired slice can be handed on bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -54,6 +55,9 @@ class SliceStack:
         Where it came from, for messages. Never written to any output.
     cycle
         Seconds from one R wave to the next, where the file tells it beside the frames' times.
+    resampled
+        Slices, from 0, that had another number of frames and were resampled in time, each with
+        the number of frames that it had.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class SliceStack:
     rank: int = 3
     source: str = "stack"
     cycle: float | None = None
+    resampled: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from command_line import run as calid
 from faults.dicom_writer import SECRETS, long_axis, pixels, save, save_zip, short_axis
@@ -81,6 +82,23 @@ def test_odd_slices_stop_everything_unless_told(tmp_path, capsys):
     assert not out.exists()
     assert run("reconstruct", exam, out, "--factor", 2, "--odd-slices", "leave-out") == 0
     assert nib.load(out).shape == (10, 12, 3, 3)
+
+
+@pytest.mark.slow
+def test_slices_that_were_resampled_in_time_are_told_in_every_output(tmp_path, capsys):
+    images = short_axis((0, 10), 4, step=200) + short_axis([20], 5, step=160, series=30)
+    exam = save(images, tmp_path / "exam")
+    out, series = tmp_path / "dense.nii", tmp_path / "series"
+    assert run("reconstruct", exam, out, "--factor", 2, "--dicom", series) == 0
+    record = json.loads((tmp_path / "dense.json").read_text())
+    assert record["input"]["resampled_slices"] == [{"slice": 2, "frames": 5}]
+    said = "the slice at 20.0 mm (series 30) has 5 frames; resampled in cardiac phase to 4"
+    assert said in capsys.readouterr().err
+    derived = [pydicom.dcmread(path).DerivationDescription for path in sorted(series.iterdir())]
+    assert len(derived) == 4 * 5
+    told = [how for how in derived if "resampled in time" in how]
+    assert len(told) == 4
+    assert all("acquired slice 3 of 3" in how for how in told)
 
 
 def test_labels_of_uneven_slices_do_not_fit_into_nifti(tmp_path, capsys):

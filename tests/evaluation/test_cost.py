@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from command_line import run
 
 from calid.baselines.rules import linear
 from calid.errors import CalidError
 from calid.evaluation.cost import (
+    FILM,
+    FILM_METHODS,
     HEART,
     METHODS,
     Costed,
@@ -136,6 +139,33 @@ def test_the_heart_is_looked_for_where_networks_stay_around_it(asked):
     assert {m.region for m in METHODS if m.name == "calid"} == {"heart"}
 
 
+def test_a_film_is_made_whole(asked):
+    film = replace(SMALL, name="film", frames=4)
+    found = measure(Costed("ours", "calid"), film, "cpu")
+    assert [shape for shape, _ in asked] == [(1, 2, 32, 32), (4, 3, 32, 32), (4, 3, 32, 32)]
+    assert not found["extrapolated"]
+    assert (FILM.frames, FILM.slices, FILM.dense_slices, FILM.side) == (30, 10, 64, 256)
+    kinds = {method.kind for method in FILM_METHODS}
+    assert {"linear", "calid"} <= kinds
+    assert "pixel-diffusion" not in kinds  # which is extrapolated
+
+
+@pytest.mark.slow
+def test_one_command_writes_the_cost_of_a_film(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("calid.evaluation.cost.FILM", replace(SMALL, name="film", frames=4))
+    monkeypatch.setattr("calid.evaluation.cost.FILM_METHODS", FILM_METHODS[0::2])
+    assert run("evaluate", "phantoms", "--protocol", "cost-film", "--out", tmp_path) == 0
+    record = json.loads((tmp_path / "summary.json").read_text())
+    assert record["workloads"] == [
+        {"name": "film", "slices": 3, "factor": 2, "side": 32, "frames": 4, "dense_slices": 5}
+    ]
+    assert [row["method"] for row in record["results"]] == ["linear", "calid"]
+    assert all(row["seconds"] > 0 < row["peak_mb"] for row in record["results"])
+    table = (tmp_path / "table.md").read_text()
+    assert table.startswith("film: 3 slices to 5, 4 frames, 32 x 32 pixels, on ")
+    assert table in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_regression_runs_with_a_network_of_its_own():
     found = measure(Costed("regression", "regression"), SMALL, "cpu")
@@ -210,6 +240,7 @@ def test_the_table_begins_with_ratios():
 
 def test_the_table_does_without_what_was_not_measured():
     text = table_of(result("ours", 10.0, gpu="GPU 1", gpu_peak_mb=7.0))
-    assert "| ours |  |  |  |  | 10 |  | 1 | 100 | 7 |" in text
+    assert "| ours |  | 10 |  | 1 | 100 | 7 |" in text
+    assert "pixel diffusion" not in text
     assert "abacus, 2 core(s), GPU 1" in text
     assert "\\*" not in text

@@ -191,18 +191,18 @@ def test_the_count_of_answers_ends_at_files_times_rows(tmp_path):
     assert {3, 4, 7, 8} <= set(done)
 
 
-def test_examples_are_middle_targets_of_a_few_files_from_all_over(tmp_path):
+def test_examples_are_targets_of_a_few_files_from_all_over(tmp_path):
     found, _ = run(files(*(f"c{i}" for i in range(9))), tmp_path)
     assert len(found.truths) == EXAMPLES == 2
-    # 9 files, every fourth: brightness 0 and 4 sixteenths; the middle target is one brighter.
-    made_up_truths = [made_up(p).truth[:, 1] for p in files("c0", "c4")]
+    # 9 files, every fourth: brightness 0 and 4 sixteenths; lowest, middle and highest target.
+    made_up_truths = [made_up(p).truth for p in files("c0", "c4")]
     for shown, truth in zip(found.truths, made_up_truths, strict=True):
         np.testing.assert_array_equal(shown, np.clip(truth, 0, 1))
     dim = protocol_of(ceilings={"dim": lambda case: case.truth - 1})
     found, _ = run(files("c0", "c8"), tmp_path, dim)
-    assert [float(a.mean()) for a in found.answers["dim"]] == [0.0, 0.5]
+    assert [float(a[:, 1].mean()) for a in found.answers["dim"]] == [0.0, 0.5]
     assert [float(a.mean()) for a in found.answers["two"]] == [1.0, 1.0]  # clipped for display
-    assert found.answers["dim"][0].shape == (1, SIDE, SIDE)
+    assert found.answers["dim"][0].shape == (1, TARGETS, SIDE, SIDE)
 
 
 def test_there_are_examples_even_if_every_second_file_is_bad(tmp_path):

@@ -189,6 +189,12 @@ READ: MappingProxyType[str, list[Input]] = MappingProxyType(
             lambda folder, damage=damage: save_dicom(damage(short_axis()), folder)  # type: ignore[misc]
             for damage, *_ in ODD
         ],
+        "a slice of a whole film with another number of frames, with trigger times": [
+            lambda folder: save_dicom(
+                short_axis((0, 10, 30), 8, step=100) + short_axis([20], 10, step=80, series=50),
+                folder,
+            )
+        ],
         "the same stack twice": [lambda folder: save_dicom([*chain(*two_stacks())], folder)],
         "late enhancement, maps or perfusion on the planes of the film": [
             lambda folder: save_dicom(short_axis() + late_enhancement(), folder)

@@ -14,8 +14,6 @@ from calid.errors import DataError, UsageError
 from calid.inference.options import Reading
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from calid.evaluation.methods import Roster
     from calid.evaluation.protocol import Evaluation, Protocol
     from calid.evaluation.tables import Results
@@ -39,21 +37,22 @@ class Evaluate:
     - dense: a dense volume is made sparse, and compared everywhere.
     - uncertainty: does the spread of samples say how wrong they are?
     - cost: time and memory for a whole heart.
+    - cost-film: the same for a film of 30 frames.
 
-    Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost, and
-    for dense on synthetic hearts. An evaluation that was stopped goes on when it is started
-    again with the same OUT.
+    Manual labels are X_label.nii.gz beside X.nii.gz. DATA is the word phantoms for cost and
+    cost-film, and for dense on synthetic hearts. An evaluation that was stopped goes on when
+    it is started again with the same OUT.
     """
 
     data: Annotated[Path, tyro.conf.Positional]
     """A stack, or a folder of NIfTI files, zips and DICOM
-    folders, searched recursively; or phantoms, for dense and
-    cost."""
+    folders, searched recursively; or phantoms, for dense, cost
+    and cost-film."""
     out: Path
     """Folder for summary.json, per_subject.csv, table.md and pictures; made if missing."""
-    protocol: Literal["hidden-slices", "downstream", "film", "dense", "uncertainty", "cost"] = (
-        "hidden-slices"
-    )
+    protocol: Literal[
+        "hidden-slices", "downstream", "film", "dense", "uncertainty", "cost", "cost-film"
+    ] = "hidden-slices"
     """Which test."""
     methods: str = "all"
     """all, classical, or names separated by commas; uncertainty
@@ -91,7 +90,7 @@ class Evaluate:
         for folder in (self.out, self.predictions):
             if folder is not None:
                 check_folder(folder)
-        if self.protocol == "cost":
+        if self.protocol in ("cost", "cost-film"):
             self._cost()
         else:
             self._quality()
@@ -136,11 +135,11 @@ class Evaluate:
         if spreads:
             samples, figures = found.rows[AVERAGE], summary["methods"][AVERAGE]
             figures["rank"] = rank_correlation(samples)
-            pictures = {"calibration.png": calibration_figure(samples, figures)}
+            picture = calibration_figure(samples, figures)
+            pictures = {"calibration.png": partial(save_figure, picture, limit=LIGHT)}
         else:
             pictures = _pictures(protocol, found, results)
-        saved = {n: partial(save_figure, p, limit=LIGHT) for n, p in pictures.items()}
-        write_results(results, summary, saved, self.out)
+        write_results(results, summary, pictures, self.out)
         say(markdown(summary))
         if self.methods == "all" and not spreads:
             for name in (n for n in LEARNED if n not in names):
@@ -191,13 +190,22 @@ class Evaluate:
         return hidden_slices(autoencoder, reader, own, labels)
 
     def _cost(self) -> None:
-        from calid.evaluation.cost import METHODS, cost_table, measure_cost
+        from calid.evaluation.cost import (
+            FILM,
+            FILM_METHODS,
+            HEART,
+            METHODS,
+            cost_table,
+            measure_cost,
+        )
         from calid.evaluation.methods import weights_sha256
         from calid.io.sidecar import together, write_json, write_text
 
         self.out.mkdir(parents=True, exist_ok=True)
-        with frames_bar(len(METHODS), "timing") as on_method:
-            costs = measure_cost(device=self.device, on_result=on_method)
+        film = self.protocol == "cost-film"
+        methods, workload = (FILM_METHODS, FILM) if film else (METHODS, HEART)
+        with frames_bar(len(methods), "timing") as on_method:
+            costs = measure_cost(methods, workload, self.device, on_method)
         table, facts = cost_table(costs), {"weights_sha256": weights_sha256(), **costs}
         with together() as write:
             write(self.out / "table.md", partial(write_text, table))
@@ -205,16 +213,25 @@ class Evaluate:
         say(table)
 
 
-def _pictures(protocol: Protocol, found: Evaluation, results: Results) -> dict[str, Figure]:
-    """Gains over linear, and examples: of films an M-mode too."""
-    from calid.report.figures import example_sheets, m_mode_sheet, paired_differences
+def _pictures(protocol: Protocol, found: Evaluation, results: Results) -> dict[str, partial[None]]:
+    """What writes gains over linear, and examples: of films an M-mode and a heartbeat too."""
+    from calid.report.beat import save_beat
+    from calid.report.figures import (
+        LIGHT,
+        example_sheets,
+        m_mode_sheet,
+        paired_differences,
+        save_figure,
+    )
 
     differences = paired_differences(results, protocol.headline, list(protocol.ceilings))
-    pictures = {"differences.png": differences}
+    figures, beats = {"differences.png": differences}, {}
     for n, truth in enumerate(found.truths, 1):
         films = {"truth": truth, **{name: a[n - 1] for name, a in found.answers.items()}}
-        images, errors = example_sheets({name: film[0] for name, film in films.items()})
-        pictures |= {f"examples-{n}.png": images, f"errors-{n}.png": errors}
+        middle = {name: film[:, film.shape[1] // 2] for name, film in films.items()}
+        images, errors = example_sheets({name: film[0] for name, film in middle.items()})
+        figures |= {f"examples-{n}.png": images, f"errors-{n}.png": errors}
         if len(truth) > 1:
-            pictures[f"m-mode-{n}.png"] = m_mode_sheet(films)
-    return pictures
+            figures[f"m-mode-{n}.png"] = m_mode_sheet(middle)
+            beats[f"beat-{n}.png"] = partial(save_beat, films)
+    return {n: partial(save_figure, f, limit=LIGHT) for n, f in figures.items()} | beats

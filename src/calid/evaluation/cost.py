@@ -1,4 +1,4 @@
-"""What methods cost: time and memory to make a heart dense, side by side.
+"""What methods cost: time and memory to make a heart or a film dense, side by side.
 
 Every method is measured in a process of its own, ``python -m calid.evaluation.cost JOB``, so that
 peaks of memory and warm caches do not mix. The job is JSON; so is the one line that the process
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from calid.stack import SliceStack
 
 __all__ = [
+    "FILM",
+    "FILM_METHODS",
     "HEART",
     "METHODS",
     "Costed",
@@ -48,7 +50,7 @@ TIMED_STEPS = 2
 
 @dataclass(frozen=True)
 class Workload:
-    """What is made dense: one frame of a phantom of a full field of view.
+    """What is made dense: a phantom of a full field of view.
 
     Parameters
     ----------
@@ -60,12 +62,15 @@ class Workload:
         Steps into which every gap is cut: 10 slices and a factor of 7 give 64.
     side
         Of the square images in pixels of 1.5 mm, a multiple of 32.
+    frames
+        Of one heartbeat.
     """
 
     name: str = "heart"
     slices: int = 10
     factor: int = 7
     side: int = 256
+    frames: int = 1
 
     @property
     def dense_slices(self) -> int:
@@ -100,6 +105,8 @@ class Costed:
 
 HEART = Workload()
 
+FILM = Workload("film", frames=30)
+
 METHODS = (
     Costed("linear", "linear"),
     Costed("regression", "regression"),
@@ -110,6 +117,9 @@ METHODS = (
     Costed("paper", "calid", preset="paper", samples=1),
     Costed("pixel diffusion", "pixel-diffusion"),
 )
+
+FILM_METHODS = METHODS[:4]
+"""Those that finish a whole film in minutes on two cores."""
 
 
 def measure_cost(
@@ -198,8 +208,12 @@ def cost_table(costs: Mapping[str, Any]) -> str:
         for row in rows
     ]
     notes = [f"\\* {r['method']}: {r['basis']}" for r in rows if r["extrapolated"]]
+    if slow is None:
+        for line in (head, *cells):
+            del line[1:4]
+    frames = f"{work['frames']} frames, " if work["frames"] > 1 else ""
     lines = [
-        f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, "
+        f"{work['name']}: {work['slices']} slices to {work['dense_slices']}, {frames}"
         f"{work['side']} x {work['side']} pixels, on {place}.",
         "",
         *markdown_table(head, cells),
@@ -244,7 +258,7 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``load_seconds``: imports, weights and a first tiny run. ``seconds``: the whole heart.
+        ``load_seconds``: imports, weights and a first tiny run. ``seconds``: the whole workload.
         ``loaded_mb``, ``peak_mb``: memory of the process after loading and at its peak, in
         10^6 bytes. ``gpu`` and ``gpu_peak_mb``: model, and peak of tensors, or none.
         ``operations``: floating-point operations of the networks' convolutions and products,
@@ -257,7 +271,7 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
     ready = _load(method, workload, device)
     ready.run(tiny)
     load_seconds, loaded = time.perf_counter() - start, peak_memory()
-    stack, times = _heart(workload.slices, workload.side), []
+    stack, times = _heart(workload.slices, workload.side, workload.frames), []
     for _ in range(TIMED_STEPS if ready.basis else 1):
         start = time.perf_counter()
         ready.run(stack)
@@ -301,10 +315,13 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _heart(slices: int, side: int) -> SliceStack:
+def _heart(slices: int, side: int, frames: int = 1) -> SliceStack:
     from calid.data.phantom import HeartPhantom
 
-    return HeartPhantom(SEED).acquire(thickness=0.0, field_of_view=side * 1.5, slices=slices)
+    phases = [frame / frames for frame in range(frames)]
+    return HeartPhantom(SEED).acquire(
+        thickness=0.0, field_of_view=side * 1.5, slices=slices, phases=phases
+    )
 
 
 def _load(method: Costed, workload: Workload, device: str) -> _Ready:

@@ -180,7 +180,8 @@ class Evaluation:
     targets
         Number of images that were compared.
     truths, answers
-        Middle targets of a few cases, ``(frames, height, width)``, and every method's answers.
+        Lowest, middle and highest target of a few cases, ``(frames, targets, height, width)``,
+        and every method's answers; fewer where there are fewer.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -242,18 +243,19 @@ def evaluate(
             continue
         seen.add((case.subject, case.name))
         show = number >= stride * len(truths) and len(truths) < EXAMPLES
-        middle = case.truth.shape[1] // 2
+        last = case.truth.shape[1] - 1
+        shown = sorted({0, (last + 1) // 2, last})
         for name, answer_to in answering.items():
             answer = answer_to(case)
             rows[name].append(
                 Row(case.subject, case.name, protocol.score(case, answer), case.groups)
             )
             if show:
-                answers[name].append(np.clip(answer[:, middle], 0, 1))
+                answers[name].append(np.clip(answer[:, shown], 0, 1))
             done += 1
             on_answer(done)
         if show:
-            truths.append(np.clip(case.truth[:, middle], 0, 1))
+            truths.append(np.clip(case.truth[:, shown], 0, 1))
         targets += case.truth.shape[0] * case.truth.shape[1]
     if not targets:
         raise DataError(

@@ -35,6 +35,9 @@ def record(stack: SliceStack, volume: Volume, model: Model, answer: Answer) -> d
             "pixel_spacing_mm": list(stack.pixel_spacing),
             "slice_positions_mm": stack.positions.tolist(),
             "slice_thickness_mm": stack.thickness,
+            "resampled_slices": [
+                {"slice": number, "frames": frames} for number, frames in stack.resampled.items()
+            ],
         },
         "output": {
             "shape": list(volume.data.shape),

@@ -80,7 +80,7 @@ class Exam:
         cine = self.film
         assert cine is not None
         slices = cine.images
-        data, intensity = read_pixels(slices, self.path, self.max_bytes)
+        data, intensity = read_pixels(slices, self.path, self.max_bytes, cine.shares)
         for note in self.report.warnings:
             warnings.warn(f"{self.path}: {note}", CalidWarning, stacklevel=3)
         first = slices[0][0]
@@ -98,8 +98,14 @@ class Exam:
             rank=4 if len(cine.times) > 1 else 3,
             source=str(self.path),
             cycle=cine.cycle,
+            resampled={number: len(slices[number]) for number in cine.shares},
         )
-        headers = tuple(tuple(i.header for i in frame) for frame in zip(*slices, strict=True))
+        # Of resampled slices, each frame gets the header of the own frame that it has most of.
+        shown = [
+            [own[i] for i in cine.shares[number].argmax(1)] if number in cine.shares else own
+            for number, own in enumerate(slices)
+        ]
+        headers = tuple(tuple(i.header for i in frame) for frame in zip(*shown, strict=True))
         return DicomStack(stack, headers, self.report)
 
 
@@ -119,7 +125,8 @@ def read_dicom(
         A folder, searched recursively; a zip; or one file.
     odd_slices
         Slices that do not fit the others (turned, shifted, of another matrix, acquired twice,
-        or with another number of frames) are an error, or are left out with a warning.
+        or with another number of frames that cannot be resampled by their trigger times) are an
+        error, or are left out with a warning.
     series
         Numbers of the series to look at; by default all of them.
     thickness
@@ -146,7 +153,8 @@ def read_dicom(
     Warns
     -----
     CalidWarning
-        If views are left out, gaps are unequal, or something is missing in the headers.
+        If views are left out, gaps are unequal, slices are resampled in time, or something is
+        missing in the headers.
     """
     with open_dicom(
         path, odd_slices=odd_slices, series=series, thickness=thickness, max_bytes=max_bytes

@@ -9,14 +9,15 @@ again, the user has to say which one is meant.
 cycle. A field is used if every image has it and it tells the images of most slices apart.
 
 Slices are acquired in different heartbeats, so trigger times of the same phase differ a
-little between them: phases are matched by rank, and each gets the median of its times.
+little between them: phases are matched by rank, and each gets the median of its times. Slices of
+another number of frames are matched by trigger time (`calid.io.dicom_resample`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from calid.io.dicom_fields import TRIGGERS, first_number, moment, number, text
 from calid.io.dicom_images import DicomReport, Image, LeftOut
+from calid.io.dicom_resample import Timing, resampling
 from calid.io.dicom_stack import SAME_PLACE, Plane, covers, in_words, numbers_of
 from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
 from calid.words import count
@@ -80,46 +82,69 @@ class Film:
     """Slices whose frames are in order."""
 
     heights: NDArray[np.float64]  # (slices,), mm along the normal
-    images: list[list[Image]]  # images[slice][frame]
+    images: list[list[Image]]  # images[slice][frame], as many as were acquired
     times: NDArray[np.float64]  # (frames,), seconds
     cycle: float | None = None  # seconds, if known beside the times
+    # Of slices to be resampled, by number: the share of each own frame in each frame of the film.
+    shares: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     """Put the images of every slice in order of time, and leave out what does not fit.
 
     Odd are: slices with several images at one time, slices whose images do not lie in one plane,
-    and slices with another number of frames than most.
+    and slices with another number of frames than most whose trigger times do not tell how to
+    resample them.
     """
     clock = _find_clock(planes)
     usual = _usual(len(plane.images) for plane in planes)
+    alike = [p.images for p in planes if len(p.images) == usual and clock.reading is _TRIGGER]
+    most = [_timing(images) for images in alike]
     normal = planes[0].images[0].axes[:, 2]
     slices: list[tuple[float, list[Image]]] = []
+    shares: dict[int, NDArray[np.float64]] = {}
+    resampled: list[str] = []
     for plane in planes:
         moments = {image: _moment_of(image, clock.reading) for image in plane.images}
         images = sorted(plane.images, key=lambda image: moments[image])
         surplus = len(images) - len(set(moments.values()))
         heights = [float(image.corner @ normal) for image in images]
+        series = numbers_of(images)
+        named = f" ({in_words(series)})" if series else ""
+        name = f"slice at {plane.height - planes[0].height:.1f} mm{named}"
         if surplus:
             others = "others" if surplus > 1 else "another"
             what = f"has {count(surplus, 'image')} of the same time as {others}"
         elif np.ptp(heights) > SAME_PLACE:
             what = f"has images up to {np.ptp(heights):.2g} mm apart"
-        elif len(images) != usual:
-            what = f"has {len(images)} frames, not {usual}"
-        else:
+        elif len(images) == usual:
             slices.append((float(np.median(heights)), images))
             continue
-        series = numbers_of(images)
-        named = f" ({in_words(series)})" if series else ""
-        name = f"The slice at {plane.height - planes[0].height:.1f} mm{named}"
-        report.odd.append(LeftOut(f"{name} {what}", len(images)))
+        elif (found := resampling(_timing(images), most)) is not None:
+            shares[len(slices)] = found
+            resampled.append(f"the {name} has {len(images)} frames")
+            slices.append((float(np.median(heights)), images))
+            continue
+        else:
+            what = f"has {len(images)} frames, not {usual}"
+        report.odd.append(LeftOut(f"The {name} {what}", len(images)))
+    if resampled:
+        report.warnings.append(
+            f"{', '.join(resampled)}; resampled in cardiac phase to {usual}, as most slices have. "
+            "What was acquired of these slices is not kept bit for bit"
+        )
     chosen = [images for _, images in slices]
-    times, report.time_spread_s = _times(chosen, clock, usual, report.warnings)
+    like_most = [images for images in chosen if len(images) == usual]
+    times, report.time_spread_s = _times(like_most, clock, usual, report.warnings)
     report.time_from = clock.name
     # Times that were computed from the cycle do not say how much of it the frames cover.
     cycle = None if clock.ranks else _cycle(chosen)
-    return Film(np.array([height for height, _ in slices]), chosen, times, cycle)
+    return Film(np.array([height for height, _ in slices]), chosen, times, cycle, shares)
+
+
+def _timing(images: Sequence[Image]) -> Timing:
+    times = sorted(_moment_of(image, _TRIGGER) for image in images)
+    return Timing(np.array(times), _cycle([images]))
 
 
 def _usual(sizes: Iterable[int]) -> int:
@@ -184,7 +209,7 @@ def _times(
     return _believable(np.arange(frames) * (cycle or ASSUMED) / frames, notes), 0.0
 
 
-def _cycle(slices: list[list[Image]]) -> float | None:
+def _cycle(slices: Sequence[Sequence[Image]]) -> float | None:
     """Seconds of a heart cycle, the median over the slices that tell it."""
     cycles = [c for images in slices if (c := _CYCLE(images[0])) is not None and c > 0]
     rates = [r for images in slices if (r := number(images[0].header, "HeartRate")) and r > 0]

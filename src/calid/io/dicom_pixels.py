@@ -12,7 +12,8 @@ used where the scale slopes of images differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from calid.errors import InputError, IntensityError
 from calid.io.dicom_decode import Decoder
 from calid.io.dicom_fields import number, quiet, text
 from calid.io.dicom_images import Image, parse
+from calid.io.dicom_resample import blended
 from calid.stack import Intensity
 
 __all__ = ["read_pixels"]
@@ -55,9 +57,14 @@ def _check_budget(images: Sequence[Image], path: Path, limit: int) -> None:
 
 
 def read_pixels(
-    slices: Sequence[Sequence[Image]], path: Path, limit: int
+    slices: Sequence[Sequence[Image]],
+    path: Path,
+    limit: int,
+    shares: Mapping[int, NDArray[np.float64]],
 ) -> tuple[NDArray[np.generic], Intensity]:
     """Decode images ``[slice][frame]`` of one matrix and bring them to one scale.
+
+    Slices with ``shares`` are resampled in time (`calid.io.dicom_resample`).
 
     Returns data of shape ``(frames, slices, height, width)`` and what turns it into image units.
     An `InputError` if they take more than ``limit`` bytes or cannot be decoded, an `IntensityError`
@@ -73,10 +80,12 @@ def read_pixels(
     else:
         intensity, arrays = Intensity(), _scaled(arrays, scales)
     dtype = np.result_type(*{array.dtype for array in arrays})
-    data = np.empty((len(slices[0]), len(slices), *images[0].matrix), dtype)
-    for position, array in enumerate(arrays):
-        slice_, frame = divmod(position, len(slices[0]))
-        data[frame, slice_] = array
+    data = np.empty((len(shares.get(0, slices[0])), len(slices), *images[0].matrix), dtype)
+    every = iter(arrays)
+    for place, own in enumerate(slices):
+        film = list(islice(every, len(own)))
+        part = shares.get(place)
+        data[:, place] = film if part is None else blended(film, part, dtype)
     return data, intensity
 
 

@@ -26,7 +26,14 @@ from calid.errors import OutputError
 from calid.io.atomic import atomic
 from calid.report.figures import comparison, midway, save_figure
 
-__all__ = ["check_animation", "film_strip", "picture_of", "save_animation"]
+__all__ = [
+    "around",
+    "centre_of_motion",
+    "check_animation",
+    "film_strip",
+    "picture_of",
+    "save_animation",
+]
 
 COLUMNS = ("as acquired", "linear", "CaLID")
 ROWS = ("short axis,\nbetween two slices", "long-axis cut")
@@ -132,9 +139,9 @@ class _Cuts:
 
     @classmethod
     def of(cls, stack: SliceStack, volume: Volume) -> _Cuts:
-        centre = _centre_of_motion(stack)
+        centre = centre_of_motion(stack.data)
         rows, columns = (
-            _around(place, round(VIEW / step), size)
+            around(place, round(VIEW / step), size)
             for place, step, size in zip(centre, stack.pixel_spacing, stack.shape[2:], strict=True)
         )
         window = IntensityWindow.of(stack.data, stack.intensity)
@@ -162,11 +169,14 @@ class _Cuts:
         return height * row_step, width * column_step, len(self.volume.positions) * through
 
 
-def _centre_of_motion(stack: SliceStack) -> tuple[float, float]:
-    """Row and column in the centre of what changes; the middle if nothing changes."""
-    change = np.zeros(stack.shape[2:])
-    for number in range(stack.n_slices):  # one at a time, to spare memory
-        change += stack.data[:, number].astype(np.float64).std(axis=0)
+def centre_of_motion(data: NDArray[np.generic]) -> tuple[float, float]:
+    """Row and column in the centre of what changes; the middle if nothing changes.
+
+    ``data`` has the shape ``(frames, slices, height, width)``.
+    """
+    change: NDArray[np.float64] = np.zeros(data.shape[2:])
+    for number in range(data.shape[1]):  # one at a time, to spare memory
+        change += data[:, number].astype(np.float64).std(axis=0)
     # Noise is everywhere and would draw the centre to the middle of the image.
     change[change < np.percentile(change, 95)] = 0
     if not change.any():
@@ -176,7 +186,7 @@ def _centre_of_motion(stack: SliceStack) -> tuple[float, float]:
     return float(change.sum(axis=1) @ rows / total), float(change.sum(axis=0) @ columns / total)
 
 
-def _around(centre: float, count: int, size: int) -> slice:
+def around(centre: float, count: int, size: int) -> slice:
     """``count`` pixels about a place; fewer if the image has fewer."""
     count = max(1, min(count, size))
     first = min(max(round(centre - (count - 1) / 2), 0), size - count)
