@@ -127,6 +127,7 @@ NOT_PUBLIC = {
     "calid.evaluation.protocol": "figures draw the rows that a protocol finds",
     "calid.geometry.affine": "an affine is checked as that of a file that is read",
     "calid.html": "pages are made of templates in one way",
+    "calid.inference.machine": "stages name the processor as costs do",
     "calid.inference.memory": "growth compares the estimate of memory with what is taken",
     "calid.io.atomic": "files appear complete or not at all",
     "calid.io.find": "a cohort searches folders as evaluate and train do",
