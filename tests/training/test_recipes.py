@@ -76,6 +76,12 @@ def test_a_preset_is_one_command(
     assert (model.transport is None) == (preset == "paper")
     stages = ["posterior", "transport"][: 1 if preset == "paper" else 2]
     assert ("too few films" in said) == (preset == "default")
+    # New weights end with the comparison with those of the package.
+    assert ("hidden slices of 1 held-out stacks" in said) == (preset == "default")
+    if preset == "default":
+        lines = {line.split()[0]: line.split()[1:] for line in caught.out.splitlines() if line}
+        psnr = {name: float(lines[name][0]) for name in ("linear", "before", "after")}
+        assert psnr["before"] > psnr["after"], "two steps teach nothing"
     for stage in stages:
         lines = (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()
         assert [json.loads(x)["step"] for x in lines] == [1, 2, 2]

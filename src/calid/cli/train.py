@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
 import tyro
@@ -37,6 +39,9 @@ FORMER = {
     "baseline": "calid train regression, or calid train diffusion-autoencoder",
 }
 """Commands of earlier versions, and what to use in their place."""
+
+CHECKED = 10
+"""Most held-out stacks that new weights are compared on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +323,58 @@ class TrainDefault(_TupleTraining):
     def later_steps(self) -> tuple[int, int]:
         """As the options say."""
         return self.transport_steps, self.film_steps
+
+    def run(self) -> None:
+        """Train, then compare with the weights of the package on held-out stacks."""
+        from calid.training.parallel import process_rank
+
+        super().run()
+        if process_rank() == 0:
+            for line in self.checked():
+                say(line)
+
+    def checked(self) -> list[str]:
+        """How both weights do on slices of held-out stacks that are hidden; a line each."""
+        from calid.data.bank import window_units
+        from calid.errors import CalidError
+        from calid.evaluation.methods import averaged
+        from calid.evaluation.selfcheck import OURS, SelfCheck, self_check
+        from calid.inference.model import Model, load_model
+        from calid.inference.options import Answer
+        from calid.models.store import load_autoencoder, load_interpolator
+        from calid.stack import SliceStack
+        from calid.training.recipes import NETWORKS
+        from calid.weights import weights_path
+
+        held_out = self.films(NETWORKS[self.network].training)[1]
+        first = {film.subject: film for film in reversed(held_out)}
+        stacks = []
+        for film in list(first.values())[:CHECKED]:
+            gap = (film.positions[-1] - film.positions[0]) / max(len(film.positions) - 1, 1)
+            images = window_units(film.frames[:1]).numpy()
+            stacks.append(SliceStack.of_array(images, (gap, *film.spacing)))
+        found: dict[str, list[SelfCheck]] = {}
+        released = load_model(device=self.device)
+        trained = Model(
+            load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(released.device),
+            load_interpolator(self.out / "default.safetensors", "default").to(released.device),
+            "default",
+            runtime=released.runtime,
+        )
+        for name, model in (("before", released), ("after", trained)):
+            for stack in stacks:
+                with suppress(CalidError):  # too small or too plain, before and after
+                    check = self_check(stack, averaged(model, Answer()))
+                    found.setdefault(name, []).append(check)
+        if not found:
+            return ["No held-out stack has slices to hide: the new weights are not checked."]
+        before, after = found["before"], found["after"]
+        rows = [("linear", "linear", before), ("before", OURS, before), ("after", OURS, after)]
+        lines = [f"hidden slices of {len(after)} held-out stacks:    PSNR     SSIM"]
+        for label, answer, checks in rows:
+            psnr, ssim = (fmean(c.mean(answer, m) for c in checks) for m in ("psnr", "ssim"))
+            lines.append(f"{label:<38}{psnr:>8.2f}{ssim:>9.3f}")
+        return lines
 
 
 @dataclass(frozen=True, kw_only=True)
