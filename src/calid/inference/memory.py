@@ -21,14 +21,14 @@ AT_ONCE = 8
 IMAGES_AT_ONCE = 2
 """Most images that are encoded or decoded together: features of more leave a CPU's cache."""
 
-LIBRARIES = 500e6
+LIBRARIES = 480e6
 """Bytes of the interpreter, its libraries and the networks' parameters."""
 
-NETWORKS = 500.0
-"""Bytes per pixel of an image in a network."""
+AUTOENCODER = 500.0
+"""Bytes per pixel of an image that is encoded or decoded."""
 
-REGISTERING = 250.0
-"""Bytes per pixel of a target while it is registered."""
+TARGET = 250.0
+"""Bytes per pixel of a target while it is registered; in the U-Nets it takes less."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Demand:
         """Bytes on the networks' device with this many images together."""
         registered = self.frames * min(self.targets, max(1, at_once // self.frames))
         answers = 12.0 * self.samples * registered
-        return self.pixels * (NETWORKS * at_once + REGISTERING * registered + answers)
+        return self.pixels * (AUTOENCODER * IMAGES_AT_ONCE + TARGET * registered + answers)
 
     def total(self, at_once: int = AT_ONCE) -> float:
         """Bytes of the whole process with the networks on the CPU."""
