@@ -82,6 +82,7 @@ def main() -> None:
         evaluate(Path("phantoms"), "cost-heart", "--protocol", "cost", notice=False)
     if "cost-film" in only:
         evaluate(Path("phantoms"), "cost-film", "--protocol", "cost-film", notice=False)
+        put(ROOT / "docs/how-to/cohort.md", "cohort", cohort_cost())
     if "papers" in only:
         papers(folders)
 
@@ -95,7 +96,6 @@ def papers(folders: list[Path]) -> None:
     put(card, "segmentation", noted(segmentation(folders)))
     put(BASELINES / "README.md", "weights", weights(BASELINES))
     put(ROOT / "README.md", "demo", demo())
-    put(ROOT / "docs/how-to/cohort.md", "cohort", cohort_cost())
 
 
 KEPT = ("--predictions", str(ROOT / "runs" / "predictions"))
