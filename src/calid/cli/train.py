@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -177,7 +178,11 @@ class _TupleTraining(_RecipeTraining):
     """Passes over the data when tuples are made; 0 for the recipe's."""
 
     def run(self) -> None:
-        """Train the network and then what builds on it, if any; leave OUT/NAME.safetensors."""
+        """Leave OUT/NAME.safetensors."""
+        self.learn()
+
+    def learn(self) -> list[TrainingFilm]:
+        """Train the network and then what builds on it, if any; the held-out films."""
         from calid.baselines.learned import Baseline, new_baseline
         from calid.models.interpolator import InterpolatorConfig, LatentInterpolator
         from calid.models.store import load_state, load_tensors
@@ -203,7 +208,7 @@ class _TupleTraining(_RecipeTraining):
             task = interpolator_task(model, *tuples, weights, self.batch(first), first.seed, device)
             self.follow(task, first, folder, device, self.steps)
             if not isinstance(model, LatentInterpolator):
-                return
+                return cache.held_out
             if second is not None:
                 # What follows starts from the averaged weights, not from those of the last step.
                 load_state(model, load_tensors(weights, "interpolator")[0], weights)
@@ -222,10 +227,11 @@ class _TupleTraining(_RecipeTraining):
                         CalidWarning,
                         stacklevel=2,
                     )
-                    return
+                    return cache.held_out
                 batch, seed = self.batch(third), third.seed
                 task = film_task(model.eval(), films, held_out, weights, batch, seed, device)
                 self.follow(task, third, self.out / "films", device, self.later_steps()[1])
+        return cache.held_out
 
     def later_steps(self) -> tuple[int, int]:
         """Of the transport, 0 for as many as `steps`; of the mixing, 0 for the recipe's."""
@@ -328,12 +334,12 @@ class TrainDefault(_TupleTraining):
         """Train, then compare with the weights of the package on held-out stacks."""
         from calid.training.parallel import process_rank
 
-        super().run()
+        held_out = self.learn()
         if process_rank() == 0:
-            for line in self.checked():
+            for line in self.checked(held_out):
                 say(line)
 
-    def checked(self) -> list[str]:
+    def checked(self, held_out: Sequence[TrainingFilm]) -> list[str]:
         """How both weights do on slices of held-out stacks that are hidden; a line each."""
         from calid.data.bank import window_units
         from calid.errors import CalidError
@@ -341,12 +347,11 @@ class TrainDefault(_TupleTraining):
         from calid.evaluation.selfcheck import OURS, SelfCheck, self_check
         from calid.inference.model import Model, load_model
         from calid.inference.options import Answer
+        from calid.models.layers import channels_last
         from calid.models.store import load_autoencoder, load_interpolator
         from calid.stack import SliceStack
-        from calid.training.recipes import NETWORKS
         from calid.weights import weights_path
 
-        held_out = self.films(NETWORKS[self.network].training)[1]
         first = {film.subject: film for film in reversed(held_out)}
         stacks = []
         for film in list(first.values())[:CHECKED]:
@@ -356,11 +361,13 @@ class TrainDefault(_TupleTraining):
         found: dict[str, list[SelfCheck]] = {}
         released = load_model(device=self.device)
         trained = Model(
-            load_autoencoder(self.autoencoder or weights_path("autoencoder")).to(released.device),
-            load_interpolator(self.out / "default.safetensors", "default").to(released.device),
+            channels_last(load_autoencoder(self.autoencoder or weights_path("autoencoder"))),
+            channels_last(load_interpolator(self.out / "default.safetensors", "default")),
             "default",
             runtime=released.runtime,
         )
+        trained.autoencoder.to(released.device)
+        trained.interpolator.to(released.device)
         for name, model in (("before", released), ("after", trained)):
             for stack in stacks:
                 with suppress(CalidError):  # too small or too plain, before and after
