@@ -98,8 +98,9 @@ def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     """
     clock = _find_clock(planes)
     usual = _usual(len(plane.images) for plane in planes)
-    alike = [p.images for p in planes if len(p.images) == usual and clock.reading is _TRIGGER]
-    most = [_timing(images) for images in alike]
+    uneven = any(len(plane.images) != usual for plane in planes)
+    timed = planes if uneven and clock.reading is _TRIGGER else ()
+    most = [_timing(plane.images) for plane in timed if len(plane.images) == usual]
     normal = planes[0].images[0].axes[:, 2]
     slices: list[tuple[float, list[Image]]] = []
     shares: dict[int, NDArray[np.float64]] = {}
