@@ -2,8 +2,8 @@
 
     python benchmarks/curves.py RUN OUT
 
-RUN is the folder of `calid train default` or `paper`. OUT becomes a folder with ``table.md``, a
-table for each training of the run, and ``training.png``.
+RUN is the OUT folder of `calid train default`, `paper` or a baseline. OUT becomes a folder with
+``table.md``, a table for each training of the run, and ``training.png``.
 """
 
 from __future__ import annotations

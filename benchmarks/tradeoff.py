@@ -5,9 +5,8 @@
 Hidden slices of the stacks below DATA, which need manual labels, are reconstructed with the dial,
 the steps of the transport, and the number of samples that are averaged varied one at a time; all
 other methods are points beside these lines. No setting is best in all of PSNR, Dice and sharpness:
-the line says what one costs in terms of the other. What counts as detail is chosen here: the
-default position has all of it, and "one straight line" is the dial that does not tell detail from
-structure.
+the line says what one costs in terms of the other. What counts as detail is chosen here, by the
+line "detail, pixels"; "one straight line" is a dial that does not tell detail from structure.
 OUT becomes a folder with ``table.md``, ``summary.json`` and ``tradeoff.png``.
 """
 
@@ -24,6 +23,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from rich.progress import Progress
+from scipy.ndimage import gaussian_filter
 
 from calid import Answer, Method, Model, load_segmenter
 from calid.data.bank import find_stacks, subject_of
@@ -35,7 +35,7 @@ from calid.evaluation.tables import by_subject, markdown_table
 from calid.report.figures import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
-STRAIGHT = "one straight line"
+STRAIGHT, DETAIL = "one straight line", "detail, pixels"
 LINES: dict[str, dict[float, Answer | str]] = {
     "dial": {
         0: "calid-mean",
@@ -45,6 +45,7 @@ LINES: dict[str, dict[float, Answer | str]] = {
         1: "calid-crisp",
     },
     STRAIGHT: {0: "calid-mean", 0.5: Answer(dial=0.5), 0.75: Answer(dial=0.75), 1: "calid-crisp"},
+    DETAIL: {d: Answer(dial=1) for d in (1, 1.5, 1.75, 2, 2.25, 3)},
     "steps at dial 1": {
         **{n: Answer(dial=1, steps=n) for n in (1, 2, 3)},
         6: "calid-crisp",
@@ -104,7 +105,11 @@ def settings(roster: Roster) -> list[Contender]:
         replace(
             known,
             name=named(line, value),
-            method=straight(model, value) if line == STRAIGHT else averaged(model, answer),
+            method=(
+                between_ends(model, line, value)
+                if line in (STRAIGHT, DETAIL)
+                else averaged(model, answer)
+            ),
             film=None,
             identity=f"{named(line, value)} {known.identity}",
         )
@@ -114,13 +119,18 @@ def settings(roster: Roster) -> list[Contender]:
     ]
 
 
-def straight(model: Model, dial: float) -> Method:
-    """A dial that does not tell detail from structure: the line between its ends, in pixels."""
+def between_ends(model: Model, line: str, value: float) -> Method:
+    """The mean and a part of what the crisp answer adds to it: a share of all, or the detail."""
     ends = [averaged(model, Answer(dial=end)) for end in (0, 1)]
 
     def method(*asked: Any) -> NDArray[np.float32]:
         mean, crisp = (end(*asked) for end in ends)
-        return mean + np.float32(dial) * (crisp - mean)
+        added = crisp - mean
+        if line == STRAIGHT:
+            return mean + np.float32(value) * added
+        structure: NDArray[np.float32]
+        structure = gaussian_filter(added, (0, value, value), mode="nearest")
+        return crisp - structure
 
     return method
 
@@ -180,7 +190,7 @@ def draw(points: Points, path: Path) -> None:
     }
     apart = {n: f for n, f in points.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
-        for side, (line, values) in zip((5, -10, 5, -10), lines.items(), strict=True):
+        for side, (line, values) in zip((5, -10, 5, -10, -10), lines.items(), strict=True):
             x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))
             axis.plot(x, y, "o-", markersize=4, label=line)
             for value, *place in zip(values, x, y, strict=True):

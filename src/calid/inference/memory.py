@@ -19,7 +19,7 @@ AT_ONCE = 8
 """Most latents that go through a network together. More are not faster, but take more memory."""
 
 IMAGES_AT_ONCE = 2
-"""Most images that are encoded or decoded together: features of more leave a CPU's cache."""
+"""Most images that are encoded or decoded together, likewise."""
 
 LIBRARIES = 480e6
 """Bytes of the interpreter, its libraries and the networks' parameters."""
