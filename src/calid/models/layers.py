@@ -106,7 +106,7 @@ class ResidualBlock(nn.Module):
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if self.modulation is not None:
             scale, shift = self.modulation(embedding)[..., None, None].chunk(2, 1)
-            h = h * (1 + scale) + shift
+            h = torch.addcmul(shift, h, 1 + scale)
         out: Tensor = x + self.conv2(F.silu(h))
         return out
 
