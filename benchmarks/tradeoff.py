@@ -5,8 +5,9 @@
 Hidden slices of the stacks below DATA, which need manual labels, are reconstructed with the dial,
 the steps of the transport, and the number of samples that are averaged varied one at a time; all
 other methods are points beside these lines. No setting is best in all of PSNR, Dice and sharpness:
-the line says what one costs in terms of the other. What counts as detail is chosen here, by the
-line "detail, pixels"; "one straight line" is a dial that does not tell detail from structure.
+the line says what one costs in terms of the other. What counts as detail and how much of it and of
+structure is added is chosen here, by the lines "detail, pixels", "gain of detail" and "gain of
+structure"; "one straight line" is a dial that does not tell detail from structure.
 OUT becomes a folder with ``table.md``, ``summary.json`` and ``tradeoff.png``.
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +35,33 @@ from calid.evaluation.hidden_slices import hidden_slices
 from calid.evaluation.methods import Roster, averaged, record
 from calid.evaluation.protocol import Contender, Protocol, evaluate
 from calid.evaluation.tables import by_subject, markdown_table
+from calid.models.interpolator import DEFAULT
 from calid.report.figures import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
-STRAIGHT, DETAIL = "one straight line", "detail, pixels"
-LINES: dict[str, dict[float, Answer | str]] = {
+SCALE, (AT_DEFAULT, _), AT_CRISP = DEFAULT.detail, DEFAULT.default_gains, DEFAULT.crisp_gains
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The mean, and detail and structure of what the transport adds to it."""
+
+    detail: float  # standard deviation in pixels of the Gaussian that divides them
+    gains: tuple[float, float]
+
+
+LINES: dict[str, dict[float, Answer | Mix | str]] = {
     "dial": {
         0: "calid-mean",
         **{d: Answer(dial=d) for d in (0.25, 0.5)},
         0.75: "calid",
-        0.85: Answer(dial=0.85),
+        0.875: Answer(dial=0.875),
         1: "calid-crisp",
     },
-    STRAIGHT: {0: "calid-mean", 0.5: Answer(dial=0.5), 0.75: Answer(dial=0.75), 1: "calid-crisp"},
-    DETAIL: {d: Answer(dial=1) for d in (1, 1.5, 1.75, 2, 2.25, 3)},
+    "one straight line": {0: "calid-mean", **{a: Mix(SCALE, (a, a)) for a in (0.5, 0.75, 1)}},
+    "detail, pixels": {s: Mix(s, (AT_DEFAULT, 0)) for s in (1, 1.5, 2, 3)},
+    "gain of detail": {a: Mix(SCALE, (a, 0)) for a in (0.9, 1, 1.12, 1.3)},
+    "gain of structure": {b: Mix(SCALE, (AT_CRISP[0], b)) for b in (0, 0.25, 0.5, 0.75, 1)},
     "steps at dial 1": {
         **{n: Answer(dial=1, steps=n) for n in (1, 2, 3)},
         6: "calid-crisp",
@@ -100,39 +116,46 @@ def main() -> None:
 def settings(roster: Roster) -> list[Contender]:
     """Contenders for what no method of the benchmark has."""
     model = roster.load("default")
+    mixed = mixer(model)
     (known,) = roster.contenders(["calid-mean"])
     return [
         replace(
             known,
             name=named(line, value),
-            method=(
-                between_ends(model, line, value)
-                if line in (STRAIGHT, DETAIL)
-                else averaged(model, answer)
-            ),
+            method=mixed(wanted) if isinstance(wanted, Mix) else averaged(model, wanted),
             film=None,
-            identity=f"{named(line, value)} {known.identity}",
+            identity=f"{named(line, value)} {wanted} {known.identity}",
         )
         for line, values in LINES.items()
-        for value, answer in values.items()
-        if isinstance(answer, Answer)
+        for value, wanted in values.items()
+        if not isinstance(wanted, str)
     ]
 
 
-def between_ends(model: Model, line: str, value: float) -> Method:
-    """The mean and a part of what the crisp answer adds to it: a share of all, or the detail."""
-    ends = [averaged(model, Answer(dial=end)) for end in (0, 1)]
+def mixer(model: Model) -> Callable[[Mix], Method]:
+    """Methods that share the mean and the transport's end of the case that was last asked for."""
+    whole = replace(model.interpolator.config, crisp_gains=(1.0, 1.0))
+    plain = copy(model)
+    plain.interpolator = copy(model.interpolator)
+    plain.interpolator.config = whole
+    ends = [averaged(model, Answer(dial=0)), averaged(plain, Answer(dial=1))]
+    last: dict[int, tuple[Any, list[NDArray[np.float32]]]] = {}
 
-    def method(*asked: Any) -> NDArray[np.float32]:
-        mean, crisp = (end(*asked) for end in ends)
-        added = crisp - mean
-        if line == STRAIGHT:
-            return mean + np.float32(value) * added
-        structure: NDArray[np.float32]
-        structure = gaussian_filter(added, (0, value, value), mode="nearest")
-        return crisp - structure
+    def mixed(mix: Mix) -> Method:
+        def method(*asked: Any) -> NDArray[np.float32]:
+            if id(asked[0]) not in last:
+                last.clear()
+                # The case is kept as well, so that no other gets its identity.
+                last[id(asked[0])] = asked[0], [end(*asked) for end in ends]
+            mean, end = last[id(asked[0])][1]
+            added = end - mean
+            structure = gaussian_filter(added, (0, mix.detail, mix.detail), mode="nearest")
+            alpha, beta = map(np.float32, mix.gains)
+            return np.asarray(mean + alpha * (added - structure) + beta * structure)
 
-    return method
+        return method
+
+    return mixed
 
 
 def named(line: str, value: float) -> str:
@@ -190,7 +213,7 @@ def draw(points: Points, path: Path) -> None:
     }
     apart = {n: f for n, f in points.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
-        for side, (line, values) in zip((5, -10, 5, -10, -10), lines.items(), strict=True):
+        for side, (line, values) in zip((5, -10, 5, -10, 5, -10, 5), lines.items(), strict=True):
             x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))
             axis.plot(x, y, "o-", markersize=4, label=line)
             for value, *place in zip(values, x, y, strict=True):

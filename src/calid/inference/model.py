@@ -387,8 +387,8 @@ def dialled(deviation: Tensor, dial: float, config: InterpolatorConfig) -> Tenso
 
     ``G`` is a Gaussian mean over `InterpolatorConfig.detail` pixels. Detail ``d - G d`` makes an
     answer crisp at the cost of little error, structure ``G d`` costs more error than it makes it
-    crisp. So the dial brings detail first: ``alpha`` rises from 0 to 1 up to the default position,
-    ``beta`` from there on.
+    crisp. So the dial brings detail first: from 0 both gains go straight to `default_gains` at the
+    default position, and from there to `crisp_gains` at 1.
 
     Parameters
     ----------
@@ -397,8 +397,9 @@ def dialled(deviation: Tensor, dial: float, config: InterpolatorConfig) -> Tenso
     dial
         In ``(0, 1]``.
     """
-    alpha = min(1.0, dial / config.dial)
-    beta = max(0.0, dial - config.dial) / max(1.0 - config.dial, 1e-6)
+    places = (0.0, config.dial, 1.0)
+    gains = zip(config.default_gains, config.crisp_gains, strict=True)
+    alpha, beta = (float(np.interp(dial, places, (0.0, *ends))) for ends in gains)
     structure = gaussian_mean(deviation, config.detail)
     return alpha * (deviation - structure) + beta * structure
 

@@ -80,11 +80,16 @@ class InterpolatorConfig:
         ``a`` of the transport's start ``z_0 = mu + a (b - mu)``, and ``s`` of the noise ``s g eps``
         that is added to it in training alone.
     dial
-        Position between the mean, 0, and the end of the transport, 1, that users get unless they
-        ask for another. All of the transport's detail is there, and none of its structure.
+        Position between the mean, 0, and the crisp answer, 1, that users get unless they ask for
+        another.
     detail
-        Standard deviation in pixels of the Gaussian that divides detail from structure: half a
-        pixel of a latent. Chosen on the validation set by ``benchmarks/tradeoff.py``.
+        Standard deviation in pixels of the Gaussian that divides the detail of what the transport
+        adds from its structure.
+    default_gains, crisp_gains
+        Of detail and of structure, at the default position and at 1: the transport's detail is too
+        weak, its structure is error in part. These and `detail` were chosen on the validation set
+        by ``benchmarks/tradeoff.py``: least error at sharpness 0.6, and the sharpest answer whose
+        SSIM is not below registration's.
     transport_steps, sampler_steps
         Of the solver, for the transport and for a posterior sample; chosen on the validation set
         where more steps hardly change error and sharpness.
@@ -100,7 +105,9 @@ class InterpolatorConfig:
     approach: float = 0.7
     start_noise: float = 0.1
     dial: float = 0.75
-    detail: float = 2.0
+    detail: float = 1.5
+    default_gains: tuple[float, float] = (1.12, 0.0)
+    crisp_gains: tuple[float, float] = (1.3, 0.75)
     transport_steps: int = 6
     sampler_steps: int = 12
 
