@@ -36,8 +36,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def verbs(union: object, before: str = "") -> Iterator[tuple[str, type]]:
     """Names as typed (``train autoencoder``) and their dataclasses; groups come before members."""
     for choice in typing.get_args(union):
-        cls, *marks = typing.get_args(choice)
-        name = f"{before}{next(m.name for m in marks if hasattr(m, 'name'))}"
+        # A verb is called as its class is, unless it is marked with another name.
+        cls, *marks = typing.get_args(choice) or (choice,)
+        name = before + next((m.name for m in marks if hasattr(m, "name")), cls.__name__.lower())
         yield name, cls
         for hint in typing.get_type_hints(cls, include_extras=True).values():
             if _is_choice_of_verbs(hint):

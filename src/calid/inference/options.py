@@ -26,9 +26,9 @@ class Answer:
     Parameters
     ----------
     dial
-        From 0, the conditional mean, to 1, the end of the transport: its detail comes first, then
-        its structure (`calid.inference.model.dialled`). None for the position that the weights
-        come with, where all of the detail is there.
+        From 0, the conditional mean, to 1, the crisp answer: the transport's detail comes first,
+        then its structure (`calid.inference.model.dialled`). None for the position that the weights
+        come with.
     samples
         Draw this many posterior samples and average them, instead of the answer at the dial;
         0 for that answer. The paper's preset only samples.
