@@ -239,7 +239,7 @@ def cohort_cost() -> str:
         f"and {film['peak_mb'] / 1000:.1f} GB on {machine['cores']} cores of "
         f"{machine['processor']} ([table](../results/cost-film/table.md)).\n"
         f"{COHORT:,} films, the size of UK Biobank's imaging study, are {hours:,.0f} core-hours "
-        f"at that pace:\n{hours / COHORT_CORES / 24:.1f} days on {COHORT_CORES:,} such cores.\n"
+        f"at that pace:\n{hours / COHORT_CORES:.1f} hours on {COHORT_CORES:,} such cores.\n"
     )
 
 
