@@ -16,7 +16,7 @@ PICTURES = {
     "calibration.png": "How often the samples' intervals hold; their spread and the error of their "
     "average, one dot a slice, one colour a subject.",
     "examples-*.png": "A hidden slice, and what each method made of it.",
-    "along-z.png": "How crisp slices are from one acquired slice to the next; the band is 0.85-1.1.",
+    "along-z.png": "How crisp slices are between two acquired ones; the band is 0.85-1.1.",
     "long-axis.png": "A long-axis cut through one heart, all slices acquired or generated.",
     "m-mode-*.png": "The middle row of a hidden slice against time, through two beats.",
     "beat-*.png": "The lowest, middle and highest hidden slice of a subject through one beat.",
