@@ -75,6 +75,9 @@ LINES: dict[str, dict[float, Answer | Mix | str]] = {
     },
 }
 """Lines to the settings along them, or to methods of the benchmark that have just these."""
+
+NUMBERED = ("dial", "samples averaged")
+"""The other lines lie close together."""
 AXES = {"psnr": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
 
 
@@ -213,11 +216,12 @@ def draw(points: Points, path: Path) -> None:
     }
     apart = {n: f for n, f in points.items() if not any(f in v.values() for v in lines.values())}
     for axis, (metric, label) in zip(axes, AXES.items(), strict=True):
-        for side, (line, values) in zip((5, -10, 5, -10, 5, -10, 5), lines.items(), strict=True):
+        for line, values in lines.items():
             x, y = ([f[name] for f in values.values()] for name in ("sharpness", metric))
             axis.plot(x, y, "o-", markersize=4, label=line)
-            for value, *place in zip(values, x, y, strict=True):
-                note(axis, f"{value:g}", place, (2, side))
+            if line in NUMBERED:
+                for value, *place in zip(values, x, y, strict=True):
+                    note(axis, f"{value:g}", place, (2, -10 if line == "dial" else 5))
         for name, figures in apart.items():
             place = [figures["sharpness"], figures[metric]]
             axis.plot(*place, "kx", markersize=5)

@@ -124,6 +124,7 @@ OPTIONAL = {
 NOT_PUBLIC = {
     "calid.cli.main": "what is killed at random is forked from a process that has it loaded",
     "calid.evaluation.cost": "growth measures the peak of memory as the protocol does",
+    "calid.evaluation.hidden_slices": "crispness is measured in the square of the evaluation",
     "calid.evaluation.protocol": "figures draw the rows that a protocol finds",
     "calid.geometry.affine": "an affine is checked as that of a file that is read",
     "calid.html": "pages are made of templates in one way",
@@ -132,6 +133,7 @@ NOT_PUBLIC = {
     "calid.io.atomic": "files appear complete or not at all",
     "calid.io.find": "a cohort searches folders as evaluate and train do",
     "calid.io.sidecar": "records have one form, and files are told apart by one hash",
+    "calid.models.interpolator": "the trade-off is drawn around the dial that is shipped",
     "calid.training.recipes": "curves are drawn against the recipe's tuples",
     "calid.training.setup": "as calid.cli.main",
     "calid.words": "numbers are written in words in one way",
