@@ -6,7 +6,7 @@ DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `ca
 the weights in the package and those of the learned baselines in ``benchmarks/baselines``; the
 text between a pair of markers is replaced, nothing else is touched. ``--publish`` also evaluates
 ``acdc/test``, which is done once per released model. Parts are ``slices``, ``coarse``,
-``tradeoff``, ``films``, ``dense``, ``cost``, ``cost-film`` and ``papers``; without
+``tradeoff``, ``along-z``, ``films``, ``dense``, ``cost``, ``cost-film`` and ``papers``; without
 ``--only`` all are made.
 """
 
@@ -45,7 +45,7 @@ NOTICE = (
 """Stands beside every table and picture of ACDC's people."""
 
 
-PARTS = ("slices", "coarse", "tradeoff", "films", "dense", "cost", "cost-film", "papers")
+PARTS = ("slices", "coarse", "tradeoff", "along-z", "films", "dense", "cost", "cost-film", "papers")
 
 
 def main() -> None:
@@ -72,6 +72,10 @@ def main() -> None:
         out = str(RESULTS / "tradeoff")
         script("tradeoff.py", "--baselines", str(BASELINES), str(folders[0]), out)
         mark(RESULTS / "tradeoff" / "table.md")
+    if "along-z" in only:
+        out = str(RESULTS / "along-z")
+        script("along_z.py", str(folders[0]), out, "--max-subjects", "4")  # a minute each
+        mark(RESULTS / "along-z" / "table.md")
     if "films" in only:
         methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
         given = ("--protocol", "film", "--methods", methods, *KEPT)
