@@ -17,14 +17,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import zoom
 
 from calid import Method, read_stack
 from calid.data.bank import find_stacks, subject_of
 from calid.data.intensity import IntensityWindow
 from calid.evaluation.hidden_slices import region
 from calid.evaluation.methods import Roster
+from calid.evaluation.metrics import sharpness
 from calid.evaluation.protocol import Case
 from calid.evaluation.tables import markdown_table
 from calid.report.figures import LIGHT, save_figure, sheet
@@ -87,16 +89,13 @@ def read(path: Path) -> Case | None:
 
 def profile(case: Case, answer: NDArray[np.float32]) -> NDArray[np.float64]:
     """Energy of every place in a gap over that of the acquired slices around it, all gaps' mean."""
-    acquired, generated = energy(case.images[0]), energy(answer)
+    unit = torch.from_numpy(np.clip(case.images[0, :1], 0, 1))
+    acquired, generated = (
+        sharpness(shown, unit.expand_as(shown)).double().numpy()
+        for shown in (torch.from_numpy(np.clip(x, 0, 1)) for x in (case.images[0], answer))
+    )
     expected = np.interp(case.targets, case.positions, acquired)
     return np.asarray((generated / expected).reshape(-1, len(PLACES)).mean(0))
-
-
-def energy(images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of the high frequencies of every image ``(images, height, width)``."""
-    shown = np.clip(images, 0, 1).astype(np.float64)
-    fine = shown - gaussian_filter(shown, (0, 1.5, 1.5))
-    return np.asarray(np.square(fine[:, 5:-5, 5:-5]).mean((1, 2)))
 
 
 def by_subject(cases: list[Case], rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
