@@ -6,8 +6,8 @@ Hidden slices of the stacks below DATA, which need manual labels, are reconstruc
 the steps of the transport, and the number of samples that are averaged varied one at a time; all
 other methods are points beside these lines. No setting is best in all of PSNR, Dice and sharpness:
 the line says what one costs in terms of the other. What counts as detail and how much of it and of
-structure is added is chosen here, by the lines "detail, pixels", "gain of detail" and "gain of
-structure"; "one straight line" is a dial that does not tell detail from structure.
+structure is added is chosen here, by the lines "detail, pixels", "gain of detail" and "gain
+of structure"; "one straight line" is a dial that does not tell detail from structure.
 OUT becomes a folder with ``table.md``, ``summary.json`` and ``tradeoff.png``.
 """
 
@@ -39,13 +39,15 @@ from calid.models.interpolator import DEFAULT
 from calid.report.figures import LIGHT, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
-SCALE, (AT_DEFAULT, _), AT_CRISP = DEFAULT.detail, DEFAULT.default_gains, DEFAULT.crisp_gains
+PLACE, SCALE = DEFAULT.dial, DEFAULT.detail
+(AT_DEFAULT, _), AT_CRISP = DEFAULT.default_gains, DEFAULT.crisp_gains
 
 
 @dataclass(frozen=True)
 class Mix:
     """The mean, and detail and structure of what the transport adds to it."""
 
+    dial: float  # the default position or 1: the gate's power
     detail: float  # standard deviation in pixels of the Gaussian that divides them
     gains: tuple[float, float]
 
@@ -58,10 +60,16 @@ LINES: dict[str, dict[float, Answer | Mix | str]] = {
         0.875: Answer(dial=0.875),
         1: "calid-crisp",
     },
-    "one straight line": {0: "calid-mean", **{a: Mix(SCALE, (a, a)) for a in (0.5, 0.75, 1)}},
-    "detail, pixels": {s: Mix(s, (AT_DEFAULT, 0)) for s in (1, 1.5, 2, 3)},
-    "gain of detail": {a: Mix(SCALE, (a, 0)) for a in (0.9, 1, 1.12, 1.3)},
-    "gain of structure": {b: Mix(SCALE, (AT_CRISP[0], b)) for b in (0, 0.25, 0.5, 0.75, 1)},
+    "one straight line": {
+        0: "calid-mean",
+        **{a: Mix(PLACE, SCALE, (a, a)) for a in (0.5, 0.75, 1)},
+    },
+    "detail, pixels": {s: Mix(PLACE, s, (AT_DEFAULT, 0)) for s in (1, 1.5, 2, 3)},
+    "gain of detail": {a: Mix(PLACE, SCALE, (a, 0)) for a in (0.9, 1, 1.12, 1.3)},
+    "gain of detail at dial 1": {a: Mix(1, SCALE, (a, AT_CRISP[1])) for a in (1.1, 1.2, 1.3)},
+    "gain of structure at dial 1": {
+        b: Mix(1, SCALE, (AT_CRISP[0], b)) for b in (0, 0.25, 0.5, 0.75)
+    },
     "steps at dial 1": {
         **{n: Answer(dial=1, steps=n) for n in (1, 2, 3)},
         6: "calid-crisp",
@@ -137,21 +145,21 @@ def settings(roster: Roster) -> list[Contender]:
 
 def mixer(model: Model) -> Callable[[Mix], Method]:
     """Methods that share the mean and the transport's end of the case that was last asked for."""
-    whole = replace(model.interpolator.config, crisp_gains=(1.0, 1.0))
+    whole = replace(model.interpolator.config, default_gains=(1.0, 1.0), crisp_gains=(1.0, 1.0))
     plain = copy(model)
     plain.interpolator = copy(model.interpolator)
     plain.interpolator.config = whole
-    ends = [averaged(model, Answer(dial=0)), averaged(plain, Answer(dial=1))]
-    last: dict[int, tuple[Any, list[NDArray[np.float32]]]] = {}
+    ends = {dial: averaged(plain, Answer(dial=dial)) for dial in (0, PLACE, 1)}
+    last: dict[int, tuple[Any, dict[float, NDArray[np.float32]]]] = {}
 
     def mixed(mix: Mix) -> Method:
         def method(*asked: Any) -> NDArray[np.float32]:
             if id(asked[0]) not in last:
                 last.clear()
                 # The case is kept as well, so that no other gets its identity.
-                last[id(asked[0])] = asked[0], [end(*asked) for end in ends]
-            mean, end = last[id(asked[0])][1]
-            added = end - mean
+                last[id(asked[0])] = asked[0], {at: end(*asked) for at, end in ends.items()}
+            answers = last[id(asked[0])][1]
+            mean, added = answers[0], answers[mix.dial] - answers[0]
             structure = gaussian_filter(added, (0, mix.detail, mix.detail), mode="nearest")
             alpha, beta = map(np.float32, mix.gains)
             return np.asarray(mean + alpha * (added - structure) + beta * structure)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from tiny_model import reconstructed, tiny_model
 
 from calid.data.phantom import HeartPhantom
 from calid.errors import UsageError, WeightsError
-from calid.inference.model import Model, load_model
+from calid.inference.model import Model, dialled, load_model
 from calid.inference.options import Answer
 from calid.models.autoencoder import Autoencoder, AutoencoderConfig
-from calid.models.interpolator import Encoded
+from calid.models.interpolator import Encoded, InterpolatorConfig
+from calid.models.motion import ONE_FRAME, Frames
 from calid.models.store import save_autoencoder
 from calid.runtime import choose_device
 
@@ -61,12 +61,40 @@ def test_the_dial_brings_detail_first_and_then_structure() -> None:
     for one, other in (((mean + detailed) / 2, half), ((detailed + crisp) / 2, most)):
         np.testing.assert_allclose(one[unclipped], other[unclipped], atol=1e-4)
 
-    def coarse(change: np.ndarray) -> float:
-        smooth = gaussian_filter(change[0, 0], 3 * config.detail, mode="nearest")
-        return float(np.abs(smooth).max() / np.abs(change).max())
-
     assert np.abs(steps[0]).max() > 0.003
-    assert coarse(steps[0]) < 0.2 < coarse(steps[-1])
+    flat, gate = torch.full((1, 24, 24), 0.1), torch.full((1, 1, 1), 0.8)
+    fine = 0.1 * (-1) ** torch.arange(24.0).expand(1, 24, 24)
+    for given, comes_first in ((flat, False), (fine, True)):
+        some, all_of_it = (dialled(given, dial, config, gate).abs().mean() for dial in (knee, 1.0))
+        assert all_of_it > 0.03
+        assert bool(some > 0.03) is comes_first
+
+
+def test_where_the_gap_narrows_the_crisp_answer_keeps_more_than_the_default() -> None:
+    config, deviation = InterpolatorConfig(), torch.randn(2, 24, 24)
+    gate = torch.tensor([0.9, 0.3])[:, None, None]
+    kept = [
+        (found[1].norm() / found[0].norm() / (deviation[1].norm() / deviation[0].norm())).item()
+        for found in (dialled(deviation, dial, config, gate) for dial in (config.dial, 1.0))
+    ]
+    assert kept == pytest.approx([1 / 9, 1 / 3], rel=0.1)
+
+
+def test_detail_of_the_crisp_film_moves_slowly_and_that_of_the_default_as_it_is_given() -> None:
+    config, frames = InterpolatorConfig(mixing=(0.04, 0.12)), Frames(20)
+    still = torch.randn(1, 2, 24, 24).expand(20, -1, -1, -1)
+    given = still + torch.randn(20, 2, 24, 24)
+    gate = torch.full((40, 1, 1), 0.8)
+
+    def shown(deviation: torch.Tensor, dial: float, frames: Frames) -> torch.Tensor:
+        return dialled(deviation.flatten(0, 1), dial, config, gate, frames).unflatten(0, (20, 2))
+
+    torch.testing.assert_close(shown(still, 1.0, frames), shown(still, 1.0, ONE_FRAME))
+    alone, together = (shown(given, 1.0, f) for f in (ONE_FRAME, frames))
+    assert together.diff(dim=0).norm() < 0.6 * alone.diff(dim=0).norm()
+    torch.testing.assert_close(together.mean(0), alone.mean(0))
+    default = [shown(given, config.dial, f) for f in (ONE_FRAME, frames)]
+    assert torch.equal(*default)
 
 
 @pytest.mark.parametrize("answer", [MEAN, CRISP, Answer(samples=1, steps=2)])

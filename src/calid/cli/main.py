@@ -73,7 +73,7 @@ class Command:
 
 
 REMOVED = {
-    "--temperature": "Use --dial: 0 is the mean, 1 is as crisp as a real slice.",
+    "--temperature": "Use --dial: 0 is the mean, 1 is about as crisp as a real slice.",
     "--runtime": "Leave it out: torch computes the networks.",
 }
 """Options of calid 0.1, and what to do instead."""

@@ -244,7 +244,8 @@ class Model:
         net = self.interpolator
         assert answer.steps is not None
         neighbours, blend = self._neighbours(film, targets, upper)
-        shown = film.cut(blend).expand(len(noise), -1, -1, -1).clone()
+        centre = film.cut(blend).clone()
+        deviation = centre.new_zeros(len(noise), *centre.shape)
         # tau_1 mixes the frames of a target: it sees all of them at once.
         with self.runtime.autocast():
             known = net.encode(neighbours, film.frames)
@@ -252,27 +253,27 @@ class Model:
             with part as few:
                 around = known.part(few)
                 assert around.mean is not None
-                mean, weight = self.decode(around.mean), around.neighbours.gate[:, 0].square()
+                mean, gate = self.decode(around.mean), around.neighbours.gate[:, 0]
                 # b + g^2 (D(mu) - b): near an acquired slice registered pixels are more accurate
                 # than generated ones.
-                centre = torch.lerp(shown[0, few], mean, weight)
+                centre[few] = torch.lerp(centre[few], mean, gate.square())
+                if answer.dial == 0:
+                    continue
                 for number, one in enumerate(noise):
-                    shown[number, few] = centre
-                    if answer.dial == 0:
-                        continue
                     with self.runtime.autocast():
                         if answer.dial is None:
-                            draw = one.expand(len(weight), -1, -1, -1)
+                            draw = one.expand(len(mean), -1, -1, -1)
                             latents = net.sample(around, draw, answer.steps)
                         else:
                             latents = net.crisp(around, answer.steps)
                     # D(z) - D(mu), in pixels.
-                    deviation = self.decode(latents) - mean
-                    # A sample's deviation is added as it is: the truth varies around pasted pixels
-                    # as it does around the mean.
-                    if answer.dial is not None:
-                        deviation = weight * dialled(deviation, answer.dial, net.config)
-                    shown[number, few] += deviation
+                    deviation[number, few] = self.decode(latents) - mean
+        if answer.dial:
+            gate = known.neighbours.gate[:, 0]
+            deviation = dialled(deviation[0], answer.dial, net.config, gate, film.frames)[None]
+        # A sample's deviation is added as it is: the truth varies around pasted pixels as it does
+        # around the mean.
+        shown = deviation.add_(centre)
         if film.region is None:
             return shown
         return torch.stack([film.region.place(inside, blend) for inside in shown])
@@ -382,26 +383,51 @@ class Model:
         return torch.cat(shown)
 
 
-def dialled(deviation: Tensor, dial: float, config: InterpolatorConfig) -> Tensor:
-    """As much of ``d = D(z) - D(mu)`` as the dial says: ``alpha (d - G d) + beta G d``.
+def dialled(
+    deviation: Tensor,
+    dial: float,
+    config: InterpolatorConfig,
+    gate: Tensor,
+    frames: Frames = ONE_FRAME,
+) -> Tensor:
+    """As much of ``d = D(z) - D(mu)`` as the dial says.
 
-    ``G`` is a Gaussian mean over `InterpolatorConfig.detail` pixels. Detail ``d - G d`` makes an
-    answer crisp at the cost of little error, structure ``G d`` costs more error than it makes it
-    crisp. So the dial brings detail first: from 0 both gains go straight to `default_gains` at the
-    default position, and from there to `crisp_gains` at 1.
+    ``G`` is a Gaussian mean over `InterpolatorConfig.detail` pixels: ``d - G d`` is detail, which
+    makes an answer crisp at the cost of little error, ``G d`` is structure, which costs more. With
+    the gains ``alpha`` and ``beta`` of `InterpolatorConfig` the dial has three places,
+
+    - 0, the mean: nothing;
+    - `InterpolatorConfig.dial`, the default: ``g^2 (alpha (d - G d) + beta G d)``, which gives way
+      to registered pixels as the mean does;
+    - 1, the crisp answer: ``g N_s (alpha (d - G d) + beta G d)``, which is crisp in narrow gaps,
+      too. ``N_s`` averages the frames of a film over the narrowest of `InterpolatorConfig.mixing`
+      (`Frames.nearness`): nothing says how detail that was made up moves, so it moves slowly.
+
+    Between these places the answer follows straight lines.
 
     Parameters
     ----------
     deviation
-        Of the end of the transport from the mean, ``(targets, height, width)``.
+        Of the end of the transport from the mean, ``(frames * targets, height, width)``.
     dial
         In ``(0, 1]``.
+    gate
+        ``g`` of every target, ``(frames * targets, 1, 1)``.
+    frames
+        That the targets run over, frame by frame.
     """
-    places = (0.0, config.dial, 1.0)
-    gains = zip(config.default_gains, config.crisp_gains, strict=True)
-    alpha, beta = (float(np.interp(dial, places, (0.0, *ends))) for ends in gains)
     structure = gaussian_mean(deviation, config.detail)
-    return alpha * (deviation - structure) + beta * structure
+    detail = deviation - structure
+    alpha, beta = config.default_gains
+    default = gate.square() * (alpha * detail + beta * structure)
+    if dial <= config.dial:
+        return dial / config.dial * default
+    alpha, beta = config.crisp_gains
+    crisp = gate * (alpha * detail + beta * structure)
+    if config.mixing and frames.count > 1:
+        near = frames.nearness(min(config.mixing)).to(crisp)
+        crisp = (near @ crisp.flatten(1).view(frames.count, -1)).view_as(crisp)
+    return torch.lerp(default, crisp, (dial - config.dial) / (1 - config.dial))
 
 
 def _gaps(

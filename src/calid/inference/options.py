@@ -187,8 +187,8 @@ class Generation:
     """Wanted through-plane spacing in mm; the nearest that keeps acquired slices in place."""
     dial: float | None = None
     """From 0, the mean, which is nearest to the truth and
-    blurred, to 1, as crisp as a real slice. Without, the
-    position that the weights come with."""
+    blurred, to 1, about as crisp as a real slice. Without,
+    the position that the weights come with."""
     samples: int | None = None
     """Posterior samples to draw and average, instead of the
     answer at the dial. Without: none, or 8 for an

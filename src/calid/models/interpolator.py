@@ -88,8 +88,8 @@ class InterpolatorConfig:
     default_gains, crisp_gains
         Of detail and of structure, at the default position and at 1: the transport's detail is too
         weak, its structure is error in part. These and `detail` were chosen on the validation set
-        by ``benchmarks/tradeoff.py``: least error at sharpness 0.6, and the sharpest answer whose
-        SSIM is not below registration's.
+        by ``benchmarks/tradeoff.py``: least error at sharpness 0.6, and least error at sharpness
+        0.85 as long as SSIM is registration's.
     transport_steps, sampler_steps
         Of the solver, for the transport and for a posterior sample; chosen on the validation set
         where more steps hardly change error and sharpness.
@@ -107,7 +107,7 @@ class InterpolatorConfig:
     dial: float = 0.75
     detail: float = 1.5
     default_gains: tuple[float, float] = (1.12, 0.0)
-    crisp_gains: tuple[float, float] = (1.3, 0.75)
+    crisp_gains: tuple[float, float] = (1.2, 0.5)
     transport_steps: int = 6
     sampler_steps: int = 12
 
