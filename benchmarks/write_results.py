@@ -6,8 +6,8 @@ DATA is a folder with ``acdc/val`` and ``acdc/test``. The tables are made by `ca
 the weights in the package and those of the learned baselines in ``benchmarks/baselines``; the
 text between a pair of markers is replaced, nothing else is touched. ``--publish`` also evaluates
 ``acdc/test``, which is done once per released model. Parts are ``slices``, ``coarse``,
-``tradeoff``, ``along-z``, ``films``, ``dense``, ``cost``, ``cost-film`` and ``papers``; without
-``--only`` all are made.
+``tradeoff``, ``along-z``, ``films``, ``whole-beat``, ``dense``, ``cost``, ``cost-film`` and
+``papers``; without ``--only`` all are made.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ NOTICE = (
 """Stands beside every table and picture of ACDC's people."""
 
 
-PARTS = ("slices", "coarse", "tradeoff", "along-z", "films", "dense", "cost", "cost-film", "papers")
+PARTS = (
+    *("slices", "coarse", "tradeoff", "along-z", "films", "whole-beat", "dense"),
+    *("cost", "cost-film", "papers"),
+)
 
 
 def main() -> None:
@@ -80,6 +83,9 @@ def main() -> None:
         methods = "linear,registration,blend,calid,calid-2d,calid-mean,calid-crisp"
         given = ("--protocol", "film", "--methods", methods, *KEPT)
         evaluate(options.data / "acdc_cine" / "val", "film-acdc_cine-val", *given)
+    if "whole-beat" in only:
+        script("whole_beat.py", str(options.data / "acdc_cine"))
+        mark(RESULTS / "whole-beat.md")
     if "dense" in only:
         dense_truth(options.data / "isotropic")
     if "cost" in only:

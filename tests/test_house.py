@@ -134,6 +134,7 @@ NOT_PUBLIC = {
     "calid.io.find": "a cohort searches folders as evaluate and train do",
     "calid.io.sidecar": "records have one form, and files are told apart by one hash",
     "calid.models.interpolator": "the trade-off is drawn around the dial that is shipped",
+    "calid.models.motion": "what tells whole heartbeats from parts is measured on whole films",
     "calid.training.recipes": "curves are drawn against the recipe's tuples",
     "calid.training.setup": "as calid.cli.main",
     "calid.words": "numbers are written in words in one way",

@@ -22,7 +22,7 @@ from calid.errors import CalidError, CalidWarning, GeometryError, InputError, Us
 from calid.geometry.dense_grid import usual_gap
 from calid.io.dicom_fields import number, text
 from calid.io.dicom_images import DicomReport, Image, LeftOut, Slice, of_series, scan
-from calid.io.dicom_phases import Film, best_takes, film
+from calid.io.dicom_phases import Cine, best_takes, film
 from calid.io.dicom_pixels import read_pixels
 from calid.io.dicom_stack import TOLD, choose, in_words, numbers_of, unshifted
 from calid.io.find import Limits, members
@@ -64,7 +64,7 @@ class Exam:
     report: DicomReport
     max_bytes: int
     error: CalidError | None = None
-    film: Film | None = None
+    film: Cine | None = None
     thickness: float = 0.0
 
     def read(self) -> DicomStack:
@@ -206,7 +206,7 @@ def open_dicom(
 
 def _find(
     images: Sequence[Image], report: DicomReport, path: Path
-) -> tuple[Film | None, CalidError | None]:
+) -> tuple[Cine | None, CalidError | None]:
     """Bring images into slices and frames; why they are no stack, if they are not."""
     report.images = len(images)
     error = _no_stack(images, report, path)
@@ -279,7 +279,7 @@ def _odd_error(odd: Sequence[LeftOut], path: Path) -> GeometryError:
     )
 
 
-def _thickness(cine: Film, given: float | None, notes: list[str]) -> float:
+def _thickness(cine: Cine, given: float | None, notes: list[str]) -> float:
     """Of a slice in mm, and notes where headers do not tell it."""
     if given is not None:
         return given
@@ -301,7 +301,7 @@ def _thickness(cine: Film, given: float | None, notes: list[str]) -> float:
     return middle
 
 
-def _doubts(cine: Film, thickness: float) -> list[str]:
+def _doubts(cine: Cine, thickness: float) -> list[str]:
     """Where headers and the places of slices contradict each other."""
     notes = []
     if len(cine.heights) > 1:

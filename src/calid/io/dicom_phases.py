@@ -31,7 +31,7 @@ from calid.io.dicom_stack import SAME_PLACE, Plane, covers, in_words, numbers_of
 from calid.io.heartbeat import ASSUMED, assumed_step, time_scale
 from calid.words import count
 
-__all__ = ["Film", "best_takes", "film"]
+__all__ = ["Cine", "best_takes", "film"]
 
 Reading = Callable[[Image], float | None]
 
@@ -78,7 +78,7 @@ _CYCLE = _first(
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class Cine:
     """Slices whose frames are in order."""
 
     heights: NDArray[np.float64]  # (slices,), mm along the normal
@@ -89,7 +89,7 @@ class Film:
     shares: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def film(planes: Sequence[Plane], report: DicomReport) -> Film:
+def film(planes: Sequence[Plane], report: DicomReport) -> Cine:
     """Put the images of every slice in order of time, and leave out what does not fit.
 
     Odd are: slices with several images at one time, slices whose images do not lie in one plane,
@@ -140,7 +140,7 @@ def film(planes: Sequence[Plane], report: DicomReport) -> Film:
     report.time_from = clock.name
     # Times that were computed from the cycle do not say how much of it the frames cover.
     cycle = None if clock.ranks else _cycle(chosen)
-    return Film(np.array([height for height, _ in slices]), chosen, times, cycle, shares)
+    return Cine(np.array([height for height, _ in slices]), chosen, times, cycle, shares)
 
 
 def _timing(images: Sequence[Image]) -> Timing:

@@ -21,6 +21,7 @@ __all__ = [
     "ONE_FRAME",
     "Frames",
     "box_means",
+    "closing_step",
     "enlarge",
     "partly_moved",
     "refined_motion",
@@ -40,9 +41,7 @@ DAMPING = 0.1
 BEAT = 0.1
 """Standard deviation of a window in time, as a share of the heartbeat."""
 CLOSING = 1.4
-"""Largest ratio of the step from the last frame to the first to the largest other step, in a film
-of a whole heartbeat. It is smaller in 40 whole films of ACDC, and larger in 31 of them when they
-are cut to half a beat."""
+"""Largest `closing_step` of a film of a whole heartbeat; chosen by ``benchmarks/whole_beat.py``."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,7 @@ class Frames:
 
         A film that ends before the heartbeat does jumps from its last frame to its first.
         """
-        middle = (slice(size // 4, size - size // 4) for size in images.shape[2:])
-        heart = images[:, :, *middle]
-        steps = [
-            float(np.square(after.astype(np.float32) - before).mean())
-            for before, after in zip(heart, np.roll(heart, -1, axis=0), strict=True)
-        ]
-        *others, closing = np.sqrt(steps)
-        return cls(len(images), bool(closing <= CLOSING * max(others, default=closing)))
+        return cls(len(images), closing_step(images) <= CLOSING)
 
     def nearness(self, width: float) -> Tensor:
         """How much every frame counts for every other, ``(count, count)``; rows sum to 1.
@@ -93,6 +85,27 @@ class Frames:
 
 ONE_FRAME = Frames()
 """A single frame."""
+
+
+def closing_step(images: NDArray[np.generic]) -> float:
+    """How far the last frame is from the first, in units of the largest other step of a film.
+
+    A step is the root mean square difference of a frame and the next one in the middle quarter of
+    the images; 1 for a single frame.
+
+    Parameters
+    ----------
+    images
+        ``(frames, slices, height, width)``.
+    """
+    middle = (slice(size // 4, size - size // 4) for size in images.shape[2:])
+    heart = images[:, :, *middle]
+    steps = [
+        float(np.square(after.astype(np.float32) - before).mean())
+        for before, after in zip(heart, np.roll(heart, -1, axis=0), strict=True)
+    ]
+    *others, closing = np.sqrt(steps)
+    return float(closing / max(others)) if max(others, default=0) > 0 else 1.0
 
 
 def warp(x: Tensor, displacement: Tensor) -> Tensor:
