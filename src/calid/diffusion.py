@@ -1,7 +1,7 @@
 """Diffusion without networks: paths, what a denoiser predicts, samplers. Pure functions.
 
 A path goes from data at ``t = 0`` to noise at ``t = 1``: ``x_t = alpha(t) x_0 + sigma(t) noise``.
-Straight paths between two other ends, as the transport's, have an end at either time.
+The transport's path runs the other way: its start at ``t = 0``, data at ``t = 1``.
 
 With the exact denoiser of a Gaussian N(m, s^2) and ``alpha(1) = 0``, `ddim` and `adams_bashforth`
 give its mean at any number of steps. The standard deviation is right to first order in 1/steps with
@@ -73,7 +73,7 @@ def _column(t: Tensor, like: Tensor) -> Tensor:
 
 
 def diffuse(data: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """``x_t``, the data after time ``t``.
+    """``x_t = alpha(t) data + sigma(t) noise``.
 
     Parameters
     ----------
@@ -179,7 +179,9 @@ def ddim(
 def invert(
     predict: Predict, estimate: Estimate, data: Tensor, schedule: Schedule, times: Tensor
 ) -> Tensor:
-    """`ddim` backwards: the noise from which it would make ``data``; one evaluation a step but one.
+    """`ddim` backwards: the noise from which it would make ``data``.
+
+    One evaluation a step, none in the first.
 
     The stochastic encoder of diffusion autoencoders (Preechakul et al., CVPR 2022, eq. 8).
 

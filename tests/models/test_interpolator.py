@@ -58,7 +58,7 @@ def test_before_training_the_mean_is_the_blend_of_the_registered_neighbours() ->
 def test_every_answer_goes_to_the_acquired_slice(near: float) -> None:
     model, seen = trained(PRESETS[0]), neighbours(-near, 10.0)
     known, noise = model.encode(seen), random(2, CHANNELS, 8, 8)
-    answers = (known.mean, model.crisp(known, 3), model.sample(known, noise, 3))
+    answers = (known.mean, model.transported(known, 3), model.sample(known, noise, 3))
     mean_error, _, sample_error = ((a - seen.moved[:, 0]).abs().max() for a in answers)
     assert max(mean_error, sample_error) < 50 * near
     begin = start(seen, known.mean, model.config.approach)
@@ -96,7 +96,7 @@ def test_the_paper_sees_two_slices_and_nothing_else() -> None:
     assert not torch.equal(once, model.sample(model.encode(turned), noise, 4))
     assert model.encode(seen).mean is None
     with pytest.raises(ValueError, match="no mean to start from"):
-        model.crisp(model.encode(seen), 4)
+        model.transported(model.encode(seen), 4)
 
 
 def test_tau_2_reaches_the_denoiser_at_every_level() -> None:
@@ -118,7 +118,7 @@ def test_the_transport_sees_its_state_and_the_time_alone() -> None:
     # Other neighbours with the same blend and gate start, and end, at the same latents.
     other = dataclasses.replace(seen, adjacent=seen.adjacent + 1, beyond=seen.beyond - 1)
     same = dataclasses.replace(model.encode(other), mean=mean)
-    assert torch.equal(model.crisp(known, 3), model.crisp(same, 3))
+    assert torch.equal(model.transported(known, 3), model.transported(same, 3))
 
 
 def test_the_start_lies_on_the_way_from_the_mean_to_the_blend() -> None:

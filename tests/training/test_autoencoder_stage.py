@@ -70,7 +70,7 @@ def test_slices_of_a_batch_come_from_the_films_in_window_units(tmp_path: Path) -
     task = task_of("autoencoder", tmp_path / "w")
     mixed = 0
     for step in range(24):
-        batch = task.batch(step, 0)
+        batch = task.draw(step, 0)
         assert isinstance(batch, SliceBatch)
         assert batch.images.shape == (4, 1, SIZE, SIZE)
         assert batch.noise.shape == (4, CHANNELS, SIZE // 4, SIZE // 4)

@@ -48,7 +48,7 @@ def test_labels_move_with_their_images(tmp_path: Path) -> None:
     task = task_of("segmentation", tmp_path / "w.safetensors")
     seen: set[int] = set()
     for step in range(6):
-        batch = task.batch(step, 0)
+        batch = task.draw(step, 0)
         assert isinstance(batch, LabelledBatch)
         for image, labels in zip(batch.images[:, 0], batch.labels, strict=True):
             present = set(labels.unique().tolist())

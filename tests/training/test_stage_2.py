@@ -17,8 +17,8 @@ from calid.errors import UsageError
 from calid.models.interpolator import DEFAULT, Encoded, LatentInterpolator, Neighbours, start
 from calid.training.interpolator import (
     DiffusionAutoencoderObjective,
+    MeanAndPosteriorObjective,
     NoiseObjective,
-    ResidualObjective,
     TransportObjective,
     TupleBatch,
     noise_times,
@@ -41,7 +41,7 @@ def test_an_untrained_network_has_the_loss_of_predicting_nothing() -> None:
     assert float(NoiseObjective(model("paper"))(batch)["loss"]) == pytest.approx(
         float(nothing.square().mean()), rel=1e-3
     )
-    terms = ResidualObjective(model("default"))(batch)
+    terms = MeanAndPosteriorObjective(model("default"))(batch)
     gate = batch.neighbours.gate
     error = (batch.neighbours.blend - batch.truth) / gate
     assert float(terms["regression"]) == pytest.approx(float(error.square().mean()), rel=1e-4)
@@ -75,7 +75,7 @@ def test_the_transport_is_asked_for_the_way_from_its_start_to_the_truth() -> Non
 
 
 def test_the_flow_does_not_move_the_mean() -> None:
-    objective = ResidualObjective(model("default"))
+    objective = MeanAndPosteriorObjective(model("default"))
     terms = objective(batch_of())
     (terms["loss"] - terms["regression"]).backward()
     with_flow = [p.grad.clone() for p in objective.interpolator.tau_1.exit.parameters()]
@@ -127,7 +127,7 @@ def test_the_transport_starts_from_means_in_the_precision_of_the_training(
     task = task_of("transport", tmp_path / "w")
     assert not seen, "a stage that is done needs no means"
     for _ in range(2):
-        task.batch(0, 0)
+        task.draw(0, 0)
         with torch.no_grad():
             task.validate()
     assert seen == [precision == torch.bfloat16] * 2
@@ -152,7 +152,7 @@ def test_each_training_moves_its_own_networks_alone(
 
 @pytest.mark.parametrize("stage", ON_TUPLES)
 def test_the_times_of_a_batch_are_spread_evenly(stage: str, tmp_path: Path) -> None:
-    batch = task_of(stage, tmp_path / "w").batch(3, 0)
+    batch = task_of(stage, tmp_path / "w").draw(3, 0)
     assert isinstance(batch, TupleBatch)
     # One in each eighth.
     assert (batch.uniform * 8).long().tolist() == list(range(8))
@@ -163,7 +163,7 @@ def test_the_paper_learns_from_targets_in_the_middle_of_their_gap(tmp_path: Path
     distance = train.distance.clone()
     distance[::3, 0] *= 0.5
     train = dataclasses.replace(train, distance=distance)
-    draw = task_of("paper", tmp_path / "w", train=train).batch
+    draw = task_of("paper", tmp_path / "w", train=train).draw
     for step in range(4):
         drawn = draw(step, 0)
         assert isinstance(drawn, TupleBatch)
@@ -200,7 +200,7 @@ def test_errors_of_the_regression_count_in_units_of_the_gate(tmp_path: Path) -> 
 @torch.no_grad()
 def test_the_diffusion_autoencoder_is_asked_for_the_noise_of_its_batch(tmp_path: Path) -> None:
     task = task_of("diffusion-autoencoder", tmp_path / "w")
-    batch = task.batch(0, 0)
+    batch = task.draw(0, 0)
     assert isinstance(batch, TupleBatch)
     # Untrained it predicts none at all.
     wanted = float(batch.noise.square().mean())

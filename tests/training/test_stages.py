@@ -48,9 +48,9 @@ def cut(task: Task, stop: int) -> Task:
     def batch(step: int, rank: int) -> object:
         if step == stop:
             raise PowerCutError
-        return task.batch(step, rank)
+        return task.draw(step, rank)
 
-    return dataclasses.replace(task, batch=batch)
+    return dataclasses.replace(task, draw=batch)
 
 
 @pytest.mark.slow
@@ -79,8 +79,8 @@ def test_a_stage_that_was_cut_off_and_resumed_is_the_uninterrupted_one(
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_loss_falls_on_one_repeated_batch(tmp_path: Path, stage: str) -> None:
     task = task_of(stage, tmp_path / "w.safetensors")
-    batch = task.batch(0, 0)
-    repeated = dataclasses.replace(task, batch=lambda step, rank: batch)
+    batch = task.draw(0, 0)
+    repeated = dataclasses.replace(task, draw=lambda step, rank: batch)
     fit(repeated, tmp_path, LONG, CPU, resume=False)
     losses = [line["loss"] for line in log_of(tmp_path) if "loss" in line]
     assert len(losses) == 40
@@ -120,7 +120,7 @@ def test_the_exported_file_holds_the_averaged_weights(tmp_path: Path, stage: str
 @pytest.mark.parametrize("stage", STAGES)
 def test_batches_are_a_pure_function_of_step_and_rank(tmp_path: Path, stage: str) -> None:
     one, other = (task_of(stage, tmp_path / "w", seed) for seed in (0, 1))
-    one.batch(4, 1)
+    one.draw(4, 1)
 
     def content(batch: object) -> Tensor:
         assert isinstance(batch, SliceBatch | TupleBatch | LabelledBatch)
@@ -132,15 +132,15 @@ def test_batches_are_a_pure_function_of_step_and_rank(tmp_path: Path, stage: str
         parts = [batch.truth, seen.adjacent, seen.distance, batch.noise, batch.uniform]
         return torch.cat([part.flatten() for part in parts])
 
-    base = content(one.batch(2, 0))
-    torch.testing.assert_close(base, content(other.batch(2, 0)), rtol=0, atol=0)
+    base = content(one.draw(2, 0))
+    torch.testing.assert_close(base, content(other.draw(2, 0)), rtol=0, atol=0)
     for step, rank in ((3, 0), (2, 1)):
-        again = content(one.batch(step, rank))
+        again = content(one.draw(step, rank))
         assert again.shape != base.shape or not torch.equal(again, base)
 
 
 def test_all_networks_of_stage_2_see_the_same_batches(tmp_path: Path) -> None:
-    batches = [task_of(stage, tmp_path / "w").batch(3, 0) for stage in ON_TUPLES]
+    batches = [task_of(stage, tmp_path / "w").draw(3, 0) for stage in ON_TUPLES]
     for batch in batches:
         assert isinstance(batch, TupleBatch)
         torch.testing.assert_close(batch.truth, batches[0].truth, rtol=0, atol=0)
@@ -154,7 +154,7 @@ def test_the_loss_is_about_the_hidden_slice_and_what_the_network_may_see(
 ) -> None:
     task = task_of(stage, tmp_path / "w")
     perturb(task.objective, 3)
-    batch = task.batch(1, 0)
+    batch = task.draw(1, 0)
     assert isinstance(batch, TupleBatch)
 
     def loss(changed: TupleBatch) -> float:

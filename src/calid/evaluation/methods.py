@@ -209,7 +209,7 @@ def latent_method(model: Model, rule: LatentRule) -> Method:
         film = model.acquired(images[None], positions, grid)
         gaps, out = np.searchsorted(positions, targets), []
         for upper in np.unique(gaps):
-            seen = model.around(film, targets[gaps == upper], int(upper))
+            seen = model.neighbours_at(film, targets[gaps == upper], int(upper))
             with model.runtime.autocast():
                 latents = rule(seen, rule.default_steps)
             out.append(grid.leave(model.decode(latents).cpu()).clamp(0, CEILING))

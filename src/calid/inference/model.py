@@ -61,9 +61,9 @@ class Film:
     positions
         Of the slices in mm, increasing.
     frames
-        Whether they are one heartbeat, whose frames are registered together.
+        How they follow each other; frames of one heartbeat are registered together.
     region
-        Where networks generate; everywhere without.
+        Where networks generate; None for everywhere.
     """
 
     images: Tensor
@@ -116,7 +116,7 @@ class Model:
         return Segmenter.released(self.runtime)
 
     def resolved(self, answer: Answer) -> Answer:
-        """An answer in which everything is decided: what it leaves open, the weights say.
+        """The request with what it leaves open filled in from the weights.
 
         Raises
         ------
@@ -191,16 +191,16 @@ class Model:
             Most images that go through a network together. A target is registered in all of its
             frames at once, however many they are.
         frames
-            How they follow each other, or `ONE_FRAME` for each by itself; without, one heartbeat,
-            whole or in part as the images show.
+            How they follow each other, or `ONE_FRAME` for each by itself. None for one heartbeat;
+            the images decide whether it is whole.
         region
-            Where the networks generate; outside of it slices are registered and blended. Everywhere
-            without.
+            Where the networks generate; outside of it slices are registered and blended. None for
+            everywhere.
 
         Yields
         ------
         tuple
-            Which targets, a slice of them, and ``(samples, frames, targets, height, width)``,
+            The index range of the targets, and ``(samples, frames, targets, height, width)``,
             window units in ``[0, 1.5]``; one sample where none is asked for. The same seed gives
             the same slices whatever other targets are asked for.
 
@@ -215,16 +215,18 @@ class Model:
         grid = PixelGrid.of(images.shape, spacing)
         film = self.acquired(images, positions, grid, frames or Frames.of(images), region)
         most = max(1, at_once // len(images))
-        for upper, gap in _gaps(positions, targets):
+        for upper, within in _gaps(positions, targets):
             # One stream a gap and sample: all of its targets, and all frames, share their noise.
             noise = [self._noise(film, answer.seed, upper, number) for number in range(count)]
             if not net.config.registered:
-                drawn = [self._midpoints(film, targets[gap], upper, n, answer.steps) for n in noise]
-                yield gap, _on_own_pixels(grid, torch.stack(drawn), len(images))
+                drawn = [
+                    self._midpoints(film, targets[within], upper, n, answer.steps) for n in noise
+                ]
+                yield within, _on_own_pixels(grid, torch.stack(drawn), len(images))
                 continue
-            for part in Parts(gap.stop - gap.start, most):
+            for part in Parts(within.stop - within.start, most):
                 with part as few:
-                    some = slice(gap.start + few.start, gap.start + few.stop)
+                    some = slice(within.start + few.start, within.start + few.stop)
                     shown = self._generated(film, targets[some], upper, noise, answer, at_once)
                     yield some, _on_own_pixels(grid, shown, len(images))
 
@@ -251,9 +253,9 @@ class Model:
             known = net.encode(neighbours, film.frames)
         for part in Parts(len(blend), at_once):
             with part as few:
-                around = known.part(few)
-                assert around.mean is not None
-                mean, gate = self.decode(around.mean), around.neighbours.gate[:, 0]
+                encoded = known.part(few)
+                assert encoded.mean is not None
+                mean, gate = self.decode(encoded.mean), encoded.neighbours.gate[:, 0]
                 # b + g^2 (D(mu) - b): near an acquired slice registered pixels are more accurate
                 # than generated ones.
                 centre[few] = torch.lerp(centre[few], mean, gate.square())
@@ -263,16 +265,16 @@ class Model:
                     with self.runtime.autocast():
                         if answer.dial is None:
                             draw = one.expand(len(mean), -1, -1, -1)
-                            latents = net.sample(around, draw, answer.steps)
+                            latents = net.sample(encoded, draw, answer.steps)
                         else:
-                            latents = net.crisp(around, answer.steps)
+                            latents = net.transported(encoded, answer.steps)
                     # D(z) - D(mu), in pixels.
                     deviation[number, few] = self.decode(latents) - mean
         if answer.dial:
             gate = known.neighbours.gate[:, 0]
             deviation = dialled(deviation[0], answer.dial, net.config, gate, film.frames)[None]
-        # A sample's deviation is added as it is: the truth varies around pasted pixels as it does
-        # around the mean.
+        # A sample's deviation is added in full: the truth varies around registered pixels as it
+        # does around the mean.
         shown = deviation.add_(centre)
         if film.region is None:
             return shown
@@ -283,7 +285,7 @@ class Model:
     ) -> NDArray[np.float32]:
         """Images ``(slices, height, width)`` through the autoencoder and back.
 
-        No image that is generated in its latent space can be closer to the truth.
+        The error of these is what the autoencoder alone causes.
         """
         grid = PixelGrid.of(images.shape, spacing)
         with torch.no_grad():
@@ -323,10 +325,10 @@ class Model:
                 images.append(self.autoencoder.decode(batch)[:, 0].float())
         return torch.cat(images)
 
-    def around(self, film: Film, targets: NDArray[np.float64], upper: int) -> Neighbours:
+    def neighbours_at(self, film: Film, targets: NDArray[np.float64], upper: int) -> Neighbours:
         """The acquired slices around targets between the slices ``upper - 1`` and ``upper``.
 
-        Frame by frame; ``moved`` is as they are, not registered.
+        Frame-major; ``moved`` is a placeholder, the adjacent latents, until they are registered.
         """
         frames, slices = film.latents.shape[:2]
         order = np.array([upper - 1, upper, upper - 2, upper + 1])
@@ -348,9 +350,9 @@ class Model:
     ) -> tuple[Neighbours, Tensor]:
         """The acquired slices registered to targets, and their weighted sum in pixels.
 
-        Frame by frame; the sum is ``(frames * targets, height, width)``.
+        Frame-major; the sum is ``(frames * targets, height, width)``.
         """
-        known = self.around(film, targets, upper)
+        known = self.neighbours_at(film, targets, upper)
         pair = film.images[:, upper - 1 : upper + 1].repeat_interleave(len(targets), 0)
         moved = register(pair, known.distance[:, :2], known.gate, film.frames)
         carried = self.encode(film.cut(moved).flatten(0, 1)).unflatten(0, (-1, 2))
@@ -367,6 +369,7 @@ class Model:
 
         def between(below: Tensor, above: Tensor, half: float) -> Tensor:
             pair = torch.stack([below, above], 1)
+            # tau_1 of the paper reads adjacent slices and distances alone.
             distance = pair.new_tensor([[-half, half, 0, 0]]).expand(len(pair), -1)
             seen, latents = Neighbours(pair, distance, pair, pair), []
             for part in Parts(len(pair), AT_ONCE):
@@ -396,12 +399,12 @@ def dialled(
     makes an answer crisp at the cost of little error, ``G d`` is structure, which costs more. With
     the gains ``alpha`` and ``beta`` of `InterpolatorConfig` the dial has three places,
 
-    - 0, the mean: nothing;
+    - 0, the mean, with registered pixels near acquired slices: nothing is added;
     - `InterpolatorConfig.dial`, the default: ``g^2 (alpha (d - G d) + beta G d)``, which gives way
       to registered pixels as the mean does;
     - 1, the crisp answer: ``g N_s (alpha (d - G d) + beta G d)``, which is crisp in narrow gaps,
       too. ``N_s`` averages the frames of a film over the narrowest of `InterpolatorConfig.mixing`
-      (`Frames.nearness`): nothing says how detail that was made up moves, so it moves slowly.
+      (`Frames.nearness`): nothing says how generated detail moves, so it moves slowly.
 
     Between these places the answer follows straight lines.
 
@@ -414,7 +417,7 @@ def dialled(
     gate
         ``g`` of every target, ``(frames * targets, 1, 1)``.
     frames
-        That the targets run over, frame by frame.
+        Of the film; targets are frame-major, all of frame 0 first.
     """
     structure = gaussian_mean(deviation, config.detail)
     detail = deviation - structure

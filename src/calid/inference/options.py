@@ -26,7 +26,7 @@ class Answer:
     Parameters
     ----------
     dial
-        From 0, the conditional mean, to 1, the crisp answer: the transport's detail comes first,
+        From 0, the mean, to 1, the crisp answer: the transport's detail comes first,
         then its structure (`calid.inference.model.dialled`). None for the position that the weights
         come with.
     samples
@@ -202,7 +202,8 @@ class Generation:
     them; what it lacks (the autoencoder, say) is the
     package's. Without, the released ones."""
     steps: int | None = None
-    """Steps of the diffusion. Without, those that the weights come with."""
+    """Steps of the transport, or of the sampler for samples.
+    Without, those that the weights come with."""
     device: str = "auto"
     """auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -210,7 +211,7 @@ class Generation:
     max_memory: float | None = None
     """GB that may be used at the peak. Without, what is available."""
     frame_by_frame: bool = False
-    """Register every frame of a film on its own."""
+    """Treat every frame of a film as a stack of its own."""
 
     region: Literal["heart", "whole"] = "heart"
     """Where networks generate: around the heart, if found, with

@@ -7,7 +7,7 @@ tau_1           U-Net on the neighbours' latents; encodes them once for each tar
 tau_2           adds tau_1's features to the denoiser's, at every level
 denoiser        U-Net that predicts noise (``paper``) or a velocity (``default``)
 mean            estimate of the conditional mean, from tau_1 (``default``)
-transport       U-Net of the flow from the registered mean to real latents (``default``)
+transport       U-Net of the flow from between mean and blend to real latents (``default``)
 ==============  ====================================================================
 
 ``paper`` follows Bubeck et al. (arXiv 2508.13826, 2025): tau_1, tau_2 and a denoiser on the two
@@ -60,8 +60,8 @@ class InterpolatorConfig:
     ----------
     registered
         tau_1 also sees the neighbours moved to the target and the next slices out, gives the
-        conditional mean, and the denoiser predicts what is left of it. Without, tau_1 sees the two
-        adjacent slices alone and the denoiser predicts the noise of the latent itself.
+        conditional mean, and the denoiser predicts the velocity of the residual. Without, tau_1
+        sees the two adjacent slices alone and the denoiser predicts the noise of the latent.
     channels
         Of the latent.
     widths
@@ -71,7 +71,7 @@ class InterpolatorConfig:
     embedding
         Size of the vectors that distances and times become.
     mixing
-        Widths in time, as a share of the heartbeat, over which tau_1 mixes the frames of a film;
+        Widths in time, as a share of the film, over which tau_1 mixes the frames of a film;
         without, it sees each frame by itself.
     residual
         ``S``, the standard deviation of latent minus mean in a wide gap: the denoiser's residuals
@@ -89,7 +89,7 @@ class InterpolatorConfig:
         Of detail and of structure, at the default position and at 1: the transport's detail is too
         weak, its structure is error in part. These and `detail` were chosen on the validation set
         by ``benchmarks/tradeoff.py``: least error at sharpness 0.6, and least error at sharpness
-        0.85 as long as SSIM is registration's.
+        0.85 with the SSIM of the row ``registration``.
     transport_steps, sampler_steps
         Of the solver, for the transport and for a posterior sample; chosen on the validation set
         where more steps hardly change error and sharpness.
@@ -142,13 +142,13 @@ class Neighbours:
 
     @property
     def share(self) -> Tensor:
-        """Weight of either adjacent slice, ``(targets, 2, 1, 1, 1)``: linear in the distance."""
+        """Weight of either adjacent slice, ``(targets, 2, 1, 1, 1)``: linear interpolation."""
         reach = self.distance[:, :2].abs()
         return (reach.flip(1) / reach.sum(1, keepdim=True))[..., None, None, None]
 
     @property
     def blend(self) -> Tensor:
-        """``b``: the registered slices weighted by distance, ``(targets, channels, h, w)``."""
+        """``b``: linear interpolation of the registered slices, ``(targets, channels, h, w)``."""
         return self.weighted(self.moved)
 
     def weighted(self, pair: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class LatentInterpolator(nn.Module):
         Parameters
         ----------
         frames
-            That the targets run over, frame by frame: tau_1 mixes what it sees of them.
+            Of the film; targets are frame-major, all of frame 0 first. tau_1 mixes them.
         """
         seen = [neighbours.adjacent]
         if self.config.registered:
@@ -285,7 +285,7 @@ class LatentInterpolator(nn.Module):
         residual = adams_bashforth(predict, noise, times)
         return known.mean + self.config.residual * known.neighbours.gate * residual
 
-    def crisp(self, known: Encoded, steps: int) -> Tensor:
+    def transported(self, known: Encoded, steps: int) -> Tensor:
         """The end of the transport, ``(targets, channels, h, w)``; `DEFAULT` only.
 
         Posterior-mean rectified flow (Ohayon et al., ICLR 2025), started near the blend so that the
@@ -339,7 +339,7 @@ class Encoded:
 
 
 class Transport(nn.Module):
-    """``v(x_t, t)``, from registered means to real latents; it sees its state and the time alone.
+    """``v(x_t, t)``, from `start` to real latents; it sees its state and the time alone.
 
     If it were conditioned on the neighbours it would sample the posterior, and a posterior sample
     has twice the squared error of the mean.

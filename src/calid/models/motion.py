@@ -1,7 +1,7 @@
 """How anatomy moves through-plane, estimated from the two nearest slices without learning.
 
-tau_1 sees the slices moved by it: finding out how slices 20 mm apart correspond takes a network
-hours of training, and a few least-squares steps find most of it.
+tau_1 sees the slices after this motion. A network needs hours of training to find how slices 20 mm
+apart correspond; least squares finds most of it in a few steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FINE_RADIUS = 7
 DAMPING = 0.1
 """Share of the mean gradient energy that is added to every window, where little is certain."""
 BEAT = 0.1
-"""Standard deviation of a window in time, as a share of the heartbeat."""
+"""Standard deviation of a window in time, as a share of the film."""
 CLOSING = 1.4
 """Largest `closing_step` of a film of a whole heartbeat; chosen by ``benchmarks/whole_beat.py``."""
 
@@ -169,7 +169,7 @@ def register(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = ONE_
     gate
         ``(targets, 1, 1, 1)``; 0 on an acquired slice, towards 1 in a wide gap.
     frames
-        That the targets run over, frame by frame.
+        Of the film; targets are frame-major, all of frame 0 first.
 
     Returns
     -------
@@ -184,7 +184,7 @@ def register(pair: Tensor, distance: Tensor, gate: Tensor, frames: Frames = ONE_
 
 
 def partly_moved(pair: Tensor, motion: Tensor, distance: Tensor, gate: Tensor) -> Tensor:
-    """The slices of `registered` for a motion that is known, ``(targets, 2, height, width)``."""
+    """`register` with a given motion."""
     stay = (1 - gate.square()).square()
     return stay * pair + (1 - stay) * warped_to_target(pair, motion, distance)
 
@@ -208,14 +208,13 @@ def through_plane_motion(
     to_below, to_above
         Signed distance in mm from target to slice, shape ``(targets,)``.
     frames
-        That the targets run over, frame by frame.
+        Of the film; targets are frame-major, all of frame 0 first.
 
     Returns
     -------
     Tensor
-        ``(targets, 2, height / 2, width / 2)``: the target's pixel shows what the slice at
-        distance d shows at that pixel plus ``d / GAP_UNIT`` times this, in pixels (x, y) of
-        this grid.
+        ``u``, ``(targets, 2, height / 2, width / 2)``, in pixels (x, y) of this grid:
+        ``target(p) = slice(p + d / GAP_UNIT * u)`` for the slice at distance ``d``.
     """
     pyramid = [F.avg_pool2d(_seen(below, above), 2)]
     for _ in range(LEVELS - 1):
@@ -293,7 +292,7 @@ def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
     means = box_means(x, radius)
     if len(near) == 1:
         return means
-    # Differences of this product are solved for.
+    # Not in bfloat16: the systems that are solved with it amplify rounding.
     with exact(means.device):
         steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
     return steadied.flatten(0, 1)
@@ -323,6 +322,6 @@ def box_means(images: Tensor, radius: int) -> Tensor:
         inside = ((place[:, None] - place).abs() <= radius).float()
         return inside / inside.sum(1, keepdim=True)
 
-    # What is averaged here is solved for.
+    # Not in bfloat16: the systems that are solved with it amplify rounding.
     with exact(images.device):
         return matrix(images.shape[-2]) @ images.float() @ matrix(images.shape[-1]).T

@@ -1,4 +1,4 @@
-"""The U-Net of the method: tau_1, the denoiser and the transport are three of it."""
+"""The U-Net of the method: tau_1, the denoiser and the transport are three instances."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class UNet(nn.Module):
     embedding
         Size of the vector that modulates every residual block.
     mixing
-        Widths in time of `FrameMixing` after every block; none for a U-Net that sees each frame
-        of a film by itself.
+        Widths in time of `FrameMixing` after every block on the way down and up; none for a U-Net
+        that sees each frame of a film by itself.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class UNet(nn.Module):
         injected
             Maps of `Injection`, or none.
         frames
-            That the batch runs over, frame by frame.
+            Of the film; the batch has all targets of frame 0, then those of frame 1, and so on.
 
         Returns
         -------
@@ -105,7 +105,7 @@ class FrameMixing(nn.Module):
     """What the other frames of a film show: ``h + W [(N_s - I) silu(norm(h))]`` over widths ``s``.
 
     ``N_s`` is a Gaussian mean over the frames (`Frames.nearness`). Its width is a share of the
-    heartbeat, so one network serves films of any number of frames, periodic or not. A frame that
+    film, so one network serves films of any number of frames, periodic or not. A frame that
     has no others, or others that are equal, stays as it is. ``W`` is 0 before training.
 
     Parameters
@@ -124,7 +124,7 @@ class FrameMixing(nn.Module):
         nn.init.zeros_(self.weigh.weight)
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
-        """Shape ``(frames * targets, channels, height, width)``, frame by frame, unchanged."""
+        """``(frames * targets, channels, height, width)`` to the same shape."""
         if frames.count == 1:
             return x
         h = F.silu(self.norm(x))
@@ -147,7 +147,7 @@ class NoMixing(nn.Module):
 
 
 class Injection(nn.Module):
-    """tau_2: one projection per level, added to the denoiser's features on the way down and up.
+    """tau_2: two projections per level, added to the denoiser's maps on the way down and up.
 
     The paper says that tau_2 injects at multiple levels and not how; this is our choice.
 

@@ -1,7 +1,7 @@
 """Stage 2: train an interpolator, its transport, or a learned baseline on tuples of latents.
 
-Each objective states its loss in its docstring. Errors count in units of the gate, so that targets
-close to an acquired slice, which are easy, count as much as others.
+Each objective states its loss in its docstring. Errors of the mean and of the transport are divided
+by the gate, so that targets close to an acquired slice, which are easy, count as much as others.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from calid.training.tuples import NARROW, Tuples
 
 __all__ = [
     "DiffusionAutoencoderObjective",
+    "MeanAndPosteriorObjective",
     "NoiseObjective",
     "RegressionObjective",
-    "ResidualObjective",
     "TransportObjective",
     "TupleBatch",
     "film_task",
@@ -61,7 +61,7 @@ class TupleBatch:
     mean
         Conditional means, of ``truth``'s shape, where the objective starts from them.
     frames
-        Of a film that the tuples run over, frame by frame.
+        Of the film; tuples are frame-major, all of frame 0 first.
     """
 
     truth: Tensor
@@ -75,8 +75,8 @@ class TupleBatch:
 class NoiseObjective(nn.Module):
     """Paper preset: predict the noise, ``|eps_theta(x_t, t, c) - eps|^2 / alpha^2``.
 
-    The loss of Ho et al. (2020) without the weight gives almost no weight to times of nearly pure
-    noise, where the neighbours matter most. With it the loss is the squared error of the velocity
+    The unweighted loss of Ho et al. (2020) almost ignores times of nearly pure noise, where the
+    neighbours matter most. With the weight the loss is the squared error of the velocity
     ``alpha eps - sigma z`` (Salimans and Ho, ICLR 2022): it is v-prediction, written in the noise.
     """
 
@@ -94,8 +94,8 @@ class NoiseObjective(nn.Module):
         return {"loss": (error / alpha).square().mean()}
 
 
-class ResidualObjective(nn.Module):
-    """Default preset: the conditional mean, and the posterior of what is left of the latent.
+class MeanAndPosteriorObjective(nn.Module):
+    """Default preset: the conditional mean, and the posterior of the residual.
 
     ``L = |mu - z|^2 / g^2 + flow |v_theta(x_t, t, c) - (eps - r)|^2`` with the residual
     ``r = (z - mu) / (S g)`` and ``x_t = (1 - t) r + t eps``.
@@ -116,7 +116,8 @@ class ResidualObjective(nn.Module):
         known = model.encode(batch.neighbours, batch.frames)
         assert known.mean is not None
         regression = ((known.mean - batch.truth) / gate).square().mean()
-        # The denoiser's target has no gradient: the second term must not change the mean.
+        # The target has no gradient: else the second term would move the mean towards what is
+        # easy to predict. It still trains tau_1 through the features that tau_2 injects.
         residual = (batch.truth - known.mean.detach()) / (model.config.residual * gate)
         t = logit_normal(torch.special.ndtri(batch.uniform.clamp(1e-4, 1 - 1e-4)))
         x = diffuse(residual, batch.noise, t, rectified_flow)
@@ -127,7 +128,7 @@ class ResidualObjective(nn.Module):
 
 
 class TransportObjective(nn.Module):
-    """From registered means to real latents: ``|v(x_t, t) - (z - z_0)|^2 / g^2``.
+    """From between mean and blend to real latents: ``|v(x_t, t) - (z - z_0)|^2 / g^2``.
 
     ``x_t = (1 - t) z_0 + t z`` with uniform ``t`` (Ohayon et al., ICLR 2025, eq. 4).
     """
@@ -209,8 +210,8 @@ def interpolator_task(
     if isinstance(network, LatentInterpolator):
         export = partial(_save, network, weights)
         if network.config.registered:
-            objective = ResidualObjective(network)
-            # These have trainings of their own.
+            objective = MeanAndPosteriorObjective(network)
+            # Trained on their own, see transport_task and film_task.
             for later in (network.transport, *network.mixing):
                 later.requires_grad_(False)
         else:
@@ -234,7 +235,7 @@ def transport_task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Everything the loop needs for the transport, given a trained rest; see `interpolator_task`.
+    """Everything the loop needs for the transport, with all else trained; see `interpolator_task`.
 
     The means of all tuples are computed once, before the first step.
     """
@@ -259,18 +260,18 @@ def film_task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Everything the loop needs for tau_1's mixing of frames, given a trained rest.
+    """Everything the loop needs for tau_1's mixing of frames, with all else trained.
 
     Nothing else learns, so that answers for single frames stay as they are. Every step sees some
     targets of one film, in all of its frames; parameters as in `interpolator_task`.
     """
     interpolator.requires_grad_(False)
     interpolator.mixing.requires_grad_(True)
-    objective = ResidualObjective(interpolator)
+    objective = MeanAndPosteriorObjective(interpolator)
     channels_last(objective)
 
     def part(film: Tuples, some: Tensor, generator: torch.Generator) -> TupleBatch:
-        # Tuples run frame by frame.
+        # Tuples are frame-major.
         rows = torch.arange(len(film)).view(film.frames.count, -1)[:, some].flatten()
         drawn = _batch(film, rows, None, generator, device)
         return replace(drawn, frames=film.frames)
@@ -283,7 +284,7 @@ def film_task(
         return part(film, some, generator)
 
     def validate() -> Mapping[str, float]:
-        """Terms as they are, and of the same frames each by itself."""
+        """Loss terms with mixing, and without as ``alone_``."""
         figures: dict[str, float] = {}
         for name, alone in (("", False), ("alone_", True)):
             rows, sizes = [], []

@@ -78,18 +78,18 @@ class Task:
     ----------
     objective
         Module whose call on a batch returns its loss terms; ``"loss"`` is minimised.
-    batch
+    draw
         ``(step, rank)`` to a batch; pure, so that a resumed run sees the same data.
     validate
-        Figures of the objective with averaged weights.
+        Validation figures of the averaged weights.
     export
         Writes the averaged weights, with the latest figures, where users load them from.
     examples, unit
-        How many of what a process sees in a step, for the pace that is shown and logged.
+        Number of examples per step and process, and their name, for the progress display.
     """
 
     objective: nn.Module
-    batch: Callable[[int, int], object]
+    draw: Callable[[int, int], object]
     validate: Callable[[], Mapping[str, float]]
     export: Callable[[Mapping[str, float]], None]
     examples: int = 1
@@ -154,7 +154,7 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
             with networks():
-                terms: dict[str, Tensor] = replica(task.batch(step, rank))
+                terms: dict[str, Tensor] = replica(task.draw(step, rank))
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
             norm = nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -299,7 +299,7 @@ class _Log:
     def __init__(self, path: Path, start: int, rank: int) -> None:
         self.file: TextIO | None = None
         if rank > 0:
-            return  # the file belongs to one process: another would replace it under its hands
+            return  # the file belongs to one process: another would replace it while it is open
         kept = path.read_text().splitlines() if path.exists() and start else []
         with atomic(path) as file:
             file.writelines(f"{line}\n".encode() for line in kept if _step(line) <= start)

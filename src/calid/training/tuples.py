@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of what a cache holds; another version is built again."""
+"""Of the format of a cache; one of another version is refused."""
 
 GAPS = (6.0, 42.0)
 """Width in mm of the gaps that are opened."""
@@ -48,16 +48,16 @@ NARROW = (7.0, 13.0)
 """Width in mm of the gaps of a clinical exam, which are drawn on purpose."""
 
 TYPICAL = 18.0
-"""Other gaps near this width in mm, that of the benchmark, are drawn most often."""
+"""Gaps near this width in mm, that of the benchmark, are drawn most often."""
 
-FRAMES = 6
-"""Fewest frames of a film that tau_1 learns from as a film."""
+MIN_FRAMES = 6
+"""Of a film that tau_1 learns from as a film."""
 
 BATCH = 32
 """Most images that the autoencoder encodes together."""
 
 FILM_TARGETS = 4
-"""Most hidden slices of a film in a draw: in all of its frames they are many."""
+"""Most hidden slices of a film in a draw; few, because each is hidden in every frame."""
 
 Encode = Callable[[Tensor], Tensor]
 """Images ``(batch, 1, height, width)`` to latents ``(batch, channels, height/4, width/4)``."""
@@ -108,7 +108,7 @@ class Tuples:
     distance
         Signed mm from the target to the last four; 0 where there is none. ``(tuples, 4)``.
     frames
-        Of the film that they run over, frame by frame; `ONE_FRAME` where each is by itself.
+        Of the film; tuples are frame-major, all of frame 0 first. `ONE_FRAME` for unrelated ones.
     """
 
     latents: Tensor
@@ -177,7 +177,7 @@ def build_tuples(
     encode
         The autoencoder's.
     encoder
-        What tells its weights from others, their hash for instance.
+        Identifies the encoder's weights, by their hash for instance.
     folder
         One file a draw. A build that was stopped goes on with the draw it was in.
     on_draw
@@ -209,7 +209,7 @@ def build_tuples(
 
 def is_film(film: TrainingFilm) -> bool:
     """Whether it has frames to mix and slices to hide."""
-    return len(film.frames) >= FRAMES and len(film.positions) >= 3
+    return len(film.frames) >= MIN_FRAMES and len(film.positions) >= 3
 
 
 def build_films(
@@ -220,7 +220,7 @@ def build_films(
     config: TupleConfig,
     on_draw: Callable[[int, bool], None] = lambda done, made: None,
 ) -> list[Tuples]:
-    """As `build_tuples`, of whole films: one file, and one of the list, for a film and draw.
+    """As `build_tuples`, of whole films: one file and one list entry per film and draw.
 
     Parameters
     ----------
@@ -338,7 +338,7 @@ def _options(positions: NDArray[np.float64], gaps: tuple[float, float]) -> NDArr
 def _choose(
     positions: NDArray[np.float64], gaps: tuple[float, float], most: int, generator: Generator
 ) -> list[tuple[int, int, int]]:
-    """At most one option for each target, typical widths first among equals."""
+    """At most one option for each target, drawn with weights that favour gaps near `TYPICAL`."""
     options = _options(positions, gaps)
     if not len(options):
         return []
@@ -374,7 +374,7 @@ def _film(
     options: Sequence[tuple[int, int, int]],
     encode: Encode,
 ) -> Tuples:
-    """Tuples of a film ``(frames, slices, size, size)``, frame by frame."""
+    """Tuples of a film ``(frames, slices, size, size)``, frame-major."""
     slices = images.shape[1]
     target, down, up = torch.tensor(options, dtype=torch.long).view(-1, 3).unbind(1)
     below, above = target - down, target + up
