@@ -59,10 +59,10 @@ class Reconstruction:
 def kept_outputs(
     generation: Generation, reading: Reading, subjects: Sequence[Subject], out: Path
 ) -> Iterator[Outcome | None]:
-    """The outcome of every subject that need not be done again, in order; else None.
+    """For every subject, in order, its outcome if it need not be done again; else None.
 
-    Its record is complete, was made by the same release and weights with the same options
-    from the same input, and the output's hash is the recorded one.
+    It need not if its record is complete and was made by the same release and weights, with the
+    same options, from the same input, and the output still has the recorded hash.
     """
     files = preset_weights(generation.preset, generation.weights)
     needed = {name: sha256(path) for name, path in files.items()}

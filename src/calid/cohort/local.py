@@ -20,7 +20,7 @@ __all__ = ["LocalEngine"]
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
 STILLBORN = 3
-"""Workers that may die in a row before one of them is set up."""
+"""Deaths of workers in a row, during set-up, after which the run fails."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class LocalEngine:
 
 
 def _dismiss(crew: Sequence[Worker]) -> None:
-    """End workers, whatever they do; they may remove what they have half written."""
+    """End workers, busy or not, with time to remove half-written files."""
     for worker in crew:
         worker.pipe.close()
         worker.process.terminate()

@@ -16,8 +16,8 @@ from calid.errors import CalidError, CalidWarning, CohortError, UsageError
 __all__ = ["RayEngine"]
 
 SETUPS = 30
-"""How often an actor is set up again before it is given up. A node that has gone counts several
-times, until the cluster has noticed; an actor that dies while it loads the model counts once."""
+"""How often the set-up of an actor is retried. A lost node counts several times, until the cluster
+notices the loss; an actor that dies while it loads the model counts once."""
 PROBE = 10.0
 """Seconds in which a cluster must answer."""
 PATIENCE = 60.0
@@ -142,7 +142,7 @@ def _prepare(worker: Any) -> Any:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """The library, connected to a cluster; disconnected at the end unless it was before."""
+    """Connect Ray to a cluster; disconnect it at the end unless it was connected before."""
     # Ray asks for the user's consent by default; nothing is sent from here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

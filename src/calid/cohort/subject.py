@@ -33,16 +33,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a subject.
+    """Outcome of a subject.
 
-    It is ``kept`` if an earlier run has left a valid output, ``failed`` with an error of its own,
-    ``lost`` if its workers died, every time.
+    The status is ``kept`` if an earlier run left a valid output, ``failed`` if it raised an error,
+    and ``lost`` if its worker died in every attempt.
     """
 
     subject: str  # its name
     status: Literal["done", "kept", "failed", "lost"]
     exit_code: int = 0  # as `calid reconstruct` would end
-    rule: str = ""  # of the error, and so is the remedy
+    rule: str = ""  # of the error, like the remedy
     remedy: str = ""
     seconds: float = 0.0  # from reading to writing; 0 if nothing was made
     slices: int = 0  # of the dense volume
@@ -116,7 +116,7 @@ class Queue:
         return subject
 
     def died(self, subject: Subject) -> Outcome | None:
-        """Put back a subject whose worker died; its outcome if it may not be begun again."""
+        """Put back a subject whose worker died, or return its outcome after the last attempt."""
         attempts = self.attempts[subject]
         if attempts <= self._retries:
             self._waiting.appendleft(subject)
@@ -125,7 +125,7 @@ class Queue:
             subject.name,
             "lost",
             CalidError.exit_code,
-            f"The worker died while it was at it, {attempts} times out of {attempts}.",
+            f"The worker died during this subject, {attempts} times out of {attempts}.",
             "Most often memory ran out: use fewer workers or a larger machine, then `resume`.",
             attempts=attempts,
         )

@@ -168,7 +168,7 @@ def _bids_target(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def _target_in_tree(path: PurePosixPath) -> PurePosixPath:
-    """Of ``sub-X/[ses-Y/]datatype/…``; a file without a BIDS name becomes the suffix."""
+    """Target of ``sub-X/[ses-Y/]datatype/…``; a name that is not BIDS becomes the suffix."""
     folders = dict(part.split("-", 1) for part in path.parts[:-1] if "-" in part)
     keys: tuple[str, ...] = ("sub", "ses")
     entities = {key: _label(folders[key]) for key in keys if key in folders}

@@ -62,11 +62,11 @@ def crop(images: Tensor, size: int, pose: Tensor, mode: str = "bilinear") -> Ten
 
 
 def random_crop(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """A random square, the same of all ``images`` ``(slices, height, width)`` in window units.
+    """Cut the same random square from all ``images`` ``(slices, height, width)``, window units.
 
     Most crops are only shifted by whole pixels, mirrored and turned by right angles: resampling
-    would take away the finest detail, which networks that see real pixels must know. Beyond the
-    edge of a smaller image it is mirrored.
+    would remove the finest detail, which networks that see real pixels must know. Images smaller
+    than the square are mirrored at their edges.
     """
     spare = [max(0, n - size) for n in images.shape[-2:]]
     if uniform(0, 1, generator) < ZOOMED:

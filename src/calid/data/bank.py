@@ -107,7 +107,7 @@ def window_units(codes: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def _read_cache(cache: Path, key: str) -> list[TrainingFilm] | None:
-    """Films of a cache that belongs to ``key``; a missing, foreign or damaged one is none."""
+    """Films of a cache; None if it is missing, damaged or does not belong to ``key``."""
     try:
         with safe_open(cache, "pt") as store:
             meta = store.metadata() or {}
@@ -141,10 +141,10 @@ def load_bank(
     cache
         File (safetensors) that is read if it belongs to exactly these files, else rewritten.
     extra, extra_key
-        Films to add, phantoms for instance, which are only looked at when the cache is written; and
-        their name, so that it is rewritten when they change.
+        Films to add, such as phantoms, which are only made when the cache is written; and a name
+        for them. The cache is rewritten when the name changes.
     on_skip
-        Told of every file that could not be used, and why.
+        Called with every file that could not be used, and the reason.
     """
     files = [path for folder in folders for path in find_stacks(folder)]
     # Changes whenever a file is added, removed or rewritten.

@@ -24,8 +24,8 @@ UNSCALED = Intensity()
 class IntensityWindow:
     """Linear map from stored intensities ``low`` to 0 and ``high`` to 1.
 
-    ``low`` is the larger one where a negative slope makes bright of small stored values. ``blank``
-    becomes 0 wherever it lies: padding; not a number for none.
+    ``low`` is the larger one if a negative slope makes small stored values bright. ``blank`` is
+    the value of padding, which always becomes 0; it is NaN if there is no padding.
     """
 
     low: float
@@ -36,11 +36,11 @@ class IntensityWindow:
     def of(cls, data: NDArray[np.generic], intensity: Intensity = UNSCALED) -> IntensityWindow:
         """Window of the 0.5 and 99.5 percentiles of ``data`` (any shape, stored units).
 
-        Padding and outliers are left out of them; see `calid.io.contrast`. The sign of the slope
-        says which end is bright. A constant image has no contrast to map; its window is one unit
-        wide, so that it becomes 0 and comes back as it was. So it is with one whose contrast is
-        beyond double precision; where a unit is beyond it too, the window is as narrow as it can
-        be.
+        Padding and outliers do not count; see `calid.io.contrast`. The sign of the slope says
+        which end is bright. A constant image has no contrast to map; its window is one unit wide,
+        so that the image becomes 0 and is restored exactly. The same holds if double precision
+        cannot resolve the contrast; if it cannot resolve one unit either, the window is as narrow
+        as possible.
         """
         found = contrast(data)
         low, high = found.low, found.high

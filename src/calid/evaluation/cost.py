@@ -50,20 +50,20 @@ TIMED_STEPS = 2
 
 @dataclass(frozen=True)
 class Workload:
-    """What is made dense: a phantom of a full field of view.
+    """A phantom with a full field of view, which methods make dense.
 
     Parameters
     ----------
     name
-        Of its table.
+        Name of its table.
     slices
-        Acquired.
+        Number of acquired slices.
     factor
         Steps into which every gap is cut: 10 slices and a factor of 7 give 64.
     side
-        Of the square images in pixels of 1.5 mm, a multiple of 32.
+        Side of the square images in pixels of 1.5 mm, a multiple of 32.
     frames
-        Of one heartbeat.
+        Number of frames in one heartbeat.
     """
 
     name: str = "heart"
@@ -85,11 +85,11 @@ class Costed:
     Parameters
     ----------
     name, kind
-        Of its row, and which method it is.
+        Name of its table row, and the kind of method.
     preset, dial, samples
-        Of ``calid``; no dial takes that of the weights.
+        Options of ``calid``; None takes the dial that is stored with the weights.
     region
-        Of ``calid``: networks around the heart, finding it included, or everywhere.
+        Option of ``calid``: run networks around the heart (finding it is timed too) or everywhere.
     base
         Channels of the U-Net of ``pixel-diffusion``.
     """
@@ -238,14 +238,14 @@ class _Ready:
     Parameters
     ----------
     run
-        What is timed.
+        The run that is timed.
     counted
-        A run whose floating-point operations are counted; none without a network.
+        A run whose floating-point operations are counted; None if there is no network.
     parts
-        How many of the latter the work consists of.
+        Number of ``counted`` runs in the whole work.
     basis
-        If the time is extrapolated, from which part of the work: then ``parts`` of ``run`` are
-        the work.
+        Which part of the work the time is extrapolated from, or empty. If it is extrapolated,
+        the whole work is ``parts`` times ``run``.
     """
 
     run: Run
@@ -279,7 +279,7 @@ def measure(method: Costed, workload: Workload, device: str) -> dict[str, Any]:
         ready.run(stack)
         times.append(time.perf_counter() - start)
     peak, gpu, gpu_peak = peak_memory(), None, None
-    torch = sys.modules.get("torch")  # not imported for this: linear has no use for it
+    torch = sys.modules.get("torch")  # not imported here: linear does not need it
     if torch is not None and torch.cuda.is_initialized():
         gpu, gpu_peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e6
     operations = None
@@ -369,10 +369,10 @@ def _load(method: Costed, workload: Workload, device: str) -> _Ready:
 
 
 def _pixel_diffusion(method: Costed, workload: Workload, device: str) -> _Ready:
-    """Evaluations of the U-Net, extrapolated to those of a dense heart.
+    """A few evaluations of the U-Net, to be extrapolated to a dense heart.
 
-    Encoding inverts every acquired slice once, rendering makes every generated slice; the
-    semantic encoder and all interpolation are left out, in its favour.
+    Encoding inverts every acquired slice once, and rendering makes every generated slice. The
+    semantic encoder and all interpolation are not timed, which favours this method.
     """
     import torch
 

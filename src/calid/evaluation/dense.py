@@ -50,7 +50,7 @@ __all__ = [
 PHANTOMS = "phantoms"
 
 GAP, THICKNESS, STEP = 10.0, 8.0, 2.0
-"""In mm: between acquired slices, of slices and of the truth, and between places of the truth."""
+"""In mm: gap of acquired slices, thickness of slices (also of the truth), step of the truth."""
 
 FACTOR = round(GAP / STEP)
 
@@ -69,7 +69,7 @@ MOST_OUTSIDE = 0.02
 
 @dataclass(frozen=True)
 class DenseCase(Case):
-    """A case that knows exact volumes of ``lv`` and ``rv`` in ml; or none, of a scan."""
+    """A case with the exact volumes of ``lv`` and ``rv`` in ml; a scan has none."""
 
     millilitres: Mapping[str, float] = field(kw_only=True)
 
@@ -159,7 +159,8 @@ def volume_case(path: Path, reader: Reader = read_stack) -> DenseCase:
     """A dense volume, resliced across the heart's long axis.
 
     The long axis is that of `LANDMARKS` for the files named there, otherwise the volume's
-    third axis. Slices lie between the landmarks, otherwise as far out as they see tissue only.
+    third axis. Slices lie between the landmarks; without landmarks, they reach as far out as
+    they still see only tissue.
 
     Raises
     ------
@@ -280,9 +281,9 @@ def long_axis_figures(
 
 
 def _score(case: DenseCase, answer: NDArray[np.float32], label: Labeller | None) -> Figures:
-    """Short-axis figures one a target, all others one a case.
+    """Figures of an answer: one per target for the short axis, one per case for all others.
 
-    Errors of volumes are in percent of the exact ones; NaN where these are not known.
+    Volume errors are in percent of the exact volume, and NaN if it is not known.
     """
     positions = np.concatenate([case.positions, case.targets])
     order = np.argsort(positions)

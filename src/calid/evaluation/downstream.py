@@ -34,8 +34,8 @@ def downstream(
     """The protocol.
 
     Dice is taken over all hidden slices of a stack at once; the Hausdorff distance slice by
-    slice. Volumes are those of kept and reconstructed slices together, segmented, against
-    Simpson's rule on the manual labels of the same slices.
+    slice. Volumes come from the segmented kept and reconstructed slices together, and are
+    compared with Simpson's rule on the manual labels of the same slices.
 
     ``label`` is the segmentation network, trained on real slices of other people; the other
     parameters are those of `calid.evaluation.hidden_slices.hidden_slices`.

@@ -1,9 +1,9 @@
 """Hidden slices: every second real slice is hidden, reconstructed, and compared.
 
 Only hidden slices between two kept ones count. Intensities are scaled by the percentiles of the
-kept slices and clipped to [0, 1]. The compared square is 192 mm wide. Of stills, that is the
-first frame, the square lies around the heart. Of films, slices are hidden in all frames and time
-is judged too.
+kept slices and clipped to [0, 1]. The compared square is 192 mm wide. For stills, only the first
+frame is used and the square lies around the heart. For films, slices are hidden in all frames and
+motion over time is judged too.
 """
 
 from __future__ import annotations

@@ -71,9 +71,9 @@ ANSWERS = {
     "calid-sample": Answer(samples=1),
     AVERAGE: Answer(samples=8),
 }
-"""What the presets are asked for: the paper preset, then the default one frame by frame (of films
-only), as `calid reconstruct` gives it, at both ends of its dial, as one posterior sample, and as
-the average of eight."""
+"""What each method asks of its preset. After the paper preset comes the default one: frame by
+frame (films only), as `calid reconstruct` gives it, at both ends of its dial, as one posterior
+sample, and as the average of eight."""
 
 NAMES = (*CLASSICAL, *RULES, *LEARNED, *ANSWERS)
 """In the order of the tables."""
@@ -151,7 +151,7 @@ class Roster:
         return Contender(name, averaged(model, answer), identity, settings, None if alone else film)
 
     def _preset(self, name: str) -> tuple[Model, Answer, str, dict[str, object]]:
-        """Model, what it is asked for, what its answers depend on, and the record of these."""
+        """Model, its `Answer`, the identity of its results, and the settings for the record."""
         preset: Preset = "paper" if name.startswith("paper") else "default"
         model = self.load(preset)
         answer = model.resolved(replace(ANSWERS[name], seed=self.seed))
@@ -220,7 +220,7 @@ def latent_method(model: Model, rule: LatentRule) -> Method:
 
 @cache
 def _code() -> str:
-    """Hash of the code that answers depend on: kept answers are not older than it."""
+    """Hash of the code that answers depend on, so that answers of older code are not reused."""
     folder = Path(calid.__file__).parent
     rooms = ("baselines", "data", "geometry", "inference", "models", "segmentation")
     files = [folder / "diffusion.py", *(p for room in rooms for p in (folder / room).glob("*.py"))]
@@ -230,9 +230,9 @@ def _code() -> str:
 def record(
     contenders: Sequence[Contender], *own: Path | None, device: str = "auto"
 ) -> dict[str, Any]:
-    """Weights' hashes, what was sampled how, and on which device; nothing names the machine.
+    """Weight hashes, sampling settings and the kind of machine, which is not identified.
 
-    ``own`` is that of `weights_sha256`.
+    ``own`` is as in `weights_sha256`.
     """
     place = choose_device(device)
     gpu = place.type == "cuda"

@@ -26,16 +26,16 @@ CODE = 512
 
 
 class PixelUNet(nn.Module):
-    """Images and noise level to noise.
+    """Predict noise from images and a noise level.
 
     Parameters
     ----------
     base
         Channels at full resolution.
     multiples
-        Of the base, per level, each half as large as the one before.
+        Channels per level, as multiples of ``base``. Each level halves the side of the images.
     attend
-        Level with attention: the fifth of 256 pixels has 16.
+        Index of the level with attention, where 256 pixels have become 16.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ __all__ = [
 EXAMPLES = 2
 
 Figures = Mapping[str, NDArray[np.float64]]
-"""Metric to figures: one a target, or one for the whole case. Means leave out NaN and infinity."""
+"""Figures by metric: one per target, or one per case. Means leave out NaN and infinity."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class Case:
     Parameters
     ----------
     subject, name
-        Who, and which stack of theirs.
+        Names of the subject and of this stack.
     images
         What the method sees, ``(frames, slices, height, width)``, window units.
     positions
-        Of the slices, ``(slices,)``, mm, increasing.
+        Positions of the slices, ``(slices,)``, mm, increasing.
     targets
-        Where it has to answer, ``(targets,)``, mm, increasing, strictly between slices.
+        Positions to answer at, ``(targets,)``, mm, increasing, strictly between slices.
     truth
-        The answer, ``(frames, targets, height, width)``, window units.
+        The true images, ``(frames, targets, height, width)``, window units.
     spacing
         In-plane ``(row, column)`` spacing in mm.
     labels, truth_labels
-        Manual labels of ``images`` and of ``truth``, uint8; none if there are none.
+        Manual labels of ``images`` and of ``truth``, uint8; None if there are none.
     groups
-        Ways to split the results: name to one value a target.
+        Ways to split the results: one value per target, by name.
     """
 
     subject: str
@@ -81,15 +81,15 @@ class Contender:
     Parameters
     ----------
     name
-        Of its row.
+        Name of its row.
     method
         The method itself.
     identity
-        Changes whenever its answers would: name, code, weights' hashes, settings.
+        Text that changes whenever its answers would: name, code, hashes of weights, settings.
     settings
         How it samples, for the record.
     film
-        For methods that know films: as `method`, with one more axis of frames in front of
+        For methods that take whole films: like `method`, with a leading axis of frames on
         images and answer.
     """
 
@@ -102,7 +102,7 @@ class Contender:
     def answer(self, case: Case) -> NDArray[np.float32]:
         """The answer to a case, ``(frames, targets, height, width)``.
 
-        A film goes to a method that knows films as a whole, otherwise frame by frame.
+        A method that takes whole films gets all frames at once, any other one frame at a time.
         """
         asked = case.positions, case.targets, case.spacing
         if self.film is not None and len(case.images) >= FEWEST_FRAMES:
@@ -112,9 +112,9 @@ class Contender:
 
 @dataclass(frozen=True)
 class Sampler(Contender):
-    """A method whose samples count one by one, not their average.
+    """A method whose samples are kept apart, not averaged.
 
-    Its `method` puts an axis of samples in front: ``(samples, targets, height, width)``.
+    Its `method` returns a leading axis of samples: ``(samples, targets, height, width)``.
     """
 
     def answer(self, case: Case) -> NDArray[np.float32]:
@@ -131,21 +131,21 @@ class Protocol:
     name
         As on the command line.
     load
-        A case of a file. `CalidError` leaves the file out, with a warning.
+        Makes a case from a file. A `CalidError` leaves the file out, with a warning.
     score
-        Figures of an answer ``(frames, targets, height, width)``.
+        Computes figures of an answer ``(frames, targets, height, width)``.
     columns
         Metrics of the table, in order; all others are only in the CSV.
     headline
-        Metrics whose paired differences over linear are shown.
+        Metrics whose paired differences from linear are shown.
     lower_is_better
-        Metrics of which that is so.
+        Metrics for which lower is better.
     ceilings
-        Rows that see the truth, outside the competition: name to an answer from the case.
+        Rows that see the truth and do not compete: functions from case to answer, by name.
     goal
-        The ceiling of which the tables say how much of the way from linear is covered.
+        Ceiling to which the tables count the share of the way from linear.
     combine
-        Further figures of a subject from those of its cases, by case name.
+        Computes further figures of a subject from those of its cases, given by case name.
     """
 
     name: str
@@ -269,8 +269,8 @@ def evaluate(
 def kept_answer(contender: Contender, case: Case, folder: Path) -> NDArray[np.float32]:
     """A method's answer ``(frames, targets, height, width)``, in float16 precision.
 
-    It is read from the folder if it is there whole, under the method's identity and the case;
-    otherwise the method is asked, and the answer is kept there.
+    It is read from the folder if an intact file for this identity and case is there. Otherwise
+    the method is run, and its answer is kept there.
     """
     digest = hashlib.sha256(contender.identity.encode())
     for part in (case.images, case.positions, case.targets, np.array(case.spacing)):

@@ -40,7 +40,7 @@ class SelfCheck:
     answers
         ``linear`` and `OURS`: arrays like ``truth``.
     figures
-        Of both: PSNR, SSIM and more, one figure a hidden slice.
+        PSNR, SSIM and more of both answers, one figure per hidden slice.
     pixel
         In-plane spacing of ``truth`` in mm.
     """

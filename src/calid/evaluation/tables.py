@@ -1,4 +1,4 @@
-"""From figures of images to those of subjects, with intervals, and to files."""
+"""Combine figures of images into figures of subjects, with intervals, and write them to files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BASE, STRONG = "linear", "registration"
 """Methods over which gains are counted: what most viewers do, and the strongest classical one."""
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Method to subject to metric to figure."""
+"""Figures by method, then subject, then metric."""
 
 Interval = dict[str, float]
 """``mean``, and ``low`` and ``high`` of its 95 % interval."""
@@ -48,10 +48,10 @@ def by_subject(protocol: Protocol, rows: Mapping[str, Sequence[Row]]) -> Results
 
 
 def by_group(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Results]]:
-    """Group to value to results of the images of that value.
+    """Results by group, then value, over the images with that value.
 
-    Only metrics with one figure an image in every row can be split; a group that splits
-    nothing, or has one value, is left out.
+    Only metrics with one figure per image in every row can be split. A group without such
+    metrics, or with a single value, is left out.
     """
     first = next(iter(rows.values()))
     splits: dict[str, dict[str, Results]] = {}
@@ -178,7 +178,7 @@ def summarise(
 
 
 def _columns(results: Results) -> tuple[list[str], dict[str, dict[str, NDArray[np.float64]]]]:
-    """Subjects, and method to metric to figures of all of them, NaN where there is none."""
+    """Subjects, and their figures by method, then metric; NaN where a subject has none."""
     subjects = sorted({s for own in results.values() for s in own})
     columns = {
         method: {
@@ -202,7 +202,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _share(own: float | None, base: float | None, top: float | None) -> float | None:
-    """How much of the distance from linear to the goal a method covers, of the means."""
+    """Share of the distance from linear to the goal that a method covers, from means."""
     if own is None or base is None or top is None or top == base:
         return None
     return (own - base) / (top - base)

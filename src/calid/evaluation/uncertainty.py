@@ -1,6 +1,6 @@
 """Uncertainty: whether the spread of samples says how wrong they are.
 
-Slices are hidden, and every sample counts by itself. Average and spread of the samples give a
+Slices are hidden, and several samples are drawn for each. Their average and spread give a
 prediction interval at every pixel; calibration is how often the true pixel lies within it
 (Gneiting et al., JRSS B 2007). With manual labels, only pixels of the heart count.
 """

@@ -232,7 +232,7 @@ def _qform(header: Any, pixdim: NDArray[np.float64], unit: float, source: object
         raise GeometryError(
             source, "The qform is not a rotation.", "Convert the scan again from DICOM."
         )
-    # As in NIfTI's own code: what single precision leaves of a half turn's cosine is nothing.
+    # As in NIfTI's own code: a cosine this small is rounding error of a half turn, so it is 0.
     cosine = 0.0 if rest < _HALF_TURN else np.sqrt(rest)
     rotation = quat2mat([cosine, b, c, d])
     affine = np.eye(4)

@@ -1,10 +1,11 @@
 """Even planes through uneven slices: where the slices of a dense volume lie.
 
-Volumes live on a grid of one step, slices may not: one is missing, or they jitter. The step is
-the one nearest to the wanted that puts every acquired slice on a plane, to `ROUNDING`. If there
-is none, slices may lie up to `TOLERANCE` beside their plane; the grid is then fitted to all of
-them. Nothing is moved or resampled: a slice keeps its pixels and its true position, and only the
-plane that a file shows it on is a little off. Beyond that tolerance there is no grid.
+Planes of a volume are evenly spaced, but slices may not be: one is missing, or they jitter. The
+step is the one nearest to the wanted step that puts every acquired slice on a plane, within
+`ROUNDING`. If there is none, slices may lie up to `TOLERANCE` from their plane, and the grid is
+fitted to all of them. Nothing is moved or resampled: a slice keeps its pixels and its true
+position, and only the plane on which a file shows it is slightly off. Beyond that tolerance there
+is no grid.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROUNDING = 0.01
 """Distance in mm between slice and plane that is put down to rounded headers."""
 TOLERANCE = 0.5
 """Largest distance in mm between a slice and the plane that it is shown on."""
-_SHARE = 0.4  # of a step: no generated slice may come to lie across an acquired one
+_SHARE = 0.4  # of a step: no generated slice may lie on the wrong side of an acquired one
 _REACH = 2.0  # ratio to the wanted step within which a step is looked for
 
 
@@ -51,9 +52,9 @@ def usual_gap(positions: NDArray[np.float64]) -> float:
 def dense_grid(positions: NDArray[np.float64], factor: int, source: object) -> DenseGrid:
     """Planes for slices at any distance.
 
-    ``positions`` are mm, strictly increasing; ``factor`` are the steps into which the usual gap is
-    cut, and with equal gaps that is what comes out. A `GeometryError` about ``source`` if no step
-    between half and twice the wanted one fits.
+    ``positions`` are mm, strictly increasing; ``factor`` is the number of steps into which the
+    usual gap is cut. Equal gaps are cut into exactly that many. Raises a `GeometryError` about
+    ``source`` if no step between half and twice the wanted one fits.
     """
     wanted = usual_gap(positions) / factor
     found = _search(positions, wanted, wanted / _REACH, wanted * _REACH)

@@ -26,8 +26,8 @@ FINEST = 1.0
 """Smallest pixel of the interpolator's grid in mm. Cine MR is measured at 1.1 to 2.0 mm."""
 
 BORDER, FADE = 4, 12
-"""Pixels from a side of a `Region`: in the first the networks' answer is not shown, since they do
-not see beyond the side; over the second it fades in."""
+"""Pixels from a side of a `Region`: those where the networks' answer is not shown, since they do
+not see beyond the side, and the next ones, over which it fades in."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,15 @@ class Region:
 
     @classmethod
     def around(cls, mask: NDArray[np.bool_], margin: int) -> Region | None:
-        """The smallest box with a margin about what is true; none if nothing is.
+        """The smallest box with a margin around the true pixels; None if there are none.
 
         Parameters
         ----------
         mask
             Shape ``(height, width)`` of the grid.
         margin
-            Pixels on every side in which the answer is the networks' alone, as far as the grid
-            goes. It fades out over `FADE` beyond them.
+            Pixels on every side, within the grid, in which the answer comes from the networks
+            only. It fades out over `FADE` beyond them.
         """
         if not mask.any():
             return None

@@ -41,8 +41,8 @@ FilmMethod = Callable[
 ]
 """A `Method` for films ``(frames, slices, height, width)``, which answers in parts.
 
-Each part says which targets it has, a slice of them; its images are ``(samples, frames, targets,
-height, width)``. One after the other they have all targets. A stack is a film of one frame.
+Each part is a slice of the targets and their images ``(samples, frames, targets, height, width)``.
+The parts are in order and cover all targets. A stack is a film of one frame.
 """
 
 
@@ -86,11 +86,11 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
     Parameters
     ----------
     factor
-        Given outright.
+        The number itself, if it is given.
     spacing
         Wanted through-plane spacing in mm. Acquired slices stay on the grid, so the factor
-        whose spacing comes nearest in ratio is taken. With neither, the in-plane spacing is
-        wanted: isotropic voxels.
+        whose spacing comes nearest in ratio is taken. With neither, the wanted spacing is the
+        in-plane one, for isotropic voxels.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def choose_factor(stack: SliceStack, factor: int | None, spacing: float | None) 
 
 
 def check_density(factor: int | None, spacing: float | None) -> None:
-    """Refuse what `choose_factor` cannot follow, whatever the stack.
+    """Refuse values that `choose_factor` cannot use for any stack.
 
     Raises
     ------
@@ -185,14 +185,13 @@ def fill(
     Parameters
     ----------
     method
-        Gives the slices between; samples are averaged.
+        Generates the slices between; its samples are averaged.
     dense
-        Where; of `plan`.
+        Where slices lie, from `plan`.
     uncertainty
         Keep the standard deviation over samples, at least 2.
     on_frame
-        Called with the number of frames whose work is done, all frames of a target counting as
-        their share of it.
+        Called with the number of frames done, in proportion to the targets that are done.
 
     Returns
     -------
@@ -279,7 +278,7 @@ class _Filling:
 def _shown(data: NDArray[np.generic], window: IntensityWindow) -> NDArray[np.float32]:
     """Stored units to window units, in double precision until they are of the order of 1.
 
-    Wide integers on a large offset and floats near the smallest would lose their contrast.
+    In single precision, wide integers on a large offset and tiny floats would lose their contrast.
     """
     scaled = data.astype(np.float64)
     scaled -= window.low

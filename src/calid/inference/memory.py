@@ -41,15 +41,15 @@ class Demand:
     Parameters
     ----------
     arrays
-        Stack, dense volume and what the networks know of the stack: in main memory.
+        Bytes of the stack, the dense volume and the networks' copies of the stack, in main memory.
     pixels
-        Of a slice on the interpolator's grid.
+        Pixels of a slice on the interpolator's grid.
     frames
-        Of the film: a target is registered in all of them at once.
+        Frames of the film: a target is registered in all of them at once.
     targets
-        Of one gap.
+        Targets in one gap.
     samples
-        Of every target.
+        Samples of every target.
     """
 
     arrays: float
@@ -186,7 +186,7 @@ class Parts:
             yield self
 
     def __enter__(self) -> slice:
-        # Only here every tensor of an attempt that failed is gone.
+        # Not earlier: only now are all tensors of the failed attempt gone.
         if self.short and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         self.short = False

@@ -33,10 +33,10 @@ class Answer:
         Draw this many posterior samples and average them, instead of the answer at the dial;
         0 for that answer. The paper's preset only samples.
     steps
-        Of the transport, or of the sampler of every sample. None for those that the weights come
-        with.
+        Steps of the transport, or of the sampler of every sample. None for the number that is
+        stored with the weights.
     seed
-        Of the samples' noise.
+        Seed of the samples' noise.
 
     Raises
     ------
@@ -198,9 +198,9 @@ class Generation:
     preset: Literal["default", "paper"] = "default"
     """Which released model."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves
-    them; what it lacks (the autoencoder, say) is the
-    package's. Without, the released ones."""
+    """Folder with weights of your own, as calid train writes
+    them; missing ones (the autoencoder, say) come from the
+    package. Without, the released ones."""
     steps: int | None = None
     """Steps of the transport, or of the sampler for samples.
     Without, those that the weights come with."""
@@ -219,8 +219,8 @@ class Generation:
     drawn everywhere."""
 
     fix_shifts: bool = False
-    """Move slices back in-plane, by whole pixels, whose heart
-    lies off its neighbours; without, that is only said."""
+    """Move slices back in-plane, by whole pixels, if the heart
+    is shifted in them; without, there is only a warning."""
 
     def answer(self, uncertainty: bool = False) -> Answer:
         """What is generated, with the number of samples decided.

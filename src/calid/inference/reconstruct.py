@@ -67,14 +67,14 @@ def reconstruct(
     UsageError
         If an option is out of range, or options contradict each other.
     ResourceError
-        If it cannot be done in memory; said before any work.
+        If memory is too small; raised before any work.
     GeometryError
         If gaps are too uneven.
 
     Warns
     -----
     CalidWarning
-        Of slices whose heart lies off its neighbours, and of a film that is no whole heartbeat.
+        If the heart is shifted in some slices, or a film is not a whole heartbeat.
     """
     preset = wanted if model is None else replace(wanted, preset=model.preset)
     answer = preset.answer(uncertainty)
@@ -103,13 +103,13 @@ def reconstruct(
 def heartbeat(stack: SliceStack) -> Frames:
     """How the frames of a film follow each other.
 
-    Where the file tells the time between R waves, the times decide whether the film is a whole
-    heartbeat; elsewhere the images do.
+    If the file gives the time between R waves, the times decide whether the film is a whole
+    heartbeat; otherwise the images do.
 
     Warns
     -----
     CalidWarning
-        If it is not.
+        If the film is not a whole heartbeat.
     """
     if stack.cycle:
         times = stack.frame_times

@@ -31,10 +31,10 @@ BEAT = 1000
 
 
 def save_beat(films: Mapping[str, NDArray[np.float32]], path: Path) -> None:
-    """Write a grey animated PNG of one heartbeat, which starts again and again.
+    """Write a grey animated PNG of one heartbeat, in a loop.
 
-    A row a slice, a column each of `COLUMNS`, about what moves. It has as many frames and greys as
-    fit into `LIGHT`.
+    Rows are slices and columns are `COLUMNS`; images are cropped around what moves. There are as
+    many frames and greys as fit into `LIGHT`.
 
     Parameters
     ----------

@@ -47,8 +47,8 @@ SHADES = (256, 192, 128, 96, 64, 48, 32)
 """Numbers of greys or colours that are tried. The eye sees no steps at the first ones."""
 
 SIDE, SPACE, TITLE, COLUMNS = 128, 2, 16, 8
-"""Of a sheet: pixels of an image at most, unless it has more itself; pixels between images and
-above each; images in a row."""
+"""For a sheet: side in pixels up to which images are enlarged; pixels between images, and above
+each; images per row."""
 
 ERROR = 0.6
 """Window units at the ends of the colours of errors."""
@@ -114,10 +114,10 @@ def encode(pixels: NDArray[np.uint8], limit: int | None = None) -> bytes:
 def comparison(stack: SliceStack, volume: Volume, truth: SliceStack | None = None) -> Figure:
     """Mid short-axis slice and two long-axis cuts, as acquired, linear and generated.
 
-    Of ``stack``, from which ``volume`` was reconstructed, the first frame is shown, as slabs of the
-    slice spacing, then linear; last comes the ``truth``, where there is one at every position of
-    the volume. All columns are on one grey scale and in true proportions. The short-axis slice
-    lies midway between two acquired ones.
+    The first two columns show ``stack``, from which ``volume`` was reconstructed, as slabs of the
+    slice spacing and interpolated linearly; ``volume`` follows, and then ``truth``, if it is known
+    at every position of the volume. Only first frames are shown, on one grey scale and in true
+    proportions. The short-axis slice lies midway between two acquired ones.
     """
     still = replace(stack, data=stack.data[:1], frame_times=stack.frame_times[:1])
     columns = {
@@ -287,10 +287,10 @@ def paired_differences(
     metrics: Sequence[str],
     left_out: Sequence[str] = (),
 ) -> Figure:
-    """What methods gain over linear: a panel a metric, a row a method, a dot a subject, bars means.
+    """Gains over linear: one panel per metric, row per method and dot per subject; bars are means.
 
-    Results are by method, subject and metric; without linear, figures themselves are shown.
-    Ceilings, far off the scale, are ``left_out``.
+    Results are by method, subject and metric. Without linear, the figures themselves are shown.
+    ``left_out`` names ceilings, which are far off the scale.
     """
     base = results.get(BASE)
     names = [n for n in results if n not in left_out and not (base and n == BASE)]
@@ -320,8 +320,8 @@ def paired_differences(
 def calibration_figure(rows: Sequence[Row], means: Mapping[str, Any]) -> Figure:
     """Two panels: how often intervals hold, and spread against error, slice by slice.
 
-    Rows are of the protocol `calid.evaluation.uncertainty`, a colour a subject; means, of each
-    metric over subjects with an interval, as in ``summary.json``.
+    ``rows`` come from the protocol `calid.evaluation.uncertainty`, and each subject has a colour;
+    ``means`` has each metric's mean over subjects and its interval, as in ``summary.json``.
     """
     figure = Figure(figsize=(9.2, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)

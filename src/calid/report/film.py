@@ -52,7 +52,7 @@ BAR = 50
 
 
 def check_animation(path: Path, stack: SliceStack) -> None:
-    """Raise an `OutputError` of an animation (GIF) of a heart that stands still."""
+    """Raise an `OutputError` if an animation (GIF) is asked for and there is only one frame."""
     if path.suffix.lower() == ".gif" and stack.n_frames == 1:
         raise OutputError(
             path,
@@ -72,7 +72,7 @@ def picture_of(stack: SliceStack, volume: Volume, suffix: str) -> Callable[[Path
 
 
 def save_animation(stack: SliceStack, volume: Volume, path: Path) -> None:
-    """Write a GIF that shows one heartbeat, in its own time, for ever; complete or not at all.
+    """Write a GIF that loops one heartbeat at its true speed; complete or not at all.
 
     The file holds nothing but images and times. ``stack`` is a film, as acquired, from which
     ``volume`` was reconstructed.

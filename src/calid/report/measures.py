@@ -44,7 +44,7 @@ TITLES = MappingProxyType(
 
 
 class Volumes(NamedTuple):
-    """Both ways of measuring, over the same depth: of a film functions, else measurements."""
+    """Results of both ways of measuring, over the same depth; functions if the stack is a film."""
 
     sparse: Measurement | Function
     dense: Measurement | Function
@@ -78,8 +78,8 @@ class Column:
 def measured(stack: SliceStack, volume: Volume, segmenter: Segmenter) -> Volumes:
     """Label and measure a stack and its reconstruction.
 
-    Of a film, all acquired frames are labelled, to find end-diastole and end-systole; of the
-    reconstruction these two only. A `DataError` if the left ventricle is not found.
+    In a film, all acquired frames are labelled, to find end-diastole and end-systole; in the
+    reconstruction, only these two. Raises a `DataError` if the left ventricle is not found.
     """
     labels = segmenter.label_volume(stack)
     sparse = cavity_volumes(labels, stack.positions, stack.pixel_spacing)
@@ -122,7 +122,7 @@ def as_table(columns: Mapping[str, Column], pair: bool) -> list[str]:
     figures = [column.figures() for column in columns.values()]
     for name in figures[0]:
         frame = name.endswith("frame")
-        if not (frame and pair):  # of a pair everybody knows which is which
+        if not (frame and pair):  # of a pair, the two frames are known
             digits = 0 if frame else 1
             cells = ("-" if f[name] is None else f"{f[name]:.{digits}f}" for f in figures)
             rows.append([TITLES[name], *cells])

@@ -1,12 +1,12 @@
-"""Where in the slices the heart is: the box around it, and slices in which it lies off.
+"""Where the heart is in the slices: the box around it, and slices in which it is shifted.
 
-Breath-holds differ, and a slice can show the heart at another place than its neighbours do. The
-centres of the left ventricle's cavity lie on a smooth curve through the slices, whatever
-the anatomy does from slice to slice. The centre of every slice between the outermost ones is
-compared with the curve through the others (a parabola, near slices first, little moved by
-single outliers). The slice that is farthest off is put aside, then the next, as long as one is
-farther off than `SHIFT`. A slice at an end has nothing on its other side: if it lies far off, its
-neighbour can seem to be the one that does.
+Breath-holds differ, so a slice can show the heart in another place than its neighbours do. The
+centres of the left ventricle's cavity lie on a smooth curve through the slices, even where the
+anatomy changes from slice to slice. The centre of every slice between the outermost ones is
+compared with the curve through the others (a parabola that weights near slices most and resists
+single outliers). The slice that is farthest off is set aside, then the next, as long as one is
+farther off than `SHIFT`. An end slice has a neighbour on one side only: if it is shifted, that
+neighbour can seem to be the shifted one.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
 ]
 
 FRAMES = 3
-"""Of a film that are searched for the heart, evenly over the beat: it is largest in one of them."""
+"""Frames of a film to search for the heart, evenly over the beat, so that one shows it large."""
 
 MARGIN = 8.0
-"""Millimetres around the heart in which the answer is the networks' alone."""
+"""Millimetres around the heart in which the answer comes from the networks only."""
 
 LEAST_AREA = 600.0
 """Square millimetres that the labels must cover in a slice to be a heart."""
@@ -131,9 +131,9 @@ class Shift:
 
 
 def find_shifts(stack: SliceStack, segmenter: Segmenter) -> list[Shift]:
-    """Slices of the first frame whose heart lies off, in the order of slices.
+    """Slices of the first frame in which the heart is shifted, in the order of slices.
 
-    The outermost slices with a cavity cannot be judged: there is nothing on one side of them.
+    The outermost slices with a cavity cannot be judged: they have a neighbour on one side only.
     """
     if stack.n_slices < FEWEST:
         return []
@@ -201,7 +201,7 @@ def _off(
     curve = np.vander(along, 3 if len(others) > FEWEST else 2)
     near = np.exp(-0.5 * along**2)
     weights, there = near, centres[others]
-    for _ in range(10):  # least absolute distances, by least squares again and again
+    for _ in range(10):  # least absolute distances, by reweighted least squares
         root = np.sqrt(weights)[:, None]
         fit = np.linalg.lstsq(curve * root, there * root, rcond=None)[0]
         weights = near / np.maximum(np.hypot(*(there - curve @ fit).T), 0.5)

@@ -40,7 +40,7 @@ class Measurement:
     Parameters
     ----------
     lv_ml, rv_ml
-        Cavities. Papillary muscles are where the labels put them; ACDC's count as cavity.
+        Cavities. Papillary muscles count as they are labelled; ACDC labels them as cavity.
     myocardium_ml
         Of the left ventricle.
     """
@@ -229,7 +229,7 @@ def heart_function(
     frames
         Two or more.
     ed, es
-        Which frame is which, counted from 0, by somebody's word.
+        Frames of end-diastole and end-systole, counted from 0, if they are known.
 
     Raises
     ------

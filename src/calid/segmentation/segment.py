@@ -96,7 +96,7 @@ class Segmenter:
     network
         Trained, already on the runtime's device.
     runtime
-        Where it computes and in which precision; torch computes it.
+        Device and precision of the network, which runs in torch.
     """
 
     def __init__(self, network: SegmentationNetwork, runtime: Runtime) -> None:
@@ -184,8 +184,8 @@ class Segmenter:
         Parameters
         ----------
         volume
-            Data ``(frames, slices, height, width)``. Of a volume whose region is known only
-            that is looked at: the heart is in it.
+            Data ``(frames, slices, height, width)``. In a volume whose region is known, only
+            the region is labelled, since it holds the heart.
         on_frame
             Called with the number of frames done.
 

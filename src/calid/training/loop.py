@@ -1,7 +1,7 @@
-"""The training loop of every network, in one process or many (torchrun), and what it keeps.
+"""The training loop of every network, in one process or many (torchrun), and its checkpoints.
 
-`fit` averages the weights (those are released), and saves its state so that a run that was
-stopped goes on as if it had not been.
+`fit` averages the weights; the average is released. It saves its state, so that a stopped run
+resumes as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _fit(
             # One transfer for all of them: each would wait for the GPU by itself.
             numbers = torch.stack([x.detach().float() for x in named.values()]).tolist()
             figures = dict(zip(named, numbers, strict=True))
-            # Since the training was started or resumed.
+            # Mean seconds per step since training started or resumed.
             seconds = max((time.monotonic() - began) / (step + 1 - start), 1e-9)
             per_second = round(task.examples * process_count() / seconds, 1)
             left = round((config.steps - step - 1) * seconds)
@@ -189,7 +189,7 @@ def _fit(
                 log.write({"step": step + 1, "validation": dict(validation)})
                 shown = "  ".join(f"{k} {v:.4g}" for k, v in validation.items())
                 bar.console.print(f"step {step + 1}: {shown}")
-            # After the validation: a run that is killed within it does it again.
+            # After the validation, so that a run killed during it repeats it.
             if done or (step + 1) % config.save_every == 0:
                 save_checkpoint(checkpoint, module, average, optimizer, step + 1)
 

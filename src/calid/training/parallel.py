@@ -34,7 +34,7 @@ def process_count() -> int:
 
 
 def share_of_process(batch: int) -> int:
-    """Examples of a step that this process sees, at least one: each sees as many."""
+    """Examples per step for this process, at least one; all processes get the same number."""
     return max(1, batch // process_count())
 
 
@@ -52,10 +52,10 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[bool]:
-    """Whether there are several processes; if so, they can talk to each other meanwhile.
+    """Connect the processes if there are several, and say whether there are.
 
-    Whoever needs the group more than once holds it open: a second one would meet the addresses
-    that the first has left behind, and might wait for good.
+    To use the group more than once, keep it open: a second group would find addresses that the
+    first has left behind, and might wait for ever.
     """
     if process_count() < 2:
         yield False

@@ -23,19 +23,19 @@ class Recipe:
     Parameters
     ----------
     steps, batch
-        Optimiser steps, and examples in each, of all processes together: their product is what the
-        network has seen.
+        Optimiser steps, and examples per step over all processes. Their product is the number of
+        examples that the network has seen.
     rate, warmup
-        Peak of AdamW's learning rate, and the steps over which it rises to it; it falls linearly
-        over the last 40 %.
+        Peak of AdamW's learning rate, and the steps in which the rate rises to it. The rate falls
+        linearly over the last 40 %.
     decay
-        Of the moving average of the weights, which is what is released.
+        Decay of the moving average of the weights; the average is released.
     phantoms
-        Synthetic hearts beside the data.
+        Number of synthetic hearts added to the data.
     size
         Side of the crops in pixels of the images.
     seed
-        Of data, noise and initial weights.
+        Seed of data, noise and initial weights.
     """
 
     steps: int

@@ -118,7 +118,7 @@ def gather_labelled(
 def _split(
     train: Sequence[Example], held_out: Sequence[Example], validation: Sequence[Path]
 ) -> tuple[list[Example], list[Example]]:
-    """Both sides as they are if nobody is on both; without validation folders, a tenth apart."""
+    """Check that no subject is on both sides; without validation folders, hold out a tenth."""
     if not validation:
         names = split_subjects(x.subject for x in train)
         held_out = [x for x in train if x.subject in names]
@@ -134,16 +134,17 @@ def _split(
 
 
 def phantom_films(count: int, workers: int = 1) -> Iterator[TrainingFilm]:
-    """Stacks of so many synthetic hearts, 2.5 mm apart, so that many positions have a truth.
+    """Stacks of synthetic hearts with slices 2.5 mm apart, so that many positions have a truth.
 
-    Each heart is at another phase: many at one phase each teach more anatomy than few at many.
+    Each heart has one phase, different from the others': many hearts at one phase teach more
+    anatomy than few hearts at many phases.
 
     Parameters
     ----------
     count
-        How many hearts.
+        Number of hearts.
     workers
-        Processes that make them; with 1 this process does. The films are the same.
+        Processes that make them; 1 is this process. The films do not depend on it.
     """
     yield from _hearts(_film, count, workers)
 

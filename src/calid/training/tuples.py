@@ -45,13 +45,13 @@ GAPS = (6.0, 42.0)
 """Width in mm of the gaps that are opened."""
 
 NARROW = (7.0, 13.0)
-"""Width in mm of the gaps of a clinical exam, which are drawn on purpose."""
+"""Width in mm of gaps in a clinical exam; extra tuples with such gaps are drawn."""
 
 TYPICAL = 18.0
 """Gaps near this width in mm, that of the benchmark, are drawn most often."""
 
 MIN_FRAMES = 6
-"""Of a film that tau_1 learns from as a film."""
+"""Fewest frames of a film from which tau_1 learns to mix frames."""
 
 BATCH = 32
 """Most images that the autoencoder encodes together."""
@@ -98,17 +98,18 @@ class Tuples:
     Parameters
     ----------
     latents
-        Of all slices, float16, ``(slices, channels, h, w)``.
+        Latents of all slices, float16, ``(slices, channels, h, w)``.
     moved
-        Of the slices below and above, registered to the target: float16, ``(tuples, 2, channels,
-        h, w)``.
+        Latents of the slices below and above, registered to the target: float16, ``(tuples, 2,
+        channels, h, w)``.
     index
-        Into the slices: target, below, above, next below, next above; -1 where there is none.
+        Indices of slices: target, below, above, next below, next above; -1 where there is none.
         ``(tuples, 5)``.
     distance
         Signed mm from the target to the last four; 0 where there is none. ``(tuples, 4)``.
     frames
-        Of the film; tuples are frame-major, all of frame 0 first. `ONE_FRAME` for unrelated ones.
+        Frames of the film, whose tuples are frame-major, all of frame 0 first. `ONE_FRAME` if
+        the tuples are unrelated.
     """
 
     latents: Tensor
@@ -244,7 +245,7 @@ def build_films(
 
 
 def film_tuples(film: TrainingFilm, encode: Encode, size: int) -> Tuples:
-    """Every slice that has both neighbours, hidden in all frames; a centre crop as it is."""
+    """Tuples that hide every inner slice of a film in all frames, in a plain centre crop."""
     images = window_units(film.frames)
     cut = crop(images.flatten(0, 1), size, torch.eye(2, 3), "nearest")
     options = [(i, 1, 1) for i in range(1, images.shape[1] - 1)]
@@ -263,7 +264,7 @@ def size_on_disk(films: Sequence[TrainingFilm], channels: int, config: TupleConf
 
 
 def validation_tuples(films: Sequence[TrainingFilm], encode: Encode, size: int) -> Tuples:
-    """Every slice of the first frame that has both neighbours, hidden; centre crops as they are."""
+    """Tuples that hide every inner slice of the first frame, in plain centre crops."""
     parts = []
     for film in films:
         images = crop(window_units(film.frames[0]), size, torch.eye(2, 3), "nearest")
@@ -378,7 +379,7 @@ def _film(
     slices = images.shape[1]
     target, down, up = torch.tensor(options, dtype=torch.long).view(-1, 3).unbind(1)
     below, above = target - down, target + up
-    # The next slices out lie as far from these as these lie apart.
+    # The next slices out are as far from below and above as those are from each other.
     next_below, next_above = below - (down + up), above + (down + up)
     next_above = torch.where(next_above < slices, next_above, -1)
     index = torch.stack([target, below, above, next_below.clamp(min=-1), next_above], 1)

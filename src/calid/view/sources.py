@@ -40,7 +40,7 @@ def load_scene(
     uncertainty, labels
         On the grid of the first volume.
     titles
-        Of the volumes. Without, neutral ones: file names may name a patient.
+        Titles of the volumes. The default titles are neutral, since file names may name a patient.
     reader
         Reads volumes and stack.
     label_map
