@@ -1,9 +1,9 @@
-"""Where networks compute, and in which number format: nothing else decides it.
+"""Choose the device and number format of networks; no other module decides them.
 
-Parameters are float32, and so is all that a network takes and gives: latents, images, codes,
-scores. Within `computing`, torch multiplies in the chosen precision inside of networks; what lies
-between them is float32 (a sampler's state, registration, losses), and of that `exact` keeps the
-matrix products. A network ends with ``.float()``; its layers follow the dtype of what they get.
+Parameters are float32, and so are all inputs and outputs of networks: latents, images, codes,
+scores. Within `computing`, torch multiplies in the chosen precision inside networks. Everything
+between networks is float32 (a sampler's state, registration, losses); `exact` keeps its matrix
+products float32. A network ends with ``.float()``; its layers follow the dtype of their inputs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 
 VARIABLE = "CALID_BFLOAT16"
-"""Of the environment: ``yes`` or ``no`` takes the place of what the hardware says."""
+"""Environment variable: ``yes`` or ``no`` overrides what the hardware reports."""
 
 
 @dataclass(frozen=True)

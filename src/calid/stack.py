@@ -56,8 +56,8 @@ class SliceStack:
     cycle
         Seconds from one R wave to the next, where the file tells it beside the frames' times.
     resampled
-        Slices, from 0, that had another number of frames and were resampled in time, each with
-        the number of frames that it had.
+        Slices, counted from 0, that were resampled in time because they had another number of
+        frames; each maps to that number.
 
     Raises
     ------
@@ -201,9 +201,9 @@ class Volume:
         Standard deviation over samples in image units, same shape as ``data``, zero on
         acquired slices; absent unless it was asked for.
     frames_together
-        Most frames whose generated slices know of each other; 1 if each stands alone.
+        Most frames whose slices were generated together; 1 if each was generated alone.
     region
-        Rows and columns, first and one behind the last, that networks generated; around them
+        Rows and columns (first, and one past the last) that networks generated; outside them,
         generated slices are registered neighbours. None if networks generated everything.
     provenance
         How it was made, as the record beside a file has it; empty if nothing is known.

@@ -107,7 +107,7 @@ class Cohort(Generation):
             )
 
     def _check(self) -> tuple[int, int]:
-        """Refuse what can be refused before any work is done; the part, and of how many."""
+        """Check the options before any work is done; the number of the part, and of all parts."""
         found = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         number, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= number <= count:

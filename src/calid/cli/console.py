@@ -29,9 +29,9 @@ __all__ = [
 
 
 class _Stream:
-    """A stream of the terminal, whose failure is the package's own error if it is ``fatal``.
+    """A terminal stream that raises an `OutputError` if it fails and is ``fatal``.
 
-    Else what cannot be written is dropped, as progress may be. There is no stream if the process
+    If it is not fatal, text that cannot be written is dropped. ``stream`` is none if the process
     was started without it.
     """
 
@@ -108,7 +108,7 @@ def show_error(error: CalidError) -> None:
 
 @contextmanager
 def each_warning(take: Callable[[str, type[Warning]], bool]) -> Iterator[None]:
-    """Hand every warning to a function; it is shown as before unless that has shown it."""
+    """Pass every warning to ``take``; show it as before unless ``take`` returns true."""
     with warnings.catch_warnings():
         before = warnings.showwarning
 

@@ -21,8 +21,8 @@ class Demo:
     seed: int = 3
     """Which synthetic heart."""
     dial: float | None = None
-    """From 0, the mean, to 1, about as crisp as a real slice. Without, as the weights
-    say."""
+    """From 0, the mean, to 1, about as crisp as a real slice. The default comes with the
+    weights."""
 
     def run(self) -> None:
         """Run the demonstration; the last line is the picture's path."""

@@ -55,16 +55,16 @@ class Evaluate:
     ] = "hidden-slices"
     """Which test."""
     methods: str = "all"
-    """all, classical, or names separated by commas; uncertainty
-    is that of calid-average, always."""
+    """all, classical, or names separated by commas; the
+    protocol uncertainty always uses calid-average."""
     baselines: Path | None = None
     """Folder with the weights of the learned baselines, as calid train leaves them."""
     weights: Path | None = None
-    """Folder with weights of your own, as calid train leaves
-    them; what it lacks is the package's. Without, the
-    released ones."""
+    """Folder with your own weights, as calid train leaves them;
+    the package supplies missing ones. Default: the released
+    weights."""
     predictions: Path | None = None
-    """Folder where answers are kept and found again. Without: OUT/predictions."""
+    """Folder that keeps answers for reuse. Default: OUT/predictions."""
     grid: Literal["own", "1.5mm"] = "own"
     """Pixels in which hidden slices are compared: those of the
     images, as a user gets them, or 1.5 mm."""

@@ -14,7 +14,7 @@ from calid.weights import FOLDER, describe_weights
 __all__ = ["Info", "describe_machine"]
 
 LIBRARIES = ("torch", "numpy", "nibabel", "pydicom", "ray")
-"""The last is an extra."""
+"""Libraries whose versions are shown; ray is an optional extra."""
 
 
 @dataclass(frozen=True, kw_only=True)

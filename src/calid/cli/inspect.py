@@ -37,8 +37,8 @@ class Inspect:
     json: Path | None = None
     """File to write the same to, as JSON."""
     shifts: bool = False
-    """Look for slices whose heart lies off its neighbours, as
-    reconstruct does: a network's work of some seconds."""
+    """Look for slices whose heart is shifted from that of their
+    neighbours, as reconstruct does; takes some seconds."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
@@ -66,7 +66,7 @@ class Inspect:
         if report and report.decision:
             console.print("Decision")
             for sentence in report.decision:
-                # Unbroken: a line that begins with another's name would pass for it.
+                # Not wrapped: a line that began with another group's name would mislead.
                 console.print(f"  {sentence}", soft_wrap=True)
         for note in found.warnings:
             console.print("warning", note, style="yellow")

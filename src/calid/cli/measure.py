@@ -33,8 +33,8 @@ JSON, CSV = "measures.json", "measures.csv"
 class Measure:
     """Measure ventricular volumes, LV mass and ejection fraction.
 
-    Side by side: from the acquired slices by Simpson's rule, as the clinic does it, and from
-    the dense reconstruction. Both cover the same depth. One frame gives volumes; a film, or a
+    Measures twice: from the acquired slices by Simpson's rule, as clinics do, and from the
+    dense reconstruction. Both cover the same depth. One frame gives volumes; a film, or a
     pair of end-diastole and end-systole, gives EDV, ESV, SV and EF as well.
     """
 
@@ -53,16 +53,16 @@ class Measure:
     """Which values the labels have, if they are others:
     LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""
     ed_frame: int | None = None
-    """Of a film: the frame of end-diastole, counted from 0.
-    Without, that of the largest left ventricle."""
+    """End-diastolic frame of a film, counted from 0. Default:
+    the frame with the largest left ventricle."""
     es_frame: int | None = None
-    """The frame of end-systole. Without, of the smallest."""
+    """End-systolic frame. Default: the smallest left ventricle."""
     out: Path | None = None
     """Folder for measures.json and measures.csv; made if missing."""
     json: bool = False
     """Print JSON instead of the table."""
     dense: bool = True
-    """Reconstruct, and measure that too; without, the acquired slices only."""
+    """Also measure a dense reconstruction; otherwise only the acquired slices."""
     device: str = "auto"
     """auto, cpu or cuda."""
     reading: Reading = field(default_factory=Reading)
@@ -161,7 +161,7 @@ class Measure:
         return stacks, manual, frames
 
     def _check_frames(self, asked: dict[str, int], count: int) -> None:
-        """Refuse frames, by the options that name them, that are not two of a film."""
+        """Refuse options that name a frame the film lacks, or the same frame twice."""
         for option, frame in asked.items():
             if count == 1:
                 raise UsageError(
@@ -206,7 +206,7 @@ class Measure:
         return frames
 
     def _measure(self) -> tuple[dict[str, Column], list[str]]:
-        """Both columns, or the sparse one, and the names of all weights that took part."""
+        """The sparse column and, if asked for, the dense one; and the names of all weights used."""
         from calid.report.measures import measured_densely
         from calid.segmentation.measures import cavity_volumes
         from calid.segmentation.segment import load_segmenter

@@ -45,8 +45,8 @@ class Reconstruct(Generation):
     slices, volumes, warnings, and how to make it again."""
     dicom: Path | None = None
     """New folder for a derived DICOM series: one file per slice
-    and frame. Of a DICOM input it joins the study, patient's
-    name and ID included; else it is anonymous."""
+    and frame. For DICOM input it joins the study, with the
+    patient's name and ID; otherwise it is anonymous."""
     reading: Reading = field(default_factory=Reading)
 
     def run(self) -> None:
@@ -127,9 +127,9 @@ class Reconstruct(Generation):
         model: calid.Model,
         content: dict[str, Any],
     ) -> Callable[[dict[str, str], list[str], Path], None]:
-        """Do all that a report needs; what is returned writes it.
+        """Compute everything a report needs, and return a function that writes it.
 
-        It takes the hashes of what is written already, the warnings, and the page's path.
+        The function takes the hashes of files already written, the warnings, and the page's path.
         """
         from calid.report.page import Report, write_page
 

@@ -84,9 +84,9 @@ def examined(
     answer: Answer,
     on_part: Callable[[int], None],
 ) -> tuple[SelfCheck | str, Volumes | str]:
-    """Check the model on the stack itself and measure; of what cannot be done, why not.
+    """Check the model on the stack itself and measure volumes; if a part fails, say why.
 
-    ``on_part`` is called with the number of the two that are done.
+    ``on_part`` is called with the number of parts done, 1 or 2.
     """
     from calid.evaluation.methods import averaged
     from calid.evaluation.selfcheck import self_check

@@ -75,9 +75,9 @@ class _Training:
         return self.threads or available_cpus()
 
     def begin(self, folder: Path, seed: int) -> torch.device:
-        """Set seed and threads; the device to train on.
+        """Set seed and threads, and return the device to train on.
 
-        The folder, where checkpoints will be, may not hold those of another training.
+        ``folder`` is for checkpoints, and may not hold those of another training.
         """
         import torch
 
@@ -133,7 +133,7 @@ class _RecipeTraining(_Training):
     def follow(
         self, task: Task, recipe: Recipe, folder: Path, device: torch.device, steps: int
     ) -> None:
-        """Train as the recipe says, but for so many steps if they are not 0."""
+        """Train as the recipe says, but for ``steps`` steps unless that is 0."""
         from calid.training.loop import FitConfig
 
         config = FitConfig(steps or recipe.steps, recipe.rate, recipe.warmup, decay=recipe.decay)
@@ -234,14 +234,14 @@ class _TupleTraining(_RecipeTraining):
         return cache.held_out
 
     def later_steps(self) -> tuple[int, int]:
-        """Of the transport, 0 for as many as `steps`; of the mixing, 0 for the recipe's."""
+        """Steps of the transport (0 for `steps`), and of the mixing (0 for the recipe's)."""
         return 0, 0
 
 
 class _Cache:
-    """Films, and the tuples made of them in OUT/tuples, where every training finds them.
+    """Films, and the tuples made from them in OUT/tuples, which all trainings share.
 
-    Of several processes the first makes them.
+    The first of several processes makes them.
     """
 
     def __init__(
@@ -422,7 +422,7 @@ class TrainSegmentation(_Training):
     batch: int = 16
     """Slices a step."""
     start_from: Path | None = None
-    """Weights to begin with, to fine-tune them; without, from scratch."""
+    """Weights to fine-tune. Default: train from scratch."""
     label_map: str | None = None
     """Which values the labels have, if they are others:
     LV=1,MYO=2,RV=3 for M&Ms and UK Biobank."""

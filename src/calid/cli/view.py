@@ -37,7 +37,7 @@ class View:
     label_map: str | None = None
     """Which values the labels have, if they are not 1 RV, 2 myocardium, 3 LV: LV=1,MYO=2,RV=3."""
     titles: tuple[str, ...] = ()
-    """Of the volumes. Without, no file name is in the page."""
+    """Titles of the volumes. Without them, the page still shows no file names."""
     html: Path | None = None
     """Write the page to this file instead of serving it."""
     port: int = 0

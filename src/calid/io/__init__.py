@@ -51,11 +51,11 @@ def read(
     Parameters
     ----------
     spacing_from, fill
-        Of NIfTI only; see `read_stack`.
+        For NIfTI only; see `read_stack`.
     odd_slices, series
-        Of DICOM only; see `calid.io.dicom.read_dicom`.
+        For DICOM only; see `calid.io.dicom.read_dicom`.
     thickness, max_bytes
-        As in both.
+        For both; see either function.
 
     Raises
     ------
@@ -90,9 +90,9 @@ def read_with_headers(
     series: Sequence[int] = (),
     max_bytes: int = MAX_BYTES,
 ) -> tuple[SliceStack, Headers | None]:
-    """As `read`, and of DICOM the header of every image in the stack: ``[frame][slice]``.
+    """Read a stack and, for DICOM, the header of every image in it: ``[frame][slice]``.
 
-    Headers hold everything that the files hold but pixels, the patient's name included.
+    Headers hold everything in the files except pixels, including the patient's name.
     """
     path = Path(path)
     if check_format(path, spacing_from, fill, series):

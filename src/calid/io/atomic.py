@@ -27,18 +27,18 @@ __all__ = [
 ]
 
 LEFTOVER_AGE = 3600.0
-"""Seconds after which a temporary file belongs to a run that was killed: writing renews its age."""
+"""Age in seconds from which a temporary file counts as abandoned; writing resets the age."""
 
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write a file so that no reader ever sees half of it; symbolic links are followed.
 
-    The bytes go to a hidden temporary file beside the target; when the block ends well, it is
-    flushed to disk and renamed. When it does not, the temporary file is removed and an older
-    file under the same name is as it was. After a power cut or ``kill -9`` the temporary
-    file (``.calid-*.part``) stays behind; the target is still the old one. The next file that
-    is written into that folder removes it, once it is an hour old.
+    The bytes go to a hidden temporary file beside the target. If the block succeeds, that file is
+    flushed to disk and renamed. If not, it is removed, and an older file of the same name is
+    unchanged. After a power cut or ``kill -9`` the temporary file (``.calid-*.part``) stays
+    behind and the target is still the old one. The next write into that folder removes the
+    leftover once it is an hour old.
 
     Raises
     ------
@@ -98,10 +98,10 @@ def check_output(
     inputs: Iterable[str | os.PathLike[str]] = (),
     suffixes: Iterable[str] = (),
 ) -> None:
-    """Raise an `OutputError` of a file that cannot or must not be written, before any work is done.
+    """Raise an `OutputError` if a file cannot or must not be written, before any work is done.
 
-    It may exist: it is then replaced. It may be none of the ``inputs``, by whatever name, and ends
-    with one of the ``suffixes``, if there are any; case does not matter.
+    An existing file will be replaced. The file must not be one of the ``inputs``, under any name,
+    and must end with one of the ``suffixes``, if given; case does not matter.
     """
     path, endings = Path(path), tuple(suffixes)
     if endings and not path.name.lower().endswith(endings):
@@ -226,7 +226,7 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs have left behind, and leave that of runs that live."""
+    """Remove temporary files of killed runs, but keep those of running ones."""
     for path in folder.glob(".calid-*"):
         with suppress(OSError):  # another run may be cleaning up as well
             if time.time() - path.stat().st_mtime > LEFTOVER_AGE:

@@ -1,7 +1,7 @@
-"""What contrast images have: the range of what is inside the field, and what is doubtful.
+"""Contrast of images: the range of values inside the field, and what is doubtful about them.
 
-Padding is a constant far outside of the image (PixelPaddingValue, the fill of a resampling);
-outliers are single pixels far outside. If they own a percentile, nothing is left of the heart.
+Padding is a constant far outside the image's range (PixelPaddingValue, the fill of a resampling);
+outliers are single pixels far outside it. If they set a percentile, the heart loses its contrast.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ ENDS = (0.5, 99.5)
 """Percentiles between which the contrast of an image lies."""
 
 BELOW, ABOVE = 0.5, 4.0
-"""Times its own spread that an image reaches beyond it, below and above, at most."""
+"""How far an image may reach below and above its spread, as a multiple of that spread."""
 
 SHARE = 0.0025
 """Share of all voxels from which on a constant can be padding."""
 
 FEWEST = 1024
-"""Voxels without which nothing can be said to lie far outside of the others."""
+"""Images with fewer voxels than this are not searched for padding or outliers."""
 
 SAMPLE, PADDINGS = 2**18, 3
-"""Voxels that are looked at for it, and times that constants are looked for at the ends."""
+"""Most voxels sampled in the search for padding, and most rounds of that search."""
 
 LEVELS = 32
-"""Values that an image has; what has fewer is drawn, and its steps may be of any size."""
+"""Fewest different values of an image; a drawing has fewer, with steps of any size."""
 
 MOST_LABELS = 8
 """Most different values that a label map of a heart has."""

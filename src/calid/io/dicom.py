@@ -100,7 +100,7 @@ class Exam:
             cycle=cine.cycle,
             resampled={number: len(slices[number]) for number in cine.shares},
         )
-        # Of resampled slices, each frame gets the header of the own frame that it has most of.
+        # A resampled frame gets the header of the acquired frame with the largest share.
         shown = [
             [own[i] for i in cine.shares[number].argmax(1)] if number in cine.shares else own
             for number, own in enumerate(slices)
@@ -280,7 +280,7 @@ def _odd_error(odd: Sequence[LeftOut], path: Path) -> GeometryError:
 
 
 def _thickness(cine: Cine, given: float | None, notes: list[str]) -> float:
-    """Of a slice in mm, and notes where headers do not tell it."""
+    """Slice thickness in mm; adds a note if headers lack it or disagree."""
     if given is not None:
         return given
     usual = usual_gap(cine.heights) if len(cine.heights) > 1 else 1.0
@@ -302,7 +302,7 @@ def _thickness(cine: Cine, given: float | None, notes: list[str]) -> float:
 
 
 def _doubts(cine: Cine, thickness: float) -> list[str]:
-    """Where headers and the places of slices contradict each other."""
+    """Notes on uneven gaps, and on headers that contradict positions or each other."""
     notes = []
     if len(cine.heights) > 1:
         usual, gaps = usual_gap(cine.heights), np.diff(cine.heights)

@@ -1,8 +1,7 @@
 """Decode compressed pixels in a process of its own.
 
-Decoders print what they think of damaged streams, and end the process on some of them. This
-file is both sides: `Decoder`, and what runs in the other process, which needs nothing of the
-package.
+Decoders print messages about damaged streams, and some streams crash the process. This file is
+both sides: `Decoder`, and the code of the other process, which imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pydicom.pixels.utils import pixel_array
 __all__ = ["Decoder"]
 
 _REQUEST, _ANSWER = struct.Struct("<qq"), struct.Struct("<q")
-"""Bytes of a file and number of its frame, -1 if it has no frame axis; bytes of an array."""
+"""File size in bytes and frame number, -1 without a frame axis; size of an array in bytes."""
 
 
 class Decoder:
@@ -43,7 +42,7 @@ class Decoder:
         """Stored values of one frame of a DICOM file; a `ValueError` if they cannot be decoded."""
         if self._process is None:
             pipe = subprocess.PIPE
-            # Without the script's folder on the path, where modules of other names lie.
+            # -P keeps this folder off the path: its modules would hide others, such as inspect.
             command = [sys.executable, "-P", __file__]
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL

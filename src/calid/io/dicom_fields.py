@@ -1,7 +1,7 @@
-"""Fields of a DICOM header, the standard's and the vendors', whatever is in them.
+"""Read standard and vendor fields of a DICOM header, whatever they hold.
 
-Real headers hold values that the standard does not allow. One that is needed and cannot be
-read counts as absent; all others do not matter. Enhanced files are read as classic ones: their
+Real headers hold values that the standard does not allow. A needed value that cannot be read
+counts as absent; all others are ignored. Enhanced files are read as classic ones: their
 functional groups have been lifted (`calid.io.dicom_images`).
 """
 
@@ -56,7 +56,7 @@ _TYPES = (
     ("diffusion", re.compile(r"DIFFUSION")),
     ("inversion recovery", re.compile(r"STIR|FLUID_ATTENUATED|(M_)?IR")),
 )
-"""Contrasts by words of image type and acquisition contrast; in parts or whole, not letters."""
+"""Contrasts, with patterns for whole values of image type and acquisition contrast."""
 
 _PREPARATIONS = (
     ("InversionRecovery", "inversion recovery"),
@@ -81,7 +81,7 @@ class Contrast:
 
     kind: str  # what sets it apart from a plain image, as cines are; empty for those
     sequence: str  # its name without the part that varies from slice to slice
-    prepared: bool | None  # whether the magnetisation was; none if it is not said
+    prepared: bool | None  # whether the magnetisation was prepared; none if unknown
     echo: float | None  # time in ms
     inversion: float  # time in ms; 0 without a preparation
 
@@ -99,7 +99,7 @@ class Contrast:
         )
 
     def fits(self, other: Contrast) -> bool:
-        """Whether two images can be of one film. What one does not say is no difference."""
+        """Whether two images can belong to one film; a missing value fits any other."""
         return (
             self.kind == other.kind
             and ("" in (self.sequence, other.sequence) or self.sequence == other.sequence)

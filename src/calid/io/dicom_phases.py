@@ -1,12 +1,12 @@
-"""Which images of a slice are one film, in which order, and when each phase is.
+"""Which images of a slice form one film, in which order, and the time of each phase.
 
-Frames of a film are of one acquisition (a take), never of two. Of several takes of a slice, what
-was acquired goes before what was processed, a complete take before one of another number of
-frames than other slices have, and the newest before others. If most of the stack was acquired
-again, the user has to say which one is meant.
+All frames of a film come from one acquisition (a take). Of several takes of a slice, an acquired
+one is preferred to a processed one, then a take with as many frames as most slices have, then the
+newest. If most of the stack was acquired again, the user has to choose.
 
-`_CLOCKS` are the fields that can order frames, the best first; mere ranks need the length of the
-cycle. A field is used if every image has it and it tells the images of most slices apart.
+`_CLOCKS` lists the fields that can order frames, best first; fields that only rank frames need
+the length of the cycle. A field is used if every image has it and it distinguishes the images of
+most slices.
 
 Slices are acquired in different heartbeats, so trigger times of the same phase differ a
 little between them: phases are matched by rank, and each gets the median of its times. Slices of
@@ -92,9 +92,8 @@ class Cine:
 def film(planes: Sequence[Plane], report: DicomReport) -> Cine:
     """Put the images of every slice in order of time, and leave out what does not fit.
 
-    Odd are: slices with several images at one time, slices whose images do not lie in one plane,
-    and slices with another number of frames than most whose trigger times do not tell how to
-    resample them.
+    Slices are odd if they have several images at one time, if their images do not lie in one
+    plane, or if they have an unusual number of frames that trigger times cannot resample.
     """
     clock = _find_clock(planes)
     usual = _usual(len(plane.images) for plane in planes)
@@ -163,7 +162,7 @@ def _find_clock(planes: Sequence[Plane]) -> Clock:
 
 
 def _tells(planes: Sequence[Plane], reading: Reading) -> bool:
-    """Whether a field tells the images of most slices apart that have several."""
+    """Whether a field distinguishes images in most slices that have several."""
     votes = []
     for plane in (p for p in planes if len(p.images) > 1):
         values = {reading(image) for image in plane.images}
@@ -231,16 +230,16 @@ def _believable(times: NDArray[np.float64], notes: list[str]) -> NDArray[np.floa
 
 
 APART = 3.0
-"""Seconds between two acquisitions that are not of one breath-hold."""
+"""Acquisitions more than this many seconds apart are not from one breath-hold."""
 
 
 def best_takes(
     planes: Sequence[Plane], report: DicomReport
 ) -> tuple[list[Plane], tuple[tuple[int, ...], ...]]:
-    """Planes with the images of one take each, and a report of the others.
+    """Keep the best take of each plane, and report the others.
 
-    Beside them the series numbers of two takes of the whole stack, those of the better ones first;
-    empty if there is but one.
+    Also returns the series numbers of two takes of the whole stack, the better one first; empty if
+    there is only one.
     """
     clock = _find_clock(planes)
     every = [_takes(plane.images, clock) for plane in planes]
@@ -311,12 +310,12 @@ def _processed(take: Sequence[Image]) -> int:
 
 
 def _takes(images: Sequence[Image], clock: Clock) -> list[list[Image]]:
-    """Images of one place by the acquisition that they are of.
+    """Group the images of one place by acquisition.
 
-    Series are different takes if their times overlap, or if they were acquired apart: a take may
-    be stored as one series a phase. Within a series, takes are told apart by acquisition number,
-    by acquisition time, or by instance numbers in whose order the time begins anew. A still has
-    one image, so that every other is another take.
+    Series are different takes if their times overlap or if they were acquired apart; otherwise one
+    take may be stored as one series per phase. Within a series, takes differ in acquisition number
+    or acquisition time, or the time restarts in the order of instance numbers. A still has one
+    image, so every further image is another take.
     """
     if clock is _NO_CLOCK:
         return [[image] for image in images]
@@ -381,9 +380,9 @@ def _breath_holds(take: Sequence[Image]) -> Callable[[Image], Hashable]:
 
 
 def _rounds(take: Sequence[Image], reading: Reading) -> Callable[[Image], Hashable]:
-    """A key that numbers the rounds in which time runs once from its beginning to its end.
+    """A key that numbers the rounds of increasing time, in the order of instance numbers.
 
-    Instance numbers may be in any order, so rounds of fewer than four images tell nothing unless
+    Instance numbers may be in any order, so rounds of fewer than four images do not count unless
     all rounds hold the same times.
     """
     order = sorted(take, key=_number)

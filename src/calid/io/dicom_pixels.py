@@ -176,7 +176,7 @@ def _scale_slope(header: Dataset) -> float | None:
 
 
 def _scaled(arrays: list[NDArray[Any]], scales: list[tuple[float, float]]) -> list[NDArray[Any]]:
-    """Image units, in the shortest float that can be turned back."""
+    """Image units, in the shortest float type that gives back the stored values."""
     for dtype in (np.float32, np.float64):
         out = [
             (array * slope + intercept).astype(dtype)

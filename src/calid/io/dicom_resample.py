@@ -1,7 +1,7 @@
-"""Slices with another number of frames than most, resampled to the others' cardiac phases.
+"""Resample slices with an unusual number of frames to the cardiac phases of the others.
 
-The phase of a frame is its trigger time over the length of its slice's heartbeat. Between two
-frames images are linear in phase, also from the last frame of the beat to the first.
+The phase of a frame is its trigger time divided by the length of its slice's heartbeat. Images are
+interpolated linearly in phase, also from the last frame of the beat to the first.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Timing:
 
 
 def resampling(own: Timing, most: Sequence[Timing]) -> NDArray[np.float64] | None:
-    """How to make the frames of a slice those of the others.
+    """Weights that resample the frames of a slice to the phases of the others.
 
     Parameters
     ----------
     own
-        Of the slice.
+        Timing of the slice.
     most
-        Of slices that agree in the number of frames.
+        Timings of slices that agree in the number of frames.
 
     Returns
     -------

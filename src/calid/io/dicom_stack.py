@@ -1,14 +1,13 @@
 """Which images of an exam are the short-axis stack: parallel planes, not names.
 
-Images that share orientation, matrix, pixel spacing and contrast are a group. The stack is
-found among the groups of two planes or more, by one of `_RULES` after the other; each keeps the
-groups that pass it, if any does. If more than one is left, nothing in the images says which one is
-meant.
+Images that share orientation, matrix, pixel spacing and contrast form a group. `_RULES` choose the
+stack among the groups of two planes or more: each rule in turn keeps the groups that pass it,
+unless none does. If several are left, nothing in the images says which one is meant.
 
-Of the other groups, those that are nearly parallel and of the stack's kind are *odd* if the stack
-lacks a slice where they have one: slices that should have been in it, had they not been turned or
-given another matrix. So are planes shifted in-plane. Odd slices are for the user to decide about:
-without them the stack has a hole. All else is left out; `_reason` says why.
+Another group is *odd* if it is nearly parallel to the stack, of the same kind, and has a slice
+where the stack lacks one: its slices belong in the stack, but were turned or have another matrix.
+Planes shifted in-plane are odd too. The user has to decide about odd slices, because without them
+the stack has a hole. Everything else is left out; `_reason` says why.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ class Group:
         return sorted(image.processing for image in self.images)[len(self.images) // 2]
 
     def __str__(self) -> str:
-        """Name it by what names nobody."""
+        """Describe it without naming anybody."""
         angle, plane = self.tilt
         kinds = [self.kind] * bool(self.kind) + ["DERIVED"] * bool(self.processing)
         return (
@@ -185,14 +184,14 @@ def in_words(series: Sequence[int]) -> str:
 
 _CONTRAST = "another contrast"
 _NEVER = frozenset({"a map", "a localizer", "a projection"})
-"""Contrasts that no user means, so that they need no question."""
+"""Contrasts that no user wants as the stack, so the user is not asked about them."""
 
 
 def choose(images: Sequence[Image], report: DicomReport) -> tuple[list[Plane], list[Group]]:
     """Find the short-axis stack, and report what becomes of all other images.
 
-    Returns its planes in the order of height, none if no two are parallel; and the groups of which
-    each may be meant, the chosen one first, none if that is clear.
+    Returns its planes in order of height, none if no two are parallel; and the groups that the
+    user may mean, the chosen one first, none if the choice is clear.
     """
     alike: list[list[Image]] = []
     for image in images:
@@ -289,7 +288,7 @@ _RULES: tuple[tuple[str, Callable[[Group, Sequence[Group]], bool]], ...] = (
         lambda g, left: g.processing == min(other.processing for other in left),
     ),
 )
-"""What decides between groups, the first first: how to say so, and whether a group passes."""
+"""Rules that decide between groups, in order: a sentence, and whether a group passes."""
 
 
 def _lacking(stack: Group, other: Group) -> bool:
@@ -317,9 +316,9 @@ def _centre(image: Image) -> NDArray[np.float64]:
 
 
 def unshifted(planes: list[Plane], report: DicomReport) -> list[Plane]:
-    """Planes that lie above one another; others are odd, and a small shift is told.
+    """Keep planes that line up in-plane; report others as odd, and warn of small shifts.
 
-    A grid has one in-plane origin; half a pixel is what it can pass over.
+    A grid has one in-plane origin, so only shifts up to half a pixel can be ignored.
     """
     shifts = np.array(
         [np.median([i.corner @ i.axes[:, :2] for i in p.images], axis=0) for p in planes]

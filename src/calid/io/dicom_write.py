@@ -1,6 +1,6 @@
-"""DICOM out: a volume as a derived MR series, complete or not at all; every tag of every file.
+"""Write a volume as a derived DICOM MR series, complete or not at all.
 
-Nothing of a source's header is kept but the attributes listed here: no private ones, no
+Only the attributes listed here are kept from a source's header: no private ones, no
 operators, no free-text comments. Patient and study are kept because a derived series has to be
 filed with its study; de-identify the source first if the output is to be shared.
 """
@@ -94,7 +94,7 @@ def _series_level(source: Dataset) -> Dataset:
 
 
 def _technique(source: Dataset, acquired: bool, trigger_time: str | None) -> Dataset:
-    """How one slice was acquired, or the one below; an unknown sequence is marked as research.
+    """Technique of a slice, or of the one below; an unknown sequence is marked as research.
 
     ``trigger_time`` is in ms after the R wave; none if the scan was not gated.
     """
@@ -222,11 +222,11 @@ def _match_headers(headers: Headers, volume: Volume, places: _Planes) -> list[li
 
 
 def _to_16_bit(volume: Volume) -> tuple[NDArray[np.integer[Any]], Intensity, str]:
-    """Stored values in 16 bits, what they mean, and what became of them in words.
+    """Stored values in 16 bits, their scale, and how they were converted, in words.
 
-    Whole numbers that fit stay as they are. Those that span no more than 65535 are shifted, without
-    loss. All else is quantised to the whole unsigned range, with slope and intercept to undo it,
-    and a warning tells the largest change in image units.
+    Whole numbers that fit are unchanged. Those that span no more than 65535 are shifted without
+    loss. Everything else is quantised to the whole unsigned range, with slope and intercept to undo
+    it, and a warning states the largest change in image units.
     """
     data: NDArray[Any] = volume.data
     if data.dtype.kind not in "iuf":
@@ -280,11 +280,11 @@ def write_dicom(
     and DerivationDescription whether its slice was acquired or generated, and from which
     slices; SourceImageSequence refers to them. Acquired slices keep their stored values.
 
-    With headers, the series belongs to the sources' study and frame of reference, and carries
-    over their patient: this is the only output of the package that does, and
-    the constants of this module list every attribute. Without, it makes a study of its own
-    for an anonymous patient, the same for every reconstruction of the same slices. UIDs are
-    hashes of the content: equal volumes give equal files, others never share one.
+    With headers, the series joins the sources' study and frame of reference and keeps their
+    patient: no other output of the package does, and the constants of this module list every
+    attribute. Without headers, it gets its own study of an anonymous patient, the same for
+    every reconstruction of the same slices. UIDs are hashes of the content: equal volumes give
+    equal files, and different volumes share no series or image UID.
 
     Parameters
     ----------
@@ -358,8 +358,8 @@ class _Series:
         acquired = volume.acquired
         scan = _hash(volume.affine[:, [0, 1, 3]], volume.positions[acquired])
         scan = _hash(scan, volume.data[:, acquired])
-        # Stands in for a source's header: every heart has a study and a patient of its own, so
-        # that archives do not file different ones as one.
+        # Used if there is no source header. Each heart gets its own study and patient, so that
+        # archives do not file different hearts as one.
         own = Dataset()
         own.PatientName, own.PatientID = "CaLID^Anonymous", f"CALID-{scan[:12].upper()}"
         own.StudyID, own.StudyInstanceUID = "1", _uid(scan, "study")

@@ -1,8 +1,8 @@
-"""Which inputs a folder holds, and the files of an input: one file, a folder, or a zip.
+"""Find the inputs in a folder, and the files of an input: one file, a folder, or a zip.
 
-Label maps, hidden files and derivatives are no inputs. Members of a zip are read into memory one
-at a time, so that no name in it becomes a path; a zip whose names or links point elsewhere is
-refused all the same. Members have numbers, not names, because exporters put patients' names and
+Label maps, hidden files and derivatives are not inputs. Members of a zip are read into memory one
+at a time, so no name in it becomes a path; a zip with names or links that lead out of it is still
+refused. Members have numbers, not names, because exporters put patients' names and
 UIDs into file names.
 """
 
@@ -48,7 +48,7 @@ _WORD = (
 _LABELS = re.compile(
     rf"(.*[_.])?{_WORD}([_.-].*)?|.+-{_WORD}|.+[_.-](lab|lv|rv|myo|roi|contours?)", re.IGNORECASE
 )
-"""Names of label maps: one of the words as a part of its own, or a shorter one at the end."""
+"""Names of label maps: a label word as a separate part, or a shorter word at the end."""
 _LABEL_FOLDERS = re.compile(rf"{_WORD}(Tr|Ts)?", re.IGNORECASE)
 """Folders of them, in the layouts of nnU-Net, MONAI and TotalSegmentator for instance."""
 
@@ -174,11 +174,11 @@ class Walk:
 
 @contextmanager
 def members(path: Path, limits: Limits) -> Iterator[tuple[list[Member], Walk]]:
-    """Regular files of a folder (`files_below`), a zip or a path that is one file, sorted.
+    """Yield the sorted regular files of a folder (`files_below`), a zip or a single file.
 
-    They can be read within the block only. Beside them is what else a folder holds. An `InputError`
-    if the path does not exist or a limit is broken; if a zip is damaged, encrypted, or holds links
-    or names that lead out of it.
+    They can be read only within the block. The `Walk` says what else a folder holds. An
+    `InputError` if the path does not exist, a limit is exceeded, or a zip is damaged, encrypted, or
+    holds links or names that lead out of it.
     """
     if not path.is_dir() and not path.is_file():
         raise InputError(path, "There is no such file or folder.", "Check the path.")
@@ -214,7 +214,7 @@ def files_below(folder: Path, most: float = math.inf) -> Walk:
         for base, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
             for name in list(folders):
                 link, target = (below := Path(base, name)).is_symlink(), below.resolve()
-                # What is in the folder itself is found there; what it is in would come round.
+                # A target inside the folder is searched anyway; one that contains it would loop.
                 again = link and (target.is_relative_to(home) or home.is_relative_to(target))
                 if again or target in seen:
                     left_out["a link to a folder that is read already, or leads back"] += 1
@@ -272,7 +272,7 @@ def _starts_like_zip(path: Path) -> bool:
 
 
 def _check_zip(infos: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
-    """Refuse what leads out of the zip, and what is larger than it has any reason to be."""
+    """Refuse names and links that lead out of the zip, and implausibly large contents."""
     _check_count(len(infos), path, limits.files)
     for label, info in _labelled(infos):
         # The central directory keeps the name as it was written, slashes of any kind included.

@@ -28,20 +28,20 @@ ASSUMED = 1.0
 """Cycle in seconds where nothing in a file tells it, and time between two or three frames."""
 
 WHOLE_CYCLE = (4, 8)
-"""Frames of a film that takes no longer than a cycle, and of one that takes no less. Fewer may
-be two or three phases of different beats, or a part of a cycle."""
+"""From the first number of frames, a film takes at most one cycle; from the second, at least
+one. Shorter films may be phases of different beats, or part of a cycle."""
 
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # NIfTI codes: unknown, s, ms, us
 _UNITS = (1e-3, 1e-6, 1e3, 1e6)
 
 
 def time_scale(step: float, frames: int) -> tuple[float | None, str]:
-    """What times have to be multiplied with so that a heart can have them, and a note about it.
+    """Factor that makes the times of a file plausible for a heart, and a note about it.
 
-    ``step`` is what the file says of the seconds between frames, of which there are 2 or more. The
-    scale is 1 if the file is believed, a power of 1000 if it means another unit, negative if its
-    times run backwards; none if no reading makes sense, and `assumed_step` holds. The note is empty
-    if the file is believed without doubt.
+    ``step`` is the time between frames in seconds according to the file; ``frames`` is 2 or more.
+    The scale is 1 if the file is believed, a power of 1000 if it means another unit, negative if
+    its times run backwards; none if no unit makes sense, and `assumed_step` applies. The note is
+    empty if there is no doubt.
     """
     size, cycle = abs(step), abs(step) * frames
     if step > 0 and _plausible(size, frames):

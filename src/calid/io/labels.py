@@ -45,7 +45,7 @@ LabelMap = Mapping[int, int]
 """Values in a file to the package's labels."""
 
 SURROUNDED = 0.2
-"""Share of an outline by which another order of labels must fit better before it is said."""
+"""Share of an outline by which another order of labels must fit better to be reported."""
 
 ROUNDING = 1e-3
 """Largest distance from an integer at which a float counts as that integer."""
@@ -210,7 +210,7 @@ def missing_labels(labels: NDArray[np.uint8]) -> list[str]:
 
 
 def doubtful_order(labels: NDArray[np.uint8], label_map: LabelMap | None = None) -> list[str]:
-    """Say so if another pair of labels surround each other better than myocardium and LV do.
+    """A note if another pair of labels fits as ring and core better than myocardium and LV.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ LARGEST_VALUE = float(np.finfo(np.float32).max)
 """Largest voxel, stored or scaled: networks and uncertainties are in single precision."""
 
 MOST_OBLONG = 3.0
-"""Times that one side of a pixel may be as long as the other and as the step between slices."""
+"""Largest ratio of a pixel's long side to the larger of its short side and the slice step."""
 
 _DEFLATE_RATIO = 1032  # no deflate stream expands more than this
 _PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
@@ -480,9 +480,9 @@ def _new_header(
 
 
 def refuse_reconstruction(path: Path) -> None:
-    """Raise an `InputError` of a file that calid has made, where slices have to be acquired.
+    """Raise an `InputError` if a file is calid's reconstruction, where slices must be acquired.
 
-    What is not NIfTI, or cannot be read, is left to `calid.io.read`.
+    Files that are not NIfTI or cannot be read are left to `calid.io.read`.
     """
     if _made(path):
         raise InputError(
@@ -493,7 +493,7 @@ def refuse_reconstruction(path: Path) -> None:
 
 
 def doubt_reconstruction(path: Path) -> None:
-    """Warn of a file that calid has made, where it is no fault to give one."""
+    """Warn if a file is calid's reconstruction, where that is allowed."""
     if _made(path):
         warnings.warn(
             f"{path}: it is a reconstruction. Generated slices count as acquired ones here.",

@@ -32,8 +32,8 @@ __all__ = [
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; an `InputError` if it cannot be read.
 
-    Of a folder, that of the sorted hashes of all files in it, whatever their names, links
-    followed.
+    For a folder, it is the hash of the sorted hashes of all files in it; names do not matter, and
+    links are followed.
     """
     if Path(path).is_dir():
         inside = sorted(map(sha256, files_below(Path(path)).files))
@@ -46,10 +46,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def sidecar_of(output: Path) -> Path:
-    """Where the record of a NIfTI output goes: ``X.json`` of ``X.nii`` or ``X.nii.gz``.
+    """Path of the record of a NIfTI output: ``X.json`` for ``X.nii`` or ``X.nii.gz``.
 
-    If that is the record of the other one of the two, which lies there as well, it stays; the
-    output then gets a name of its own, ``X.nii.json`` or ``X.nii.gz.json``.
+    If ``X.json`` is the record of the other of these two files, it is kept, and the record of this
+    output is ``X.nii.json`` or ``X.nii.gz.json``.
     """
     shared, own = _places(output)
     twins = (output.with_name(shared.stem + suffix) for suffix in SUFFIXES)
@@ -159,13 +159,13 @@ Write = Callable[[Path, Callable[[Path], None]], str]
 
 @contextmanager
 def together() -> Iterator[Write]:
-    """Write several files so that a run which fails leaves none of them.
+    """Write several files so that a failed run leaves none of them.
 
-    Every file is written whole, under a hidden name beside its final one. When the block ends
-    well, all are renamed, one right after the other and in the order of writing. So the last
-    file, if it is new, says that all others are there: write the record last, and let it hold
-    the hashes of the others. A run that is killed between two renames leaves a record that is
-    missing or does not fit.
+    Every file is written in full under a hidden name beside its final one. If the block
+    succeeds, all are renamed, one right after the other and in the order of writing. A new last
+    file therefore means that all others exist: write the record last, with the hashes of the
+    others. A run that is killed between two renames leaves a record that is missing or does not
+    fit.
 
     Raises
     ------
