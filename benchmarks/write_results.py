@@ -68,9 +68,9 @@ def main() -> None:
                 given = ("--protocol", protocol, *SHARED)
                 evaluate(folder, f"{protocol}-{name}", *given, pictures=pictures)
         if "coarse" in only:  # to compare with figures of earlier versions
-            evaluate(
-                folder, f"{PROTOCOLS[0]}-{name}-1.5mm", "--grid", "1.5mm", *SHARED, pictures=False
-            )
+            methods = "linear,registration,blend,paper,calid,calid-mean,calid-crisp,calid-sample"
+            given = ("--grid", "1.5mm", "--methods", methods, *KEPT)
+            evaluate(folder, f"{PROTOCOLS[0]}-{name}-1.5mm", *given, pictures=False)
     if "tradeoff" in only:
         out = str(RESULTS / "tradeoff")
         script("tradeoff.py", "--baselines", str(BASELINES), str(folders[0]), out)
