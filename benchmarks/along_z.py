@@ -139,7 +139,7 @@ def draw(means: dict[str, NDArray[np.float64]], path: Path) -> None:
         axis.plot(places, np.concatenate([[1], row, row[-2::-1], [1]]), marker=".", label=name)
     axis.axhspan(0.85, 1.1, color="0.92", zorder=0)
     axis.set(xlabel="place in the gap", ylabel="high-frequency energy\n(acquired slices: 1)")
-    axis.legend(frameon=False, fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=4)
     save_figure(figure, path, limit=LIGHT)
 
 
