@@ -47,7 +47,7 @@ PLACE, SCALE = DEFAULT.dial, DEFAULT.detail
 class Mix:
     """The mean, and detail and structure of what the transport adds to it."""
 
-    dial: float  # the default position or 1: the gate's power
+    dial: float  # the default position, which is weighted by g^2, or 1, by g
     detail: float  # standard deviation in pixels of the Gaussian that divides them
     gains: tuple[float, float]
 

@@ -246,7 +246,7 @@ class Model:
         net = self.interpolator
         assert answer.steps is not None
         neighbours, blend = self._neighbours(film, targets, upper)
-        centre = film.cut(blend).clone()
+        centre, gate = film.cut(blend).clone(), neighbours.gate[:, 0]
         deviation = centre.new_zeros(len(noise), *centre.shape)
         # tau_1 mixes the frames of a target: it sees all of them at once.
         with self.runtime.autocast():
@@ -255,10 +255,10 @@ class Model:
             with part as few:
                 encoded = known.part(few)
                 assert encoded.mean is not None
-                mean, gate = self.decode(encoded.mean), encoded.neighbours.gate[:, 0]
+                mean = self.decode(encoded.mean)
                 # b + g^2 (D(mu) - b): near an acquired slice registered pixels are more accurate
                 # than generated ones.
-                centre[few] = torch.lerp(centre[few], mean, gate.square())
+                centre[few] = torch.lerp(centre[few], mean, gate[few].square())
                 if answer.dial == 0:
                     continue
                 for number, one in enumerate(noise):
@@ -271,7 +271,6 @@ class Model:
                     # D(z) - D(mu), in pixels.
                     deviation[number, few] = self.decode(latents) - mean
         if answer.dial:
-            gate = known.neighbours.gate[:, 0]
             deviation = dialled(deviation[0], answer.dial, net.config, gate, film.frames)[None]
         # A sample's deviation is added in full: the truth varies around registered pixels as it
         # does around the mean.
@@ -404,7 +403,7 @@ def dialled(
       to registered pixels as the mean does;
     - 1, the crisp answer: ``g N_s (alpha (d - G d) + beta G d)``, which is crisp in narrow gaps,
       too. ``N_s`` averages the frames of a film over the narrowest of `InterpolatorConfig.mixing`
-      (`Frames.nearness`): nothing says how generated detail moves, so it moves slowly.
+      (`Frames.mean`): nothing says how generated detail moves, so it moves slowly.
 
     Between these places the answer follows straight lines.
 
@@ -427,9 +426,8 @@ def dialled(
         return dial / config.dial * default
     alpha, beta = config.crisp_gains
     crisp = gate * (alpha * detail + beta * structure)
-    if config.mixing and frames.count > 1:
-        near = frames.nearness(min(config.mixing)).to(crisp)
-        crisp = (near @ crisp.flatten(1).view(frames.count, -1)).view_as(crisp)
+    if config.mixing:
+        crisp = frames.mean(crisp, min(config.mixing))
     return torch.lerp(default, crisp, (dial - config.dial) / (1 - config.dial))
 
 

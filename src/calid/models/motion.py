@@ -82,6 +82,22 @@ class Frames:
         weights = torch.exp(-0.5 * (apart / self.count / width).square())
         return weights / weights.sum(1, keepdim=True)
 
+    def mean(self, x: Tensor, width: float) -> Tensor:
+        """``N_s x``: every frame's mean over those near in time, weighted by `nearness`.
+
+        Parameters
+        ----------
+        x
+            ``(frames * targets, ...)``, frame-major; one frame is its own mean.
+        width
+            As in `nearness`.
+        """
+        if self.count == 1:
+            return x
+        near = self.nearness(width).to(x)
+        means: Tensor = torch.tensordot(near, x.unflatten(0, (self.count, -1)), 1)
+        return means.flatten(0, 1)
+
 
 ONE_FRAME = Frames()
 """A single frame."""
@@ -266,14 +282,13 @@ def _refine(
 ) -> Tensor:
     """A few linearisations, and the least-squares solution per window of each."""
     low, high = ((d / GAP_UNIT)[:, None, None, None].float() for d in (to_below, to_above))
-    near = frames.nearness(BEAT).to(pair)
     for _ in range(ITERATIONS):
         first, second = warp(pair[:, :1], low * motion), warp(pair[:, 1:], high * motion)
         # d/du of second(x + high u) - first(x + low u)
         gx, gy = (high * s - low * f for s, f in zip(_slopes(second), _slopes(first), strict=True))
         rest = second - first - gx * motion[:, :1] - gy * motion[:, 1:]
         products = torch.cat([gx * gx, gx * gy, gy * gy, gx * rest, gy * rest], 1)
-        xx, xy, yy, xr, yr = _window_means(products, near, radius).unbind(1)
+        xx, xy, yy, xr, yr = _window_means(products, frames, radius).unbind(1)
         damping = DAMPING * (xx + yy).mean((1, 2), keepdim=True) + 1e-8
         xx, yy = xx + damping, yy + damping
         determinant = xx * yy - xy * xy
@@ -287,15 +302,12 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (p[..., 1:-1, 2:] - p[..., 1:-1, :-2]) / 2, (p[..., 2:, 1:-1] - p[..., :-2, 1:-1]) / 2
 
 
-def _window_means(x: Tensor, near: Tensor, radius: int) -> Tensor:
+def _window_means(x: Tensor, frames: Frames, radius: int) -> Tensor:
     """Means over squares, and over frames that are near in time."""
     means = box_means(x, radius)
-    if len(near) == 1:
-        return means
     # Not in bfloat16: the systems that are solved with it amplify rounding.
     with exact(means.device):
-        steadied: Tensor = torch.tensordot(near, means.unflatten(0, (len(near), -1)), 1)
-    return steadied.flatten(0, 1)
+        return frames.mean(means, BEAT)
 
 
 def box_means(images: Tensor, radius: int) -> Tensor:
